@@ -1,0 +1,298 @@
+"""Configuration: frozen dataclasses, one per subsystem; strict overrides; JSON both ways; a hash.
+
+An experiment is a function that returns an `Experiment`. Defaults are the published GAPT settings (method.md §2-4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """One transformer stack (reference.md §2.1)."""
+
+    dim: int = 512
+    depth: int = 8
+    heads: int = 8
+    head_dim: int = 64
+    ff_mult: int = 4  # inner width of the SwiGLU block over `dim`
+    dropout: float = 0.1  # attention weights and feed-forward, in supervised training and for the discriminator
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    policy: TransformerConfig = TransformerConfig()
+    anchor: TransformerConfig = TransformerConfig()  # depth counts for encoder and decoder each
+    reward: TransformerConfig = TransformerConfig(depth=6, heads=6)  # all four kinds of reward model
+    discriminator: TransformerConfig = TransformerConfig()
+    compute_dtype: str = "float32"  # of matmuls inside the stacks; "bfloat16" on accelerators
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    songs: str = "grammar"  # folder of *.jsonl.gz files, or "grammar" for the built-in generator
+    mixture: tuple[tuple[str, float], ...] = (("grammar", 1.0),)  # training sets and their weights
+    out_of_domain: tuple[str, ...] = ("grammar_modal",)  # evaluated, never trained on
+    max_frames: int = 256  # T, sixteenth notes; longer songs are cropped on a beat
+    chord_coverage: float = 0.999  # share of the training chords whose interval set gets its own tokens
+    transpose: bool = True  # uniformly -6..+6 semitones, training only
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam with global-norm clipping; linear warm-up, then cosine to `final_fraction` of the peak."""
+
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    final_fraction: float = 1.0  # 1 keeps the rate constant after warm-up
+    b1: float = 0.9
+    b2: float = 0.999
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """One supervised stage."""
+
+    steps: int = 11_000
+    batch_size: int = 64
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Supervised stages (reference.md §3). `members` seeds of each reward model are fitted together; `held_out` more
+    contrastive ones are never shown to any policy and serve as the independent encoder of the evaluation."""
+
+    seed: int = 0
+    policy: FitConfig = FitConfig(steps=11_000)
+    anchor: FitConfig = FitConfig(steps=13_000)
+    contrastive: FitConfig = FitConfig(steps=8_000, batch_size=196)
+    discriminative: FitConfig = FitConfig(steps=3_000, batch_size=128)
+    rhythm_contrastive: FitConfig = FitConfig(steps=2_500, batch_size=196)
+    rhythm_discriminative: FitConfig = FitConfig(steps=3_000, batch_size=64)
+    members: int = 2
+    held_out: int = 1
+
+
+@dataclass(frozen=True)
+class RewardsConfig:
+    """Weights of the reward terms. A learned kind's members are combined by `ensemble`, then weighted."""
+
+    contrastive: float = 1.0
+    discriminative: float = 1.0
+    rhythm_contrastive: float = 1.0
+    rhythm_discriminative: float = 1.0
+    early_stop: float = 1.0
+    invalid: float = 1.0
+    silence: float = 1.0
+    long_note: float = 0.0
+    repetition: float = 1.0
+    ensemble: str = "sum"  # sum (released code), mean (paper's text), min, mean_minus_std
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """The adversary and its two-phase gate (method.md §4)."""
+
+    reward_form: str = "neg_log_one_minus"  # see adversary.REWARD_FORMS
+    label_smoothing: float = 0.1  # two-class sense: targets 0.95 / 0.05
+    gate_window: int = 3  # completed steps whose mean reward is compared with the threshold
+    gate_threshold: float = 1.0
+    gate_warmup_steps: int = 200  # phase 1
+    gate_period: int = 5
+    steps_per_update: int = 8  # gradient steps each time the gate is open
+    minibatch_size: int = 48  # generated songs (and as many real ones) per gradient step
+    buffer_rollouts: int = 1  # generated and real songs are drawn from this many latest rollouts
+    schedule_follows_updates: bool = True  # released behaviour: the rate advances with its own updates only
+
+
+@dataclass(frozen=True)
+class AlgorithmConfig:
+    """Post-training by PPO with a co-trained discriminator (method.md §3)."""
+
+    adversarial_weight: float = 1.0  # λ
+    steps: int = 1_000
+    batch_size: int = 384
+    minibatch_size: int = 48
+    epochs: int = 1
+    discount: float = 1.0
+    gae_lambda: float = 0.95
+    clip_epsilon: float = 0.2
+    kl_coef: float = 0.001  # β
+    entropy_coef: float = 0.01  # η
+    validity_mask: bool = False  # policy, log-probabilities, KL and entropy over the valid tokens only
+    policy: OptimizerConfig = OptimizerConfig(5e-6, 800, 0.1, 0.9, 0.95)
+    critic: OptimizerConfig = OptimizerConfig(9e-5, 800, 0.1, 0.9, 0.95)
+    discriminator_optimizer: OptimizerConfig = OptimizerConfig(9e-5, 800, 0.1, 0.9, 0.95)
+    rewards: RewardsConfig = RewardsConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Held-out evaluation; crops are fixed by the song's id, n is equal for all systems of a dataset."""
+
+    songs: int = 512  # at most this many per dataset
+    batch_size: int = 128
+    sampling: str = "unfiltered"  # T = 1; "masked" restricts it to valid tokens
+    seed: int = 0
+    every: int = 100  # post-training steps between evaluations on the valid split
+    monitor_songs: int = 128  # songs of those evaluations
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 2
+    max_nonfinite_steps: int = 3  # consecutive skipped steps before the run stops
+
+
+@dataclass(frozen=True)
+class Experiment:
+    name: str = "gapt"
+    seed: int = 0  # of post-training; pretrain.seed is the upstream one
+    data: DataConfig = field(default_factory=DataConfig)
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def to_json(config: Any) -> str:
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def config_hash(*parts: Any) -> str:
+    """Twelve hex digits that change with any field of any part (dataclasses or JSON values)."""
+    plain = [dataclasses.asdict(p) if dataclasses.is_dataclass(p) and not isinstance(p, type) else p for p in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def from_dict(cls: type, data: Any, path: str = "") -> Any:
+    """Builds a config from plain data; unknown keys and values of the wrong type are errors that name the field."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path or 'config'} must be a table of settings, not {data!r}")
+    hints = typing.get_type_hints(cls)
+    for key in data:
+        if key not in hints:
+            raise ConfigError(f"unknown setting '{_join(path, key)}'{_did_you_mean(key, hints)}")
+    return cls(**{key: _convert(hints[key], value, _join(path, key)) for key, value in data.items()})
+
+
+def override(experiment: Experiment, assignments: Iterable[str]) -> Experiment:
+    """Applies ``path.to.field=value`` assignments; values are JSON, bare words are strings."""
+    data = to_dict(experiment)
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"'{assignment}' is not of the form path=value")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        _assign(Experiment, data, path.strip(), value)
+    return validate(from_dict(Experiment, data))
+
+
+def _assign(cls: type, data: dict[str, Any], path: str, value: Any) -> None:
+    node, keys, current = data, path.split("."), cls
+    for depth, key in enumerate(keys):
+        hints = typing.get_type_hints(current) if dataclasses.is_dataclass(current) else {}
+        if key not in hints:
+            raise ConfigError(f"unknown setting '{path}'{_did_you_mean(path, _all_paths(cls))}")
+        if depth < len(keys) - 1:
+            node, current = node[key], hints[key]
+    node[keys[-1]] = value
+
+
+def _all_paths(cls: type, prefix: str = "") -> list[str]:
+    paths: list[str] = []
+    for key, hint in typing.get_type_hints(cls).items():
+        path = _join(prefix, key)
+        paths += _all_paths(hint, path) if dataclasses.is_dataclass(hint) else [path]
+    return paths
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, path)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _convert(next(a for a in args if a is not type(None)), value, path)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{path} must be a list, not {value!r}")
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_convert(args[0], item, path) for item in value)
+        if len(value) != len(args):
+            raise ConfigError(f"{path} must have {len(args)} entries, not {value!r}")
+        return tuple(_convert(a, item, path) for a, item in zip(args, value, strict=True))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{path} must be {'a number' if hint is float else hint.__name__}, not {value!r}")
+    return value
+
+
+def validate(experiment: Experiment) -> Experiment:
+    """Checks what the types cannot say."""
+    algorithm, data, adversary = experiment.algorithm, experiment.data, experiment.algorithm.discriminator
+    for name, value in (("algorithm.steps", algorithm.steps), ("algorithm.batch_size", algorithm.batch_size),
+                        ("evaluation.songs", experiment.evaluation.songs), ("data.max_frames", data.max_frames),
+                        ("algorithm.minibatch_size", algorithm.minibatch_size),
+                        ("pretrain.members", experiment.pretrain.members)):  # fmt: skip
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, not {value}")
+    if algorithm.batch_size % algorithm.minibatch_size:
+        raise ConfigError(
+            f"algorithm.batch_size ({algorithm.batch_size}) must be a multiple of "
+            f"algorithm.minibatch_size ({algorithm.minibatch_size})"
+        )
+    if adversary.minibatch_size > algorithm.batch_size * adversary.buffer_rollouts:
+        raise ConfigError("algorithm.discriminator.minibatch_size is larger than the rollouts it is drawn from")
+    if data.max_frames % 4:
+        raise ConfigError(f"data.max_frames must be a multiple of 4 (whole beats), not {data.max_frames}")
+    if not data.mixture or any(weight <= 0 for _, weight in data.mixture):
+        raise ConfigError("data.mixture must name at least one dataset, each with a positive weight")
+    if not 0 < data.chord_coverage <= 1:
+        raise ConfigError(f"data.chord_coverage must be in (0, 1], not {data.chord_coverage}")
+    for name, choice, choices in (
+        ("algorithm.discriminator.reward_form", adversary.reward_form,
+         ("neg_log_one_minus", "log", "logit", "probability", "sigmoid_shaped", "clipped")),
+        ("algorithm.rewards.ensemble", algorithm.rewards.ensemble, ("sum", "mean", "min", "mean_minus_std")),
+        ("evaluation.sampling", experiment.evaluation.sampling, ("unfiltered", "masked")),
+        ("models.compute_dtype", experiment.models.compute_dtype, ("float32", "bfloat16")),
+    ):  # fmt: skip
+        if choice not in choices:
+            raise ConfigError(f"{name} must be one of {', '.join(choices)}, not '{choice}'")
+    return experiment

@@ -1,0 +1,44 @@
+"""Reductions over valid entries. Losses are `Ratio`s, so that micro-batches and devices combine exactly."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Ratio(NamedTuple):
+    """A mean kept as (sum of values, count), both [] float32."""
+
+    total: jax.Array
+    count: jax.Array
+
+    def __add__(self, other: Ratio) -> Ratio:  # type: ignore[override]
+        return Ratio(self.total + other.total, self.count + other.count)
+
+    def value(self) -> jax.Array:
+        return self.total / jnp.maximum(self.count, 1.0)
+
+
+def ratio(values: jax.Array, mask: jax.Array) -> Ratio:
+    """Sum and count of `values` where `mask` is 1; what lies under a 0 may be anything, NaN included."""
+    return Ratio(jnp.sum(jnp.where(mask > 0, values, 0.0)), jnp.sum(mask))
+
+
+def mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean over the valid entries; 0 where there is none."""
+    return ratio(values, mask).value()
+
+
+def row_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """[B, T] -> [B]: each row's mean over its valid entries."""
+    total = jnp.sum(jnp.where(mask > 0, values, 0.0), axis=-1)
+    return total / jnp.maximum(jnp.sum(mask, axis=-1), 1.0)
+
+
+def whiten(values: jax.Array, mask: jax.Array, epsilon: float = 1e-8) -> jax.Array:
+    """Zero mean and unit variance over the valid entries (reference.md §4.5); 0 elsewhere."""
+    centred = jnp.where(mask > 0, values - mean(values, mask), 0.0)
+    variance = mean(jnp.square(centred), mask)
+    return centred * jax.lax.rsqrt(jnp.maximum(variance, epsilon))
