@@ -1,0 +1,9 @@
+"""What a command tells its user: one clear sentence and an exit code, never a traceback."""
+
+
+class UserError(Exception):
+    """Bad input. The message is one sentence that says what is wrong and what to do; the command exits with 2."""
+
+
+class TrainingStopped(Exception):
+    """Training gave up with its last good checkpoint intact; the message names the culprit. Exit code 3."""
