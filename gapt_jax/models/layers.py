@@ -1,0 +1,238 @@
+"""Transformer blocks (reference.md §2.1 and §2.10), built so that released weights could be read.
+
+Pre-norm residual blocks: parameter-free RMS norm; attention with L2-normalised, gained queries and keys and a
+constant factor 10; rotary positions on half of each head or a T5 relative bias; SwiGLU. Residual stream and
+softmax in float32, matmuls in `dtype`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gapt_jax.config import TransformerConfig
+
+ATTENTION_FACTOR = 10.0
+RELATIVE_BUCKETS, RELATIVE_MAX_DISTANCE = 32, 128
+_MASKED = -1e30
+
+# Weights and biases uniform in ±1/sqrt(fan in), as PyTorch initialises linear layers.
+_kernel_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def linear(inputs: int, outputs: int, *, rngs: nnx.Rngs, dtype: Any, bias: bool = False) -> nnx.Linear:
+    limit = 1 / math.sqrt(inputs)
+
+    def bias_init(key, shape, dtype, **_):
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return nnx.Linear(
+        inputs, outputs, use_bias=bias, kernel_init=_kernel_init, bias_init=bias_init, dtype=dtype, rngs=rngs
+    )
+
+
+def embedding(size: int, dim: int, *, rngs: nnx.Rngs) -> nnx.Embed:
+    return nnx.Embed(size, dim, embedding_init=nnx.initializers.normal(math.sqrt(2 / dim)), rngs=rngs)
+
+
+def rms_norm(x: jax.Array) -> jax.Array:
+    """sqrt(d) x / max(|x|, 1e-12) over the last axis; no learned gain."""
+    x = x.astype(jnp.float32)
+    return x * (math.sqrt(x.shape[-1]) / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12))
+
+
+def l2_normalise(x: jax.Array) -> jax.Array:
+    """x / max(|x|, 1e-12) over the last axis, with a finite gradient at 0."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
+
+
+def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
+    """Rotary embedding of the first half of the last axis, interleaved pairs, base 10000.
+
+    x: [..., L, d]; positions: [L] int32.
+    """
+    width = x.shape[-1] // 2
+    frequencies = 10000.0 ** (-jnp.arange(0, width, 2) / width)
+    angles = positions[:, None] * frequencies  # [L, width / 2]
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    even, odd = x[..., 0:width:2], x[..., 1:width:2]
+    rotated = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1)
+    return jnp.concatenate([rotated.reshape(*x.shape[:-1], width), x[..., width:]], axis=-1)
+
+
+def relative_bucket(distance: jax.Array, *, causal: bool) -> jax.Array:
+    """T5 bucket of (query position - key position), int32 (reference.md §2.10)."""
+    buckets = RELATIVE_BUCKETS if causal else RELATIVE_BUCKETS // 2
+    offset = jnp.where(distance < 0, buckets, 0) if not causal else 0
+    distance = jnp.maximum(distance, 0) if causal else jnp.abs(distance)
+    exact = buckets // 2
+    scaled = jnp.log(jnp.maximum(distance, 1) / exact) / math.log(RELATIVE_MAX_DISTANCE / exact)
+    logarithmic = jnp.minimum(exact + (scaled * (buckets - exact)).astype(jnp.int32), buckets - 1)
+    return offset + jnp.where(distance < exact, distance, logarithmic)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    if key is None or rate == 0.0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0.0)
+
+
+def _fold(key: jax.Array | None, number: int) -> jax.Array | None:
+    return None if key is None else jax.random.fold_in(key, number)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention of `x` [B, L, D] over `context` [B, S, D]."""
+
+    def __init__(self, config: TransformerConfig, *, rotary: bool, dtype: Any, rngs: nnx.Rngs):
+        self.config, self.rotary = config, rotary
+        inner = config.heads * config.head_dim
+        self.query = linear(config.dim, inner, rngs=rngs, dtype=dtype)
+        self.key = linear(config.dim, inner, rngs=rngs, dtype=dtype)
+        self.value = linear(config.dim, inner, rngs=rngs, dtype=dtype)
+        self.out = linear(inner, config.dim, rngs=rngs, dtype=dtype)
+        self.query_gain = nnx.Param(jnp.ones((config.heads, 1, config.head_dim)))
+        self.key_gain = nnx.Param(jnp.ones((config.heads, 1, config.head_dim)))
+
+    def _heads(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:2], self.config.heads, self.config.head_dim).swapaxes(1, 2)
+
+    def queries(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """[B, L, D] -> [B, H, L, d]."""
+        q = l2_normalise(self._heads(self.query(x))) * self.query_gain[...]
+        return rotate(q, positions) if self.rotary else q
+
+    def keys_values(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[B, S, D] -> keys [B, H, d, S] and values [B, H, S, d]."""
+        k = l2_normalise(self._heads(self.key(x))) * self.key_gain[...]
+        k = rotate(k, positions) if self.rotary else k
+        return k.swapaxes(-1, -2), self._heads(self.value(x))
+
+    def attend(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, *, bias: jax.Array, key: jax.Array | None = None
+    ) -> jax.Array:
+        """softmax(10 q k + bias) v, projected: [B, L, D]; bias broadcasts to [B, H, L, S]."""
+        scores = ATTENTION_FACTOR * jnp.einsum("bhld,bhds->bhls", q, k) + bias
+        weights = dropout(jax.nn.softmax(scores.astype(jnp.float32), axis=-1), self.config.dropout, key)
+        mixed = jnp.einsum("bhls,bhsd->bhld", weights.astype(v.dtype), v)
+        return self.out(mixed.swapaxes(1, 2).reshape(mixed.shape[0], mixed.shape[2], -1)).astype(jnp.float32)
+
+
+class FeedForward(nnx.Module):
+    """SwiGLU: (v, g) = split(W1 x + b1); W2 (v silu(g)) + b2."""
+
+    def __init__(self, config: TransformerConfig, *, dtype: Any, rngs: nnx.Rngs):
+        self.config = config
+        inner = config.dim * config.ff_mult
+        self.inner = linear(config.dim, 2 * inner, bias=True, rngs=rngs, dtype=dtype)
+        self.outer = linear(inner, config.dim, bias=True, rngs=rngs, dtype=dtype)
+
+    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        value, gate = jnp.split(self.inner(x), 2, axis=-1)
+        return self.outer(dropout(value * jax.nn.silu(gate), self.config.dropout, key)).astype(jnp.float32)
+
+
+class Block(nnx.Module):
+    """Self-attention, optional cross-attention, feed-forward, each with its residual."""
+
+    def __init__(self, config: TransformerConfig, *, rotary: bool, cross: bool, dtype: Any, rngs: nnx.Rngs):
+        self.attention = Attention(config, rotary=rotary, dtype=dtype, rngs=rngs)
+        self.cross = Attention(config, rotary=False, dtype=dtype, rngs=rngs) if cross else None
+        self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
+
+
+Cache = list[tuple[jax.Array, jax.Array]]  # per layer: keys [B, H, d, S], values [B, H, S, d]
+
+
+class Stack(nnx.Module):
+    """A stack of blocks with a final norm; `causal` hides later positions; `relative` uses T5 bias, else rotary."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        causal: bool,
+        relative: bool = False,
+        cross: bool = False,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.causal = config, causal
+        self.blocks = nnx.List(
+            [Block(config, rotary=not relative, cross=cross, dtype=dtype, rngs=rngs) for _ in range(config.depth)]
+        )
+        self.relative = (
+            nnx.Param(jax.random.normal(rngs.params(), (RELATIVE_BUCKETS, config.heads))) if relative else None
+        )
+
+    def _position_bias(self, length: int) -> jax.Array:
+        """[1, H or 1, L, L]: relative bias and causal mask."""
+        positions = jnp.arange(length)
+        distance = positions[:, None] - positions[None, :]
+        bias = jnp.where(distance < 0, _MASKED, 0.0)[None] if self.causal else jnp.zeros((1, length, length))
+        if self.relative is not None:
+            table = self.relative[...] * math.sqrt(self.config.head_dim)
+            bias = bias + table[relative_bucket(distance, causal=self.causal)].transpose(2, 0, 1)
+        return bias[None]
+
+    def __call__(
+        self,
+        h: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        context: jax.Array | None = None,
+        context_mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+        only_first: bool = False,
+    ) -> jax.Array:
+        """[B, L, D] -> [B, L, D] ([B, 1, D] with `only_first`, which spares the last block the other positions).
+
+        mask: [B, L] bool, True = attend; context: [B, S, D] for cross-attention; key: dropout, None = no dropout.
+        """
+        positions = jnp.arange(h.shape[1])
+        bias = self._position_bias(h.shape[1])
+        if mask is not None:
+            bias = bias + jnp.where(mask, 0.0, _MASKED)[:, None, None, :]
+        context_bias = 0.0 if context_mask is None else jnp.where(context_mask, 0.0, _MASKED)[:, None, None, :]
+        for number, block in enumerate(self.blocks):
+            block_key = _fold(key, number)
+            normed = rms_norm(h)
+            k, v = block.attention.keys_values(normed, positions)
+            if only_first and number == len(self.blocks) - 1:
+                h, normed, positions, bias = h[:, :1], normed[:, :1], positions[:1], bias[:, :, :1]
+            q = block.attention.queries(normed, positions)
+            h = h + block.attention.attend(q, k, v, bias=bias, key=_fold(block_key, 0))
+            if block.cross is not None:
+                k, v = block.cross.keys_values(context, positions)
+                q = block.cross.queries(rms_norm(h), positions)
+                h = h + block.cross.attend(q, k, v, bias=context_bias, key=_fold(block_key, 1))
+            h = h + block.feed_forward(rms_norm(h), _fold(block_key, 2))
+        return rms_norm(h)
+
+    def empty_cache(self, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
+        heads, width = self.config.heads, self.config.head_dim
+        return [
+            (jnp.zeros((batch, heads, width, length), dtype), jnp.zeros((batch, heads, length, width), dtype))
+            for _ in self.blocks
+        ]
+
+    def decode(self, h: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
+        """Causal pass over S new positions [B, S, D] that follow `position` cached ones; returns the grown cache."""
+        positions = position + jnp.arange(h.shape[1])
+        length = cache[0][0].shape[-1]
+        bias = jnp.where(jnp.arange(length) <= positions[:, None], 0.0, _MASKED)
+        grown: Cache = []
+        for block, (keys, values) in zip(self.blocks, cache, strict=True):
+            normed = rms_norm(h)
+            k, v = block.attention.keys_values(normed, positions)
+            keys = jax.lax.dynamic_update_slice(keys, k.astype(keys.dtype), (0, 0, 0, position))
+            values = jax.lax.dynamic_update_slice(values, v.astype(values.dtype), (0, 0, position, 0))
+            grown.append((keys, values))
+            h = h + block.attention.attend(block.attention.queries(normed, positions), keys, values, bias=bias)
+            h = h + block.feed_forward(rms_norm(h))
+        return rms_norm(h), grown

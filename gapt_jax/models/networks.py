@@ -1,0 +1,124 @@
+"""The networks of method.md §2, on token sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gapt_jax.config import TransformerConfig
+from gapt_jax.models.layers import Cache, Stack, embedding, l2_normalise, linear
+from gapt_jax.vocabulary import BOS, EOS, PAD
+
+
+class Decoder(nnx.Module):
+    """Online policy (outputs = V) or critic (outputs = 1) over the interleaved stream BOS c1 m1 c2 m2 ... ."""
+
+    def __init__(self, config: TransformerConfig, size: int, outputs: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.embed = embedding(size, config.dim, rngs=rngs)
+        self.stack = Stack(config, causal=True, dtype=dtype, rngs=rngs)
+        self.head = linear(config.dim, outputs, rngs=rngs, dtype=dtype)
+
+    def __call__(self, tokens: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[B, L] tokens -> [B, L, outputs] float32."""
+        return self.head(self.stack(self.embed(tokens), key=key)).astype(jnp.float32)
+
+    def at_states(self, tokens: jax.Array) -> jax.Array:
+        """[B, 2T] tokens -> [B, T, outputs] float32 at the positions from which chords are played (0, 2, 4, ...)."""
+        return self.head(self.stack(self.embed(tokens))[:, ::2]).astype(jnp.float32)
+
+    def empty_cache(self, batch: int, length: int) -> Cache:
+        return self.stack.empty_cache(batch, length, self.head.dtype or jnp.float32)
+
+    def decode(self, tokens: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
+        """S new tokens [B, S] after `position` cached ones -> (outputs at the last of them [B, outputs], cache)."""
+        hidden, cache = self.stack.decode(self.embed(tokens), cache, position)
+        return self.head(hidden[:, -1]).astype(jnp.float32), cache
+
+
+class EncoderDecoder(nnx.Module):
+    """Anchor: the decoder plays one part while the encoder has read the whole other part."""
+
+    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.source_embed = embedding(size, config.dim, rngs=rngs)
+        self.target_embed = embedding(size, config.dim, rngs=rngs)
+        self.encoder = Stack(config, causal=False, relative=True, dtype=dtype, rngs=rngs)
+        self.decoder = Stack(config, causal=True, relative=True, cross=True, dtype=dtype, rngs=rngs)
+        self.head = linear(config.dim, size, rngs=rngs, dtype=dtype)
+
+    def __call__(self, source: jax.Array, target: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """source [B, S] and target [B, L] tokens -> [B, L, V] float32; entry j predicts target token j + 1."""
+        encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
+        mask = source != PAD
+        context = self.encoder(self.source_embed(source), mask, key=encoder_key)
+        hidden = self.decoder(self.target_embed(target), context=context, context_mask=mask, key=decoder_key)
+        return self.head(hidden).astype(jnp.float32)
+
+
+class Tower(nnx.Module):
+    """Encoder with a projection to the unit sphere, read at BOS."""
+
+    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.embed = embedding(size, config.dim, rngs=rngs)
+        self.stack = Stack(config, causal=False, dtype=dtype, rngs=rngs)
+        self.inner = linear(config.dim, config.dim, bias=True, rngs=rngs, dtype=dtype)
+        self.outer = linear(config.dim, config.dim, bias=True, rngs=rngs, dtype=dtype)
+
+    def __call__(self, part: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[B, L] one part, BOS first -> [B, D] unit vectors."""
+        pooled = self.stack(self.embed(part), part != PAD, key=key, only_first=True)[:, 0]
+        return l2_normalise(self.outer(jax.nn.relu(self.inner(pooled))))
+
+
+class Contrastive(nnx.Module):
+    """Two towers whose cosine says how well chords and melody fit (reference.md §2.4)."""
+
+    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.melody_tower = Tower(config, size, dtype=dtype, rngs=rngs)
+        self.chord_tower = Tower(config, size, dtype=dtype, rngs=rngs)
+        self.log_scale = nnx.Param(jnp.log(1 / 0.07))
+
+    def __call__(self, melody: jax.Array, chords: jax.Array, key: jax.Array | None = None):
+        """Parts [B, L] -> (melody [B, D], chords [B, D]) unit vectors and the similarity scale []."""
+        melody_key, chord_key = (None, None) if key is None else jax.random.split(key)
+        scale = jnp.exp(self.log_scale[...])
+        return self.melody_tower(melody, melody_key), self.chord_tower(chords, chord_key), scale
+
+    def embed_chords(self, chords: jax.Array) -> jax.Array:
+        """[B, L] -> [B, D]: the chord tower alone, the encoder of the Vendi score."""
+        return self.chord_tower(chords)
+
+
+class Classifier(nnx.Module):
+    """Two-class encoder read at BOS: discriminative reward (pairs) and the adversary (chords alone)."""
+
+    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.embed = embedding(size, config.dim, rngs=rngs)
+        self.stack = Stack(config, causal=False, dtype=dtype, rngs=rngs)
+        self.head = linear(config.dim, 2, bias=True, rngs=rngs, dtype=dtype)
+
+    def __call__(self, tokens: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[B, L] tokens, PAD ignored -> [B] float32 logit of class 1 (data, genuine pair) against class 0."""
+        logits = self.head(self.stack(self.embed(tokens), tokens != PAD, key=key, only_first=True)[:, 0])
+        return (logits[:, 1] - logits[:, 0]).astype(jnp.float32)
+
+
+def interleave(chords: jax.Array, melody: jax.Array) -> jax.Array:
+    """[B, T] and [B, T] -> [B, 2T + 1]: BOS c1 m1 c2 m2 ... (the part that acts comes first in each frame)."""
+    pairs = jnp.stack([chords, melody], axis=-1).reshape(chords.shape[0], -1)
+    return jnp.pad(pairs, ((0, 0), (1, 0)), constant_values=BOS)
+
+
+def part(tokens: jax.Array) -> jax.Array:
+    """[B, T] -> [B, T + 2]: BOS, the tokens, EOS in place of the first PAD after them."""
+    padded = jnp.pad(tokens, ((0, 0), (0, 1)), constant_values=PAD)
+    is_end = (padded == PAD) & (jnp.cumsum(padded == PAD, axis=1) == 1)
+    return jnp.pad(jnp.where(is_end, EOS, padded), ((0, 0), (1, 0)), constant_values=BOS)
+
+
+def pair(melody: jax.Array, chords: jax.Array) -> jax.Array:
+    """[B, T] and [B, T] -> [B, 2T + 5]: the melody part, BOS as separator, the chord part (reference.md §2.5)."""
+    separator = jnp.full((melody.shape[0], 1), BOS, melody.dtype)
+    return jnp.concatenate([part(melody), separator, part(chords)], axis=1)
