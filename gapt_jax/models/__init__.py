@@ -22,7 +22,7 @@ REWARD_KINDS = ("contrastive", "discriminative", "rhythm_contrastive", "rhythm_d
 class Model:
     """A Flax NNX module split once into its static graph and a parameter tree (nested dict of arrays)."""
 
-    graph: Any
+    graph: Any = dataclasses.field(repr=False)
     init: Callable[[jax.Array], Params]
 
     @classmethod

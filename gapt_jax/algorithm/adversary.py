@@ -1,0 +1,82 @@
+"""The co-evolving discriminator: loss, logit-to-reward maps, the two-phase gate (method.md §4, papers.md a3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from gapt_jax.config import DiscriminatorConfig
+from gapt_jax.types import pytree
+from gapt_jax.vocabulary import BOS, EOS, PAD
+
+# From the logit z = log D / (1 - D) of "this is data" to the reward; with its range.
+REWARD_FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "neg_log_one_minus": jax.nn.softplus,  # -log(1 - D), [0, inf): published
+    "log": lambda z: -jax.nn.softplus(-z),  # log D, (-inf, 0]
+    "logit": lambda z: z,  # log D - log(1 - D), (-inf, inf)
+    "probability": jax.nn.sigmoid,  # D, [0, 1]
+    "sigmoid_shaped": lambda z: 2 * jax.nn.sigmoid(z) - 1,  # centred and saturating, [-1, 1]
+    "clipped": lambda z: jnp.minimum(jax.nn.softplus(z), 2.0),  # -log(1 - D) up to D = 0.865, [0, 2]
+}
+
+
+def discriminator_input(chords: jax.Array) -> jax.Array:
+    """[B, T] chord part -> [B, T + 1]: BOS and the part, EOS hidden as PAD (reference.md §2.7)."""
+    return jnp.pad(jnp.where(chords == EOS, PAD, chords), ((0, 0), (1, 0)), constant_values=BOS)
+
+
+def discriminator_loss(real_logits: jax.Array, generated_logits: jax.Array, label_smoothing: float) -> jax.Array:
+    """Two-class cross-entropy, data = 1, generated = 0; smoothing 0.1 gives targets 0.95 / 0.05. Logits [B] float32."""
+    target = 1 - label_smoothing / 2
+
+    def cross_entropy(logits):  # against P(right class) = sigmoid(logits)
+        return target * jax.nn.softplus(-logits) + (1 - target) * jax.nn.softplus(logits)
+
+    return 0.5 * (jnp.mean(cross_entropy(real_logits)) + jnp.mean(cross_entropy(-generated_logits)))
+
+
+def discriminator_accuracy(real_logits: jax.Array, generated_logits: jax.Array) -> jax.Array:
+    """Share of right answers on equally many real and generated songs."""
+    return 0.5 * (jnp.mean(real_logits > 0) + jnp.mean(generated_logits <= 0))
+
+
+def discriminator_gate(recent_rewards: jax.Array, step: jax.Array, threshold: jax.Array, config: DiscriminatorConfig):
+    """Whether the discriminator learns at this step (from 1).
+
+    recent_rewards: [window] float32, mean adversarial reward of the last completed steps, NaN where there is none yet.
+    Phase 1 (step < warm-up): every `period` steps. Always: when the policy has fooled it, i.e. their mean exceeds the
+    threshold.
+    """
+    known = ~jnp.isnan(recent_rewards)
+    recent_mean = jnp.sum(jnp.where(known, recent_rewards, 0.0)) / jnp.sum(known)  # 0 / 0 = NaN compares false
+    fooled = recent_mean > threshold
+    scheduled = (step < config.gate_warmup_steps) & ((step % config.gate_period == 0) | (step == 1))
+    return fooled | scheduled
+
+
+@pytree
+class Replay:
+    """The latest rollouts the discriminator is shown, with the true chords of the same songs."""
+
+    generated: jax.Array  # [K, B, T] int32
+    real: jax.Array  # [K, B, T] int32
+    filled: jax.Array  # [] int32: how many of the K slots hold a rollout
+
+    def push(self, generated: jax.Array, real: jax.Array) -> Replay:
+        """Puts the newest rollout into slot 0."""
+
+        def shift(slots: jax.Array, newest: jax.Array) -> jax.Array:
+            return jnp.concatenate([newest[None], slots[:-1]])
+
+        slots = self.generated.shape[0]
+        return Replay(
+            shift(self.generated, generated), shift(self.real, real), jnp.minimum(self.filled + 1, slots)
+        )
+
+    def draw_order(self, key: jax.Array) -> jax.Array:
+        """[K B] int32: a random order of the rows, those of empty slots last."""
+        rows = self.generated.shape[0] * self.generated.shape[1]
+        is_empty = jnp.arange(rows) >= self.filled * self.generated.shape[1]
+        return jnp.argsort(jax.random.uniform(key, (rows,)) + is_empty)

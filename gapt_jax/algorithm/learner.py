@@ -1,0 +1,272 @@
+"""One iteration of Generative Adversarial Post-Training, in the order of the paper's Algorithm 1.
+
+    play                   roll the policy out over melodies from the data
+    judge                  coherence + rules + λ · realism, every term kept apart
+    estimate               KL to the anchor, values, advantages
+    improve_policy         PPO on policy and critic, minibatch by minibatch
+    improve_discriminator  if its gate is open, tell the data from the latest rollouts
+
+Each phase is a pure jitted function; nothing is fetched to the host between them. λ = 0 runs the same program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gapt_jax import masked, prng
+from gapt_jax.algorithm import adversary, optim, ppo, returns, rewards, rules
+from gapt_jax.algorithm.rollout import distribution, rollout
+from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, LearnerState, Spec
+from gapt_jax.models.networks import interleave, part
+from gapt_jax.types import Batch, RewardTerms, Trajectory, pytree
+
+Metrics = dict[str, jax.Array]  # [] float32 each
+
+
+@pytree
+class Experience:
+    """A trajectory with what the updates need. [B, T] float32 unless stated."""
+
+    trajectory: Trajectory
+    advantages: jax.Array
+    returns: jax.Array
+
+
+def iteration(spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch) -> tuple[LearnerState, Metrics]:
+    """State after one more step, and what happened in it."""
+    trajectory = play(spec, state, batch)
+    reward_terms, realism = judge(spec, state, frozen, batch, trajectory)
+    experience, estimate_metrics = estimate(spec, state, frozen, trajectory, reward_terms)
+    state, policy_metrics = improve_policy(spec, state, experience)
+    state, adversary_metrics = improve_discriminator(spec, state, batch, trajectory, realism)
+    return state, estimate_metrics | policy_metrics | realism | adversary_metrics
+
+
+phase = functools.partial(jax.jit, static_argnames="spec")
+
+
+@phase
+def play(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
+    """The policy accompanies the melodies of the batch."""
+    return rollout(
+        spec.models.policy,
+        state.policy,
+        batch.melody,
+        batch.index,
+        _stream(state, "rollout"),
+        spec.vocabulary.tables,
+        validity_mask=spec.config.validity_mask,
+    )
+
+
+@phase
+def judge(
+    spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch, trajectory: Trajectory
+) -> tuple[RewardTerms, Metrics]:
+    """All reward terms [B, T], and the discriminator's view of the rollout and of the data (no dropout)."""
+    tables, discriminator = spec.vocabulary.tables, spec.models.discriminator
+
+    def learned(generated: Trajectory, real: jax.Array):
+        scores = rewards.coherence_scores(spec.models, frozen.rewards, generated.melody, generated.chords, tables)
+        logits = discriminator(state.discriminator, adversary.discriminator_input(generated.chords))
+        real_logits = discriminator(state.discriminator, adversary.discriminator_input(real))
+        return {kind: s.T for kind, s in scores.items()}, logits, real_logits
+
+    scores, logits, real_logits = _in_chunks(learned, spec.config.minibatch_size, trajectory, batch.chords)
+    realism = adversary.REWARD_FORMS[spec.config.discriminator.reward_form](logits)
+    terminal = {kind: rewards.combine(s.T, spec.config.rewards.ensemble) for kind, s in scores.items()}
+    terminal[ADVERSARIAL] = realism
+    terms = {name: rewards.at_last(value, trajectory.mask) for name, value in terminal.items()}
+    metrics = {
+        "discriminator/accuracy": adversary.discriminator_accuracy(real_logits, logits),
+        "discriminator/reward_mean": jnp.mean(realism),
+        "discriminator/reward_std": jnp.std(realism),
+    }
+    return RewardTerms(terms | rewards.rule_terms(trajectory, tables), state.hyper.reward_weights), metrics
+
+
+@phase
+def estimate(
+    spec: Spec, state: LearnerState, frozen: Frozen, trajectory: Trajectory, reward_terms: RewardTerms
+) -> tuple[Experience, Metrics]:
+    """KL-shaped rewards, advantages (whitened over the rollout) and returns."""
+    models, config, mask = spec.models, spec.config, trajectory.mask
+
+    def evaluate(rows: Trajectory):
+        tokens = interleave(rows.chords, rows.melody)[:, :-1]
+        valid = _valid(spec, rows.chords)
+        log_p = distribution(models.policy.method(state.policy, "at_states", tokens), valid)
+        heard = part(rows.chords)[:, : rows.chords.shape[1]]  # BOS c_1 ... c_{T-1}: entry t - 1 predicts c_t
+        log_q = distribution(models.anchor(frozen.anchor, part(rows.melody), heard), valid)
+        values = models.critic.method(state.critic, "at_states", tokens)[..., 0]
+        return ppo.kl_divergence(log_p, log_q), _chosen(log_p, rows.chords), values
+
+    kl, log_probs, values = _in_chunks(evaluate, config.minibatch_size, trajectory)
+    kl = jnp.where(mask > 0, kl, 0.0)
+    reward = reward_terms.total()
+    advantages, targets = returns.generalized_advantage_estimation(
+        reward - state.hyper.kl_coef * kl, values, mask, discount=config.discount, gae_lambda=config.gae_lambda
+    )
+    metrics = {f"reward/{name}": jnp.mean(jnp.sum(term, axis=1)) for name, term in reward_terms.terms.items()}
+    metrics |= {
+        "reward/total": jnp.mean(jnp.sum(reward, axis=1)),
+        "kl": masked.mean(kl, mask),
+        "value": masked.mean(values, mask),
+        "return": masked.mean(targets, mask),
+        "ratio_deviation": ppo.ratio_deviation(log_probs, trajectory.log_probs, mask),
+    }
+    return Experience(trajectory, masked.whiten(advantages, mask), targets), metrics
+
+
+@functools.partial(phase, donate_argnames="state")
+def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> tuple[LearnerState, Metrics]:
+    """`epochs` passes over the rollout in random minibatches: a step of the policy, then of the critic, for each."""
+    config, models = spec.config, spec.models
+    rows = experience.returns.shape[0]
+    minibatches = rows // config.minibatch_size
+    total_updates = config.steps * config.epochs * minibatches
+
+    def policy_loss(params, sample: Experience):
+        played = sample.trajectory
+        tokens = interleave(played.chords, played.melody)[:, :-1]
+        log_p = distribution(models.policy.method(params, "at_states", tokens), _valid(spec, played.chords))
+        loss = ppo.clipped_surrogate(
+            _chosen(log_p, played.chords), played.log_probs, sample.advantages, played.mask, config.clip_epsilon
+        )
+        entropy = jnp.mean(masked.row_mean(ppo.entropy(log_p), played.mask))
+        return loss - state.hyper.entropy_coef * entropy, {"policy_loss": loss, "entropy": entropy}
+
+    def critic_loss(params, sample: Experience):
+        tokens = interleave(sample.trajectory.chords, sample.trajectory.melody)[:, :-1]
+        values = models.critic.method(params, "at_states", tokens)[..., 0]
+        return ppo.value_loss(values, sample.returns, sample.trajectory.mask)
+
+    def minibatch(carry, indices):
+        policy, policy_optimizer, critic, critic_optimizer = carry
+        sample = jax.tree.map(lambda x: x[indices], experience)
+        gradients, metrics = jax.grad(policy_loss, has_aux=True)(policy, sample)
+        rate = state.hyper.policy_learning_rate * optim.schedule(
+            config.policy, policy_optimizer.updates, total_updates
+        )
+        policy, policy_optimizer, policy_info = optim.update(config.policy, policy, gradients, policy_optimizer, rate)
+        value_loss, gradients = jax.value_and_grad(critic_loss)(critic, sample)
+        rate = state.hyper.critic_learning_rate * optim.schedule(
+            config.critic, critic_optimizer.updates, total_updates
+        )
+        critic, critic_optimizer, critic_info = optim.update(config.critic, critic, gradients, critic_optimizer, rate)
+        metrics |= {"value_loss": value_loss} | {f"policy_{k}": v for k, v in policy_info.items()}
+        metrics |= {f"critic_{k}": v for k, v in critic_info.items()}
+        return (policy, policy_optimizer, critic, critic_optimizer), metrics
+
+    keys = jax.random.split(_stream(state, "minibatch"), config.epochs)
+    order = jax.vmap(lambda key: jax.random.permutation(key, rows))(keys).reshape(-1, config.minibatch_size)
+    carry = (state.policy, state.policy_optimizer, state.critic, state.critic_optimizer)
+    carry, metrics = jax.lax.scan(minibatch, carry, order)
+    policy, policy_optimizer, critic, critic_optimizer = carry
+    metrics = jax.tree.map(jnp.mean, metrics)
+    skipped = (metrics["policy_skipped"] + metrics["critic_skipped"]) > 0
+    return dataclasses.replace(
+        state,
+        policy=policy,
+        policy_optimizer=policy_optimizer,
+        critic=critic,
+        critic_optimizer=critic_optimizer,
+        nonfinite_steps=jnp.where(skipped, state.nonfinite_steps + 1, 0),
+    ), metrics
+
+
+@functools.partial(phase, donate_argnames="state")
+def improve_discriminator(
+    spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajectory, realism: Metrics
+) -> tuple[LearnerState, Metrics]:
+    """Ends the step: the discriminator learns if its gate is open; the gate's window and the step move on."""
+    config = spec.config.discriminator
+    step = state.step + 1
+    is_open = adversary.discriminator_gate(state.recent_rewards, step, state.hyper.gate_threshold, config)
+    replay = state.replay.push(trajectory.chords, batch.chords)
+    discriminator, optimizer, metrics = jax.lax.cond(
+        is_open, functools.partial(_train_discriminator, spec), _keep_discriminator, state, replay
+    )
+    newest = realism["discriminator/reward_mean"]
+    steps_since_open = jnp.where(is_open, 0, state.steps_since_open + 1)
+    return dataclasses.replace(
+        state,
+        step=step,
+        discriminator=discriminator,
+        discriminator_optimizer=optimizer,
+        recent_rewards=jnp.concatenate([newest[None], state.recent_rewards[:-1]]),
+        gate_openings=state.gate_openings + is_open,
+        steps_since_open=steps_since_open,
+        replay=replay,
+    ), metrics | {
+        "discriminator/is_open": is_open.astype(jnp.float32),
+        "discriminator/steps_since_open": steps_since_open.astype(jnp.float32),
+        "nonfinite_steps": state.nonfinite_steps.astype(jnp.float32),
+    }
+
+
+def _train_discriminator(spec: Spec, state: LearnerState, replay: adversary.Replay):
+    """`steps_per_update` gradient steps on equally many generated and real songs of the latest rollouts."""
+    config, optimizer_config = spec.config.discriminator, spec.config.discriminator_optimizer
+    slots, rows, frames = replay.generated.shape
+    generated, real = (x.reshape(slots * rows, frames) for x in (replay.generated, replay.real))
+    order_key, dropout_key = jax.random.split(_stream(state, "discriminator"))
+    order = replay.draw_order(order_key)
+    total_updates = spec.config.steps * config.steps_per_update
+
+    def loss_fn(params, chosen, key):
+        tokens = adversary.discriminator_input(jnp.concatenate([real[chosen], generated[chosen]]))
+        logits = spec.models.discriminator(params, tokens, key)
+        return adversary.discriminator_loss(*jnp.split(logits, 2), config.label_smoothing)
+
+    def gradient_step(carry, number):
+        params, optimizer = carry
+        draws = (number * config.minibatch_size + jnp.arange(config.minibatch_size)) % (replay.filled * rows)
+        key = jax.random.fold_in(dropout_key, number)
+        loss, gradients = jax.value_and_grad(loss_fn)(params, order[draws], key)
+        position = (
+            optimizer.updates if config.schedule_follows_updates else state.step * config.steps_per_update + number
+        )
+        rate = state.hyper.discriminator_learning_rate * optim.schedule(optimizer_config, position, total_updates)
+        params, optimizer, info = optim.update(optimizer_config, params, gradients, optimizer, rate)
+        return (params, optimizer), (loss, info["skipped"])
+
+    carry = (state.discriminator, state.discriminator_optimizer)
+    (params, optimizer), (losses, skipped) = jax.lax.scan(gradient_step, carry, jnp.arange(config.steps_per_update))
+    return params, optimizer, {"discriminator/loss": losses[-1], "discriminator/skipped": jnp.mean(skipped)}
+
+
+def _keep_discriminator(state: LearnerState, replay: adversary.Replay):
+    none = jnp.float32(0)
+    return (
+        state.discriminator,
+        state.discriminator_optimizer,
+        {"discriminator/loss": none, "discriminator/skipped": none},
+    )
+
+
+def _stream(state: LearnerState, name: str) -> jax.Array:
+    return prng.stream(jax.random.wrap_key_data(state.key), state.step, name)
+
+
+def _valid(spec: Spec, chords: jax.Array) -> jax.Array | None:
+    return rules.valid_along(chords, spec.vocabulary.tables) if spec.config.validity_mask else None
+
+
+def _chosen(log_p: jax.Array, chords: jax.Array) -> jax.Array:
+    """Log-probabilities of the chords played: [B, T, V] -> [B, T]."""
+    return jnp.take_along_axis(log_p, chords[..., None], axis=-1)[..., 0]
+
+
+def _in_chunks(fn: Any, size: int, *trees: Any) -> Any:
+    """Applies `fn` to `size` rows at a time, so that [rows, T, V] arrays never exist for the whole batch."""
+    chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), trees)
+    out = jax.lax.map(lambda rows: fn(*rows), chunks)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+
+

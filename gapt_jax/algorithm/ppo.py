@@ -1,0 +1,45 @@
+"""Losses of the policy and the critic (method.md §3). Distributions are [B, T, V] float32 log-probabilities."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from gapt_jax import masked
+
+
+def kl_divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """KL(p || q) exact over the vocabulary, [..., V] -> [...]. Tokens that p cannot play count nothing."""
+    chex.assert_equal_shape([log_p, log_q])
+    p = jnp.exp(log_p)
+    return jnp.sum(jnp.where(p > 0, p * (log_p - log_q), 0.0), axis=-1)
+
+
+def entropy(log_p: jax.Array) -> jax.Array:
+    """Entropy in nats, [..., V] -> [...]."""
+    p = jnp.exp(log_p)
+    return -jnp.sum(jnp.where(p > 0, p * log_p, 0.0), axis=-1)
+
+
+def clipped_surrogate(
+    log_probs: jax.Array, behaviour_log_probs: jax.Array, advantages: jax.Array, mask: jax.Array, clip_epsilon: float
+) -> jax.Array:
+    """-E[min(rho A, clip(rho, 1 ± epsilon) A)]: mean over each song's actions, then over songs (Schulman et al. 2017,
+    eq. 7). All inputs [B, T] float32."""
+    chex.assert_equal_shape([log_probs, behaviour_log_probs, advantages, mask])
+    chex.assert_type([log_probs, behaviour_log_probs, advantages, mask], jnp.float32)
+    rho = jnp.exp(jnp.where(mask > 0, log_probs - behaviour_log_probs, 0.0))
+    clipped = jnp.clip(rho, 1 - clip_epsilon, 1 + clip_epsilon)
+    return jnp.mean(masked.row_mean(-jnp.minimum(rho * advantages, clipped * advantages), mask))
+
+
+def value_loss(values: jax.Array, returns: jax.Array, mask: jax.Array) -> jax.Array:
+    """Half the mean squared error, over each song's actions, then over songs; no clipping."""
+    chex.assert_equal_shape([values, returns, mask])
+    return 0.5 * jnp.mean(masked.row_mean(jnp.square(values - returns), mask))
+
+
+def ratio_deviation(log_probs: jax.Array, behaviour_log_probs: jax.Array, mask: jax.Array) -> jax.Array:
+    """max |rho - 1|: zero to rounding before the first update, else rollout and training disagree."""
+    return jnp.max(jnp.abs(jnp.exp(jnp.where(mask > 0, log_probs - behaviour_log_probs, 0.0)) - 1))

@@ -1,0 +1,32 @@
+"""From rewards to advantages (method.md §3; Schulman et al. 2016)."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def generalized_advantage_estimation(
+    rewards: jax.Array, values: jax.Array, mask: jax.Array, *, discount: float, gae_lambda: float
+) -> tuple[jax.Array, jax.Array]:
+    """(advantages, returns), both [B, T] float32, over chord frames; padded frames are exactly zero.
+
+    delta_t = r_t + discount v_{t+1} - v_t, A_t = delta_t + discount gae_lambda A_{t+1} (Schulman et al. 2016,
+    eq. 16; reference.md §4.5). A song ends at its last masked frame: the value after it is 0.
+    """
+    chex.assert_rank([rewards, values, mask], 2)
+    chex.assert_equal_shape([rewards, values, mask])
+    chex.assert_type([rewards, values, mask], jnp.float32)
+    values = jnp.where(mask > 0, values, 0.0)
+    rewards = jnp.where(mask > 0, rewards, 0.0)
+    values_next = jnp.pad(values[:, 1:], ((0, 0), (0, 1)))
+    deltas = rewards + discount * values_next - values
+
+    def backwards(advantage, inputs):
+        delta, is_real = inputs
+        advantage = is_real * (delta + discount * gae_lambda * advantage)
+        return advantage, advantage
+
+    _, advantages = jax.lax.scan(backwards, jnp.zeros(rewards.shape[0]), (deltas.T, mask.T), reverse=True)
+    return advantages.T, advantages.T + values
