@@ -158,7 +158,8 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    checkpoint_every: int = 100
+    checkpoint_every: int = 100  # post-training steps
+    stage_checkpoint_every: int = 1_000  # steps of the supervised stages
     keep_checkpoints: int = 2
     max_nonfinite_steps: int = 3  # consecutive skipped steps before the run stops
 

@@ -42,3 +42,11 @@ def whiten(values: jax.Array, mask: jax.Array, epsilon: float = 1e-8) -> jax.Arr
     centred = jnp.where(mask > 0, values - mean(values, mask), 0.0)
     variance = mean(jnp.square(centred), mask)
     return centred * jax.lax.rsqrt(jnp.maximum(variance, epsilon))
+
+
+def select(values: jax.Array, index: jax.Array) -> jax.Array:
+    """values [..., V], index [...] -> [...]: the entry at `index` of the last axis.
+
+    As a masked sum: its gradient fuses with what surrounds it, where that of a gather would be a scatter into [..., V].
+    """
+    return jnp.sum(jnp.where(jnp.arange(values.shape[-1]) == index[..., None], values, 0.0), axis=-1)

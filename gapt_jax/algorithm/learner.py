@@ -104,7 +104,7 @@ def estimate(
         heard = part(rows.chords)[:, : rows.chords.shape[1]]  # BOS c_1 ... c_{T-1}: entry t - 1 predicts c_t
         log_q = distribution(models.anchor(frozen.anchor, part(rows.melody), heard), valid)
         values = models.critic.method(state.critic, "at_states", tokens)[..., 0]
-        return ppo.kl_divergence(log_p, log_q), _chosen(log_p, rows.chords), values
+        return ppo.kl_divergence(log_p, log_q), masked.select(log_p, rows.chords), values
 
     kl, log_probs, values = _in_chunks(evaluate, config.minibatch_size, trajectory)
     kl = jnp.where(mask > 0, kl, 0.0)
@@ -136,7 +136,7 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
         tokens = interleave(played.chords, played.melody)[:, :-1]
         log_p = distribution(models.policy.method(params, "at_states", tokens), _valid(spec, played.chords))
         loss = ppo.clipped_surrogate(
-            _chosen(log_p, played.chords), played.log_probs, sample.advantages, played.mask, config.clip_epsilon
+            masked.select(log_p, played.chords), played.log_probs, sample.advantages, played.mask, config.clip_epsilon
         )
         entropy = jnp.mean(masked.row_mean(ppo.entropy(log_p), played.mask))
         return loss - state.hyper.entropy_coef * entropy, {"policy_loss": loss, "entropy": entropy}
@@ -256,11 +256,6 @@ def _stream(state: LearnerState, name: str) -> jax.Array:
 
 def _valid(spec: Spec, chords: jax.Array) -> jax.Array | None:
     return rules.valid_along(chords, spec.vocabulary.tables) if spec.config.validity_mask else None
-
-
-def _chosen(log_p: jax.Array, chords: jax.Array) -> jax.Array:
-    """Log-probabilities of the chords played: [B, T, V] -> [B, T]."""
-    return jnp.take_along_axis(log_p, chords[..., None], axis=-1)[..., 0]
 
 
 def _in_chunks(fn: Any, size: int, *trees: Any) -> Any:

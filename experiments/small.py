@@ -1,0 +1,61 @@
+"""Real songs on a laptop."""
+
+from gapt_jax.config import (
+    AlgorithmConfig,
+    DataConfig,
+    DiscriminatorConfig,
+    EvaluationConfig,
+    Experiment,
+    FitConfig,
+    ModelsConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    RewardsConfig,
+    RuntimeConfig,
+    TransformerConfig,
+)
+
+TINY = TransformerConfig(dim=64, depth=2, heads=2, head_dim=32, dropout=0.0)
+
+
+def supervised(steps: int, batch_size: int = 64) -> FitConfig:
+    return FitConfig(steps, batch_size, OptimizerConfig(2e-3, warmup_steps=100, final_fraction=0.05))
+
+
+def small() -> Experiment:
+    return Experiment(
+        name="small",
+        data=DataConfig(
+            songs="../shared/data/songs",
+            mixture=(("hooktheory", 0.6), ("pop909", 0.3), ("nottingham", 0.1)),
+            out_of_domain=("openewld",),
+            max_frames=64,
+            chord_coverage=0.96,
+        ),
+        models=ModelsConfig(policy=TINY, anchor=TINY, reward=TINY, discriminator=TINY),
+        pretrain=PretrainConfig(
+            policy=supervised(6_000),
+            anchor=supervised(4_000),
+            contrastive=supervised(2_500, 128),
+            discriminative=supervised(2_500),
+            rhythm_contrastive=supervised(1_000),
+            rhythm_discriminative=supervised(1_000),
+        ),
+        algorithm=AlgorithmConfig(
+            steps=300,
+            batch_size=64,
+            minibatch_size=16,
+            kl_coef=0.004,
+            entropy_coef=0.0,
+            validity_mask=True,
+            policy=OptimizerConfig(3e-4, 20, 0.1, 0.9, 0.95),
+            critic=OptimizerConfig(1e-3, 20, 0.1, 0.9, 0.95),
+            discriminator_optimizer=OptimizerConfig(1e-3, 20, 0.1, 0.9, 0.95),
+            rewards=RewardsConfig(contrastive=1.0, discriminative=1.0, rhythm_contrastive=0, rhythm_discriminative=0),
+            discriminator=DiscriminatorConfig(
+                steps_per_update=40, minibatch_size=32, buffer_rollouts=5, schedule_follows_updates=False
+            ),
+        ),
+        evaluation=EvaluationConfig(songs=512, sampling="masked", every=25, monitor_songs=128),
+        runtime=RuntimeConfig(checkpoint_every=50),
+    )

@@ -1,0 +1,392 @@
+"""The command ``gapt``. Each command calls one function; nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from gapt_jax import __version__, config
+from gapt_jax.errors import TrainingStopped, UserError
+from gapt_jax.runtime.console import Console
+
+EXIT_FAULT, EXIT_BAD_INPUT, EXIT_TRAINING_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_EXAMPLES = """\
+examples:
+  gapt run smoke                        the whole pipeline in minutes, on a CPU, with built-in songs
+  gapt run small --set data.songs=SONGS --set algorithm.adversarial_weight=0.5
+  gapt report runs/smoke                report.html with curves and tables
+  gapt sample runs/smoke --melody tune.mid
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs one command.
+
+    Exit codes: 0 done, 1 a fault of ours, 2 bad input, 3 training stopped, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+    except BrokenPipeError:  # the reader of our output went away, as in `gapt data list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAULT
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        code, text = _explain(error)
+        print(f"error: {text}", file=sys.stderr)
+    if code:
+        sys.exit(code)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    parsed = _parse(arguments)
+    return parsed.command(parsed, Console(parsed.json)) or 0
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """Exit code and sentence for an error that ended a command."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return EXIT_BAD_INPUT, text
+    if isinstance(error, TrainingStopped):
+        return EXIT_TRAINING_STOPPED, text
+    if isinstance(error, OSError) and error.errno in _DISK_FAULTS:
+        where = f": {error.filename}" if error.filename else ""
+        return EXIT_BAD_INPUT, f"{(error.strerror or 'the disk refuses').lower()}{where}"
+    first_line = str(error).strip().partition("\n")[0]
+    return EXIT_FAULT, f"{type(error).__name__}: {first_line} (run again with --debug for the traceback)"
+
+
+def _run(args: argparse.Namespace, console: Console) -> None:
+    experiment = config.override(load_experiment(args.experiment), args.set)
+    workdir = args.workdir or Path("runs") / experiment.name
+    from gapt_jax.training import pipeline
+
+    evaluation = pipeline.run(experiment, workdir, console, stage=args.stage)
+    console.emit(evaluation)
+    if evaluation:
+        console.say(f"wrote {workdir / 'evaluation.json'}")
+        console.say(f"next: gapt report {workdir}, or gapt sample {workdir}")
+    else:
+        console.say(f"{workdir} is done up to stage '{args.stage}'")
+        console.say("next: the same command without --stage does the rest")
+
+
+def _evaluate(args: argparse.Namespace, console: Console) -> None:
+    workdir = _run_folder(args.run)
+    from gapt_jax.training import pipeline
+
+    evaluation = pipeline.evaluate(
+        workdir, console, dataset=args.dataset, split=args.split, sampling=args.sampling
+    )
+    console.emit(evaluation)
+    newest = max(workdir.glob("evaluation*.json"), key=lambda path: path.stat().st_mtime_ns)
+    console.say(f"wrote {newest}")
+    console.say(f"next: gapt report {workdir}")
+
+
+def _sample(args: argparse.Namespace, console: Console) -> None:
+    workdir = _run_folder(args.run)
+    from gapt_jax.training import pipeline
+
+    files = pipeline.sample(workdir, console, args.melody, args.out, args.songs, args.seed)
+    _finish(console, files, "listen to the files with any MIDI player")
+
+
+def _report(args: argparse.Namespace, console: Console) -> None:
+    runs = [_run_folder(run) for run in args.runs]
+    from gapt_jax.evaluation.report import write_report
+
+    files = write_report(runs, args.out or _report_folder(runs))
+    pages = [path for path in files if path.suffix == ".html"]
+    _finish(console, files, f"open {pages[0] if pages else files[0]} in a browser")
+
+
+def _doctor(args: argparse.Namespace, console: Console) -> int:
+    from gapt_jax.runtime import doctor
+
+    return 0 if doctor.run(console) else EXIT_FAULT
+
+
+def _finish(console: Console, files: list[Path], what_next: str) -> None:
+    console.emit({"files": files})
+    for path in files:
+        console.say(f"wrote {path}")
+    console.say(f"next: {what_next}")
+
+
+def _run_folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise UserError(f"there is no run in {path}: make one with 'gapt run EXPERIMENT --workdir {path}'")
+    return path
+
+
+def _report_folder(runs: list[Path]) -> Path:
+    if len(runs) == 1:
+        return runs[0]
+    return Path(os.path.commonpath([run.absolute() for run in runs])) / "report"
+
+
+def _data_list(args: argparse.Namespace, console: Console) -> None:
+    from data_pipeline import catalogue
+
+    rows = catalogue.list_datasets(args.songs, args.data_dir)
+    console.emit({"datasets": rows})
+    _table_of(console, f"datasets of {args.songs}", rows)
+    console.say("next: gapt data stats NAME, or gapt run EXPERIMENT --set data.songs=FOLDER")
+
+
+def _data_prepare(args: argparse.Namespace, console: Console) -> None:
+    from data_pipeline.builders import prepare
+
+    with console.phases() as on_progress:
+        dataset = prepare(args.name, args.songs, args.data_dir, on_progress)
+    console.emit(dataset.report | {"path": dataset.path})
+    for fault in dataset.report["rejected"]:
+        console.say("left out: {file} line {line}: {reason}".format(**fault))
+    songs = ", ".join(f"{count} {split}" for split, count in dataset.report["songs"].items())
+    console.say(f"songs: {songs}; left out: {dataset.report['rejected_total']}")
+    console.say(f"wrote {dataset.path}")
+    console.say(f"next: gapt data stats {args.name} --songs {args.songs} --data-dir {args.data_dir}")
+
+
+def _data_check(args: argparse.Namespace, console: Console) -> None:
+    from data_pipeline import catalogue
+
+    result = catalogue.check(args.path)
+    console.emit({"files": result.files, "faults": result.faults, "leaks": result.leaks})
+    _table_of(console, f"songs of {args.path}", result.files)
+    if result.faults:
+        _table_of(console, "faults", result.faults)
+    for group in result.leaks:
+        console.warn(f"songs of the group '{group}' are in more than one split")
+    if result.faults or result.leaks:
+        raise UserError(
+            f"{args.path} has {len(result.faults)} unusable songs and {len(result.leaks)} groups in several "
+            "splits: correct them, or train without the unusable songs"
+        )
+    console.say("no faults; wrote nothing")
+    console.say("next: gapt data prepare NAME --songs FOLDER")
+
+
+def _data_stats(args: argparse.Namespace, console: Console) -> None:
+    from data_pipeline import catalogue
+
+    with console.phases() as on_progress:
+        whole, splits = catalogue.stats(args.name, args.songs, args.data_dir, on_progress)
+    console.emit(whole | {"splits": splits})
+    console.table(args.name, ["", "value"], [[key, _cell(value)] for key, value in whole.items()])
+    _table_of(console, "splits", splits)
+    console.say(f"the prepared songs are in {whole['path']}")
+    console.say(f"next: gapt run EXPERIMENT --set data.songs={args.songs}")
+
+
+def _table_of(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
+    columns = list(rows[0]) if rows else []
+    console.table(title, columns, [[_cell(row[name]) for name in columns] for row in rows])
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {count}" for key, count in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def load_experiment(name: str) -> config.Experiment:
+    """The experiment `name` of the package `experiments`, or ``path/to/file.py:function``."""
+    path, _, function = name.rpartition(":")
+    if name.endswith(".py"):
+        raise UserError(f"{name} is a file: name the function in it as well, as in {name}:my_experiment")
+    if path.endswith(".py"):
+        module = _module_from_file(Path(path))
+    else:
+        path, function, module = name, name, _named_module(name)
+    make = getattr(module, function, None)
+    if not callable(make):
+        raise UserError(f"{path} has no function {function}(): an experiment is a function without arguments")
+    experiment = make()
+    if not isinstance(experiment, config.Experiment):
+        raise UserError(f"{function}() in {path} returns {type(experiment).__name__}, not an Experiment")
+    return experiment
+
+
+def experiment_names() -> list[str]:
+    """Modules of the package `experiments` that hold a function of their own name."""
+    folders = importlib.import_module("experiments").__path__
+    files = sorted(path for folder in folders for path in Path(folder).glob("*.py"))
+    return [path.stem for path in files if f"\ndef {path.stem}(" in path.read_text(encoding="utf-8")]
+
+
+def _named_module(name: str) -> ModuleType:
+    names = experiment_names()
+    if name not in names:
+        raise UserError(
+            f"there is no experiment '{name}'{did_you_mean(name, names)} "
+            f"(experiments: {', '.join(names) or 'none'}; or path/to/file.py:function)"
+        )
+    return importlib.import_module(f"experiments.{name}")
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}: give the path of a Python file, then ':' and the function")
+    name = f"gapt_experiment_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # the name ends in .py
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` with the nearest known name, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-sentence errors that name the nearest known word."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see '{self.prog} --help')")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            hint = did_you_mean(str(value), names)
+            raise argparse.ArgumentError(action, f"'{value}' is not one of {', '.join(names)}{hint}")
+
+    def reject(self, unknown: list[str]) -> NoReturn:
+        """Ends with an error about words that no argument takes."""
+        hint = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+        self.error(f"unknown argument '{unknown[0]}'{hint}")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parsed, unknown = _build_parser().parse_known_args(arguments)
+    if unknown:
+        parsed.parser.reject(unknown)
+    return parsed
+
+
+def _build_parser() -> _Parser:
+    parser = _Parser(
+        prog="gapt",
+        description="Generative Adversarial Post-Training of real-time sequence policies.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"gapt-jax {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_evaluate(commands)
+    _add_sample(commands)
+    _add_report(commands)
+    _add_data(commands)
+    _add(commands, "doctor", _doctor, "check this installation: devices, invariants, disk, optional parts")
+    return parser
+
+
+def _add(commands: Any, name: str, command: Any, text: str) -> _Parser:
+    parser = commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+    )
+    parser.set_defaults(command=command, parser=parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout, all else on stderr")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    run = _add(
+        commands,
+        "run",
+        _run,
+        "train and evaluate an experiment from songs to a policy; continues where it stopped",
+    )
+    run.add_argument("experiment", metavar="EXPERIMENT", help="a name, or path/to/file.py:function")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change a setting, for example algorithm.adversarial_weight=0.5; may be repeated",
+    )
+    run.add_argument("--workdir", type=Path, metavar="DIR", help="folder of the run (default: runs/NAME)")
+    run.add_argument("--stage", metavar="NAME", help="stop after this stage; an unknown name lists them")
+
+
+def _add_evaluate(commands: Any) -> None:
+    evaluate = _add(commands, "evaluate", _evaluate, "measure a run on held-out songs")
+    evaluate.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    evaluate.add_argument("--dataset", metavar="NAME", help="this dataset only (default: all of the run)")
+    evaluate.add_argument("--split", choices=("train", "valid", "test"), help="default: test")
+    evaluate.add_argument("--sampling", choices=("unfiltered", "masked"), help="default: that of the run")
+
+
+def _add_sample(commands: Any) -> None:
+    sample = _add(commands, "sample", _sample, "write accompaniments of a run as MIDI files")
+    sample.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    sample.add_argument(
+        "--melody", type=Path, metavar="FILE.mid", help="accompany this (default: held-out songs)"
+    )
+    sample.add_argument("--out", type=Path, metavar="DIR", help="default: a folder in the run")
+    sample.add_argument("--songs", type=_positive, default=4, metavar="N", help="how many (default: 4)")
+    sample.add_argument("--seed", type=int, default=0, metavar="N", help="of the sampling (default: 0)")
+
+
+def _add_report(commands: Any) -> None:
+    report = _add(commands, "report", _report, "write a page with curves and tables of one or more runs")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of the runs")
+    report.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: the run, or 'report' beside the runs"
+    )
+
+
+def _add_data(commands: Any) -> None:
+    data = commands.add_parser("data", help="list, prepare, check and describe songs", allow_abbrev=False)
+    actions = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    listing = _add(actions, "list", _data_list, "list the datasets of a songs folder and the built-in ones")
+    prepare = _add(actions, "prepare", _data_prepare, "prepare a dataset for training")
+    check = _add(actions, "check", _data_check, "list what is wrong in a song file or a folder of them")
+    stats = _add(
+        actions, "stats", _data_stats, "describe a dataset: songs, beats, chords, how well parts fit"
+    )
+    check.add_argument("path", type=Path, metavar="PATH", help="a *.jsonl.gz file or a folder of them")
+    for parser in (prepare, stats):
+        parser.add_argument("name", metavar="NAME", help="of the dataset, as 'gapt data list' shows it")
+    for parser in (listing, prepare, stats):
+        parser.add_argument(
+            "--songs", default="grammar", metavar="FOLDER", help="default: the built-in songs"
+        )
+        parser.add_argument(
+            "--data-dir", type=Path, default=Path("runs/data"), metavar="DIR", help="default: runs/data"
+        )
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return number

@@ -1,0 +1,145 @@
+"""Piano rolls: one melody, and below it what each system played to it. No files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gapt_jax import chords as chord_names
+from gapt_jax.evaluation.events import chord_events
+from gapt_jax.evaluation.figures import WIDTH, Drawn, color, finish
+from gapt_jax.evaluation.results import Run, name_of
+from gapt_jax.vocabulary import FRAMES_PER_BEAT, PAD, Vocabulary
+
+MAX_SONGS = 3
+MAX_FRAMES = 128
+INCHES_PER_LETTER = 0.08
+
+
+class Song(NamedTuple):
+    """A melody [T] and each system's chords [T] for it."""
+
+    identity: str
+    dataset: str
+    melody: np.ndarray
+    chords: dict[str, np.ndarray]
+
+
+def songs(runs: Sequence[Run]) -> list[Song]:
+    """The first songs of the first run, with the chords of the lowest seed of each arm that played them."""
+    first = runs[0].samples
+    found = []
+    for row, identity in enumerate(first["ids"][:MAX_SONGS]):
+        chords: dict[str, Any] = {}
+        for run in runs:
+            samples = run.samples
+            same = [i for i, other in enumerate(samples["ids"]) if other == identity]
+            if same and samples["melody"][same[0]] == first["melody"][row]:
+                for system, rows in samples["systems"].items():
+                    chords.setdefault(system, np.array(rows[same[0]], np.int32))
+        melody = np.array(first["melody"][row], np.int32)
+        found.append(Song(str(identity), str(first["dataset"]), melody, chords))
+    return found
+
+
+def draw_all(runs: Sequence[Run]) -> Iterator[Drawn]:
+    """A figure per song. `runs` are ordered by λ, then seed; all have the first run's vocabulary."""
+    same = [run for run in runs if run.vocabulary.hash == runs[0].vocabulary.hash]
+    for i, song in enumerate(songs(same)):
+        yield finish(
+            f"piano_roll_{i + 1}",
+            f"{song.identity}",
+            f"{song.dataset}. Blocks are chord tones; bars are the melody, dark where it is in the "
+            "chord, red where it is not. Heavy grid lines every four beats.",
+            lambda song=song: piano_roll(song, runs[0].vocabulary),
+        )
+
+
+def piano_roll(song: Song, vocabulary: Vocabulary) -> Figure:
+    """The melody by pitch, then a pitch-class roll per system; time in beats."""
+    frames = min(int((song.melody != PAD).sum()), MAX_FRAMES)
+    melody = song.melody[:frames]
+    figure = Figure(figsize=(WIDTH, 1.3 + 1.35 * len(song.chords)))
+    rows = figure.subplots(1 + len(song.chords), 1, sharex=True)
+    _melody(np.atleast_1d(rows)[0], melody, vocabulary)
+    for axes, (system, chords) in zip(rows[1:], song.chords.items(), strict=True):
+        shade = color(system, list(song.chords))
+        _chords(axes, chords[:frames], vocabulary, shade)
+        _melody_classes(axes, melody, chords[:frames], vocabulary)
+        axes.set_ylabel(name_of(system), color=shade, fontweight="bold")
+    for axes in rows:
+        _beats(axes, frames)
+    rows[-1].set_xlabel("beat")
+    return figure
+
+
+def _melody(axes: Axes, melody: np.ndarray, vocabulary: Vocabulary) -> None:
+    pitches = vocabulary.tables.event[melody]
+    onsets = vocabulary.tables.is_onset[melody]
+    for start, length in _runs(pitches, onsets):
+        if pitches[start] >= 0:
+            axes.broken_barh(
+                [_span(start, length)], (pitches[start] - 0.45, 0.9), color="#333333", linewidth=0
+            )
+    sounding = pitches[pitches >= 0]
+    low, high = (int(sounding.min()), int(sounding.max())) if len(sounding) else (60, 72)
+    ticks = [p for p in range(low - 1, high + 2) if p % 12 in (0, 7)]
+    axes.set_yticks(ticks, [f"{chord_names.ROOT_NAMES[p % 12]}{p // 12 - 1}" for p in ticks], fontsize=7)
+    axes.set(ylim=(low - 1.5, high + 1.5), ylabel="Melody")
+
+
+def _chords(axes: Axes, chords: np.ndarray, vocabulary: Vocabulary, shade: str) -> None:
+    events = chord_events(chords[None], vocabulary.tables)
+    inches_per_frame = WIDTH * 0.9 / max(len(chords), 1)
+    for start, length, chord in zip(events.frame, events.length, events.chord, strict=True):
+        for pitch_class in np.flatnonzero(vocabulary.chord_pitch_classes[chord]):
+            axes.broken_barh(
+                [_span(start, length)], (pitch_class - 0.5, 1), color=shade, alpha=0.28, linewidth=0
+            )
+        axes.plot([start / FRAMES_PER_BEAT] * 2, [-0.5, 11.5], color=shade, linewidth=0.8, alpha=0.7)
+        if length * inches_per_frame > INCHES_PER_LETTER * (1 + len(vocabulary.names[chord])):
+            place = (start / FRAMES_PER_BEAT, 11.9)
+            axes.annotate(vocabulary.names[chord], place, fontsize=7, color="#222222", annotation_clip=False)
+    axes.set_yticks([0, 4, 7], ["C", "E", "G"], fontsize=7)
+    axes.set_ylim(-0.7, 11.7)
+
+
+def _melody_classes(axes: Axes, melody: np.ndarray, chords: np.ndarray, vocabulary: Vocabulary) -> None:
+    tables = vocabulary.tables
+    has_note = tables.is_note[melody]
+    hit = (tables.pitch_classes[melody] & tables.pitch_classes[chords]).any(-1)
+    miss = has_note & tables.is_chord[chords] & ~hit
+    pitch_class = np.where(has_note, tables.event[melody] % 12, -1)
+    state = np.where(has_note, pitch_class * 2 + miss, -1)
+    for start, length in _runs(state, tables.is_onset[melody]):
+        if state[start] >= 0:
+            shade = "#c00000" if miss[start] else "#222222"
+            axes.broken_barh(
+                [_span(start, length)], (pitch_class[start] - 0.25, 0.5), color=shade, linewidth=0
+            )
+
+
+def _beats(axes: Axes, frames: int) -> None:
+    count = -(-frames // FRAMES_PER_BEAT)
+    axes.set_xticks(range(0, count + 1, 4))
+    axes.set_xticks(range(count + 1), minor=True)
+    axes.grid(True, axis="x", which="major", color="#b5b5b5", linewidth=0.9)
+    axes.grid(True, axis="x", which="minor", color="#ececec", linewidth=0.6)
+    axes.grid(False, axis="y")
+    axes.set_xlim(0, count)
+    axes.tick_params(which="minor", length=0)
+
+
+def _runs(values: np.ndarray, starts: np.ndarray) -> list[tuple[int, int]]:
+    """(first frame, length) of the stretches of equal values; `starts` also begin one."""
+    begins = np.flatnonzero(np.append(True, (values[1:] != values[:-1]) | starts[1:]))
+    return list(zip(begins.tolist(), np.diff(np.append(begins, len(values))).tolist(), strict=True))
+
+
+def _span(start: int, length: int) -> tuple[float, float]:
+    """Place of frames on the beat axis, a hairline short so that repeated notes stay apart."""
+    return start / FRAMES_PER_BEAT, (length - 0.15) / FRAMES_PER_BEAT

@@ -1,0 +1,52 @@
+"""Which songs break a rule that post-training penalises (reference.md §4.4). N songs, T frames."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gapt_jax.evaluation.events import ChordEvents, ngrams
+from gapt_jax.vocabulary import PAD, SILENCE, TokenTables
+
+MAX_REPEATS = 4  # equal chord events in a row
+MAX_CHORD_FRAMES = 32
+SILENCE_FREE_FRAMES = 8  # at the beginning of a song
+MAX_SILENT_SHARE = 0.04
+
+
+def invalid(melody: np.ndarray, chords: np.ndarray, tables: TokenTables) -> np.ndarray:
+    """[N] bool: a token in the song is neither chord nor SILENCE (so stopping early counts), or a HOLD of
+    another chord than the one that sounds; a HOLD at the start or after SILENCE is allowed (§1.7)."""
+    in_song = melody != PAD
+    foreign = ~tables.is_chord[chords] & (chords != SILENCE)
+    event = tables.event[chords]
+    broken = np.zeros_like(in_song)
+    broken[:, 1:] = (
+        tables.is_chord[chords[:, :-1]]
+        & tables.is_chord[chords[:, 1:]]
+        & tables.is_hold[chords[:, 1:]]
+        & (event[:, 1:] != event[:, :-1])
+    )
+    return (in_song & (foreign | broken)).any(1)
+
+
+def repetition(events: ChordEvents, num_songs: int) -> np.ndarray:
+    """[N] bool: more than four equal chord events in a row, rests left out."""
+    runs = ngrams(events, MAX_REPEATS + 1)
+    equal = (events.chord[runs] == events.chord[runs[:, :1]]).all(1)
+    return _songs(events.song[runs[equal, 0]], num_songs)
+
+
+def long_note(events: ChordEvents, num_songs: int) -> np.ndarray:
+    """[N] bool: a chord event longer than 32 frames (8 beats)."""
+    return _songs(events.song[events.length > MAX_CHORD_FRAMES], num_songs)
+
+
+def silence(melody: np.ndarray, chords: np.ndarray, tables: TokenTables) -> np.ndarray:
+    """[N] bool: more than 4 % of the frames after the first eight are SILENCE under a melody note."""
+    late = np.arange(melody.shape[1]) >= SILENCE_FREE_FRAMES
+    silent = (late & tables.is_note[melody] & (chords == SILENCE)).sum(1)
+    return silent > MAX_SILENT_SHARE * (late & (melody != PAD)).sum(1)
+
+
+def _songs(rows: np.ndarray, num_songs: int) -> np.ndarray:
+    return np.bincount(rows, minlength=num_songs) > 0

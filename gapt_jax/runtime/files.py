@@ -1,0 +1,78 @@
+"""Files that are either whole or absent, JSON that any reader accepts, and the revision of the source."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from gapt_jax.errors import UserError
+
+_SOURCE = Path(__file__).resolve().parents[2]
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replaces the file in one step: a crash leaves the old content or the new, never a part of either."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """The content of a JSON file; `made_by` is the command that writes it, named in the error."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} does not exist: make it with '{made_by}'") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not a file: remove it and run '{made_by}'") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}): make it anew with '{made_by}'") from None
+
+
+def strict_json(value: Any, indent: int | None = None) -> str:
+    """JSON text in which NaN and infinities are null; paths become text, arrays become numbers and lists."""
+    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def git_revision() -> str:
+    """Commit of the source checkout, with ``+dirty`` where it differs; ``unknown`` outside a checkout."""
+    if not (_SOURCE / ".git").exists():
+        return "unknown"
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    if commit is None or changes is None:
+        return "unknown"
+    return commit + ("+dirty" if changes else "")
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(_SOURCE), "--no-optional-locks", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,412 @@
+"""The whole pipeline of an experiment: data → policy (MLE) → anchor → reward models → post-training → evaluation.
+
+Upstream stages lie beside the run folder under ``stages/`` and are shared by every run that needs the same ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gapt_jax import models as model_library
+from gapt_jax.algorithm.state import Frozen, Spec
+from gapt_jax.config import Experiment, config_hash, from_dict, to_dict, to_json
+from gapt_jax.errors import UserError
+from gapt_jax.models import REWARD_KINDS
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.files import git_revision, read_json, strict_json, write_atomic
+from gapt_jax.training import pretrain
+from gapt_jax.training.stages import Stage, run_stage
+from gapt_jax.training.systems import Evaluator
+from gapt_jax.training.trainer import post_train, restore_policy
+from gapt_jax.types import Batch, Params
+from gapt_jax.vocabulary import Vocabulary
+
+STAGES = ("data", "policy", "anchor", *REWARD_KINDS, "gapt", "evaluation")
+NUM_SAMPLES = 8  # songs whose accompaniments are kept for the report
+TABLE = (
+    "note_in_chord",
+    "note_in_chord_chance",
+    "vendi_independent",
+    "vendi_published",
+    "quality_entropy",
+    "unique_chords",
+    "chord_changes_per_beat",
+    "js_bigram",
+    "silent_share",
+    "invalid_share",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """An experiment with its data opened and its folders known."""
+
+    experiment: Experiment
+    workdir: Path
+    corpus: Any  # data_pipeline.loader.Corpus
+    spec: Spec
+    console: Console
+
+    @property
+    def root(self) -> Path:
+        return self.workdir.parent
+
+    def batches(self, seed: int, *, transpose: bool = True) -> Any:
+        """Training batches by (rows, start)."""
+        transpose = transpose and self.experiment.data.transpose
+        return lambda rows, start: self.corpus.training_batches(
+            batch_size=rows, seed=seed, transpose=transpose, start=start
+        )
+
+    def valid_songs(self, count: int) -> Any:
+        """Songs of the valid split of the first training set."""
+        return self.corpus.evaluation_songs(self.experiment.data.mixture[0][0], "valid", count)
+
+
+@dataclasses.dataclass(frozen=True)
+class Upstream:
+    """What the supervised stages made."""
+
+    policy: Params
+    anchor: Params
+    rewards: dict[str, Params]  # stacked members by kind; of the contrastive kind the held-out ones come last
+
+
+def run(experiment: Experiment, workdir: Path, console: Console, stage: str | None = None) -> dict[str, Any]:
+    """Runs or resumes everything up to `stage` (default: the evaluation) and returns the evaluation."""
+    if stage is not None and stage not in STAGES:
+        raise UserError(f"unknown stage '{stage}': choose one of {', '.join(STAGES)}")
+    last = stage or STAGES[-1]
+    workdir = workdir.resolve()
+    _claim(experiment, workdir)
+    clock = {}
+    started = time.monotonic()
+    job = _open(experiment, workdir, console)
+    _write_facts(job)
+    clock["data"] = time.monotonic() - started
+    if last == "data":
+        return {}
+    upstream = _pretrain(job, last, clock)
+    if upstream is None:
+        return {}
+    started = time.monotonic()
+    state = post_train(
+        job.spec,
+        _frozen(job, upstream),
+        upstream.policy,
+        job.batches(experiment.seed),
+        _evaluator(job, upstream),
+        job.valid_songs(experiment.evaluation.monitor_songs),
+        experiment,
+        workdir,
+        console,
+    )
+    clock["gapt"] = time.monotonic() - started
+    if last == "gapt":
+        return {}
+    started = time.monotonic()
+    result = _evaluate(job, upstream, state.policy, _evaluation_sets(experiment), experiment.evaluation.sampling)
+    clock["evaluation"] = time.monotonic() - started
+    write_atomic(workdir / "evaluation.json", strict_json(result, indent=1))
+    _add_times(workdir, clock)
+    show(result, console)
+    return result
+
+
+def evaluate(
+    workdir: Path,
+    console: Console,
+    dataset: str | None = None,
+    split: str | None = None,
+    sampling: str | None = None,
+) -> dict[str, Any]:
+    """Evaluates the newest checkpoint of a run; results are added to its ``evaluation.json``.
+
+    Without arguments exactly the numbers of the run itself come out again.
+    """
+    job, upstream, policy = _load_run(workdir, console)
+    settings = job.experiment.evaluation
+    sampling = sampling or settings.sampling
+    sets = [(dataset, split or "test")] if dataset else _evaluation_sets(job.experiment)
+    if split and not dataset:
+        sets = [(name, split) for name, _ in sets]
+    result = _evaluate(job, upstream, policy, sets, sampling)
+    if sampling == settings.sampling:
+        path = job.workdir / "evaluation.json"
+        if path.exists():
+            known = read_json(path, "gapt evaluate")["systems"]
+            systems = {name: known.get(name, {}) | sets_ for name, sets_ in result["systems"].items()}
+            write_atomic(path, strict_json(result | {"systems": systems}, indent=1))
+        else:
+            write_atomic(path, strict_json(result, indent=1))
+    else:
+        write_atomic(job.workdir / f"evaluation-{sampling}.json", strict_json(result, indent=1))
+    show(result, console)
+    return result
+
+
+def sample(
+    workdir: Path, console: Console, melody: Path | None = None, out: Path | None = None, songs: int = 4, seed: int = 0
+) -> list[Path]:
+    """Writes accompaniments of held-out songs, or of the melody in a MIDI file, as MIDI."""
+    from gapt_jax.runtime.midi import melody_tokens, read_melody, write_accompaniment
+
+    job, upstream, policy = _load_run(workdir, console)
+    evaluator, frames = _evaluator(job, upstream), job.experiment.data.max_frames
+    if melody is not None:
+        tokens = melody_tokens(read_melody(melody), frames)[None].repeat(songs, axis=0)
+        names = [f"{melody.stem}-{n + 1}" for n in range(songs)]
+        index = np.arange(songs, dtype=np.int32)
+    else:
+        name, split = _evaluation_sets(job.experiment)[0]
+        chosen = job.corpus.evaluation_songs(name, split, songs)
+        tokens, index, names = chosen.melody, chosen.index, [i.replace("/", "-") for i in chosen.ids]
+    chords = evaluator.play(policy, tokens, index, sampling="masked", seed=seed)
+    folder = out or job.workdir / "samples"
+    paths = []
+    for name, notes, accompaniment in zip(names, tokens, chords, strict=True):
+        paths.append(folder / f"{name}.mid")
+        write_accompaniment(paths[-1], notes, accompaniment, job.spec.vocabulary)
+    return paths
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """The terminal table: a row per system and dataset."""
+    from gapt_jax.evaluation.metrics import describe
+
+    systems = result["systems"]
+    for dataset in dict.fromkeys(name for sets in systems.values() for name in sets):
+        rows = [
+            [system, *(f"{sets[dataset][m]['mean']:.3f}" if _known(sets[dataset], m) else "–" for m in TABLE)]
+            for system, sets in systems.items()
+            if dataset in sets
+        ]
+        songs = next(iter(systems["data"][dataset].values()))["n_songs"]
+        title = f"{dataset}, {songs} songs, T = 1, {result['sampling']} sampling"
+        console.table(title, ["system", *(describe(m).label for m in TABLE)], rows)
+
+
+def _known(metrics: dict[str, Any], name: str) -> bool:
+    return metrics.get(name, {}).get("mean") is not None
+
+
+def _identity(experiment: Experiment) -> dict[str, Any]:
+    """What makes two runs the same: everything but where the songs lie (their fingerprint stands for them)."""
+    config = to_dict(experiment)
+    del config["data"]["songs"]
+    return config
+
+
+def _claim(experiment: Experiment, workdir: Path) -> None:
+    """Writes the config of a new run, or checks that the folder holds this very run."""
+    path = workdir / "config.json"
+    if not path.exists():
+        write_atomic(path, to_json(experiment))
+        return
+    stored = from_dict(Experiment, read_json(path, "gapt run"))
+    changed = _differences(_identity(stored), _identity(experiment))
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run of another config ({', '.join(changed[:3])}{' ...' if len(changed) > 3 else ''}): "
+            "choose another --workdir or remove the folder"
+        )
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+    return [] if old == new else [f"{path}: {json.dumps(old)} there, {json.dumps(new)} asked"]
+
+
+def _open(experiment: Experiment, workdir: Path, console: Console) -> Job:
+    """Opens the data; the vocabulary and fingerprint of an existing run must be those of the data."""
+    from data_pipeline.loader import open_corpus
+
+    data, path = experiment.data, workdir / "vocabulary.json"
+    vocabulary = Vocabulary.from_json(path.read_text()) if path.exists() else None
+    corpus = open_corpus(
+        songs=data.songs,
+        mixture=data.mixture,
+        out_of_domain=data.out_of_domain,
+        max_frames=data.max_frames,
+        chord_coverage=data.chord_coverage,
+        data_dir=workdir.parent / "data",
+        vocabulary=vocabulary,
+    )
+    facts = workdir / "run.json"
+    if facts.exists():
+        known = read_json(facts, "gapt run")["data_fingerprint"]
+        if known != corpus.fingerprint:
+            raise UserError(
+                f"{workdir} was trained on other songs (fingerprint {known}, now {corpus.fingerprint}): "
+                "give data.songs the folder it was made from, or choose another --workdir"
+            )
+    models = model_library.build(experiment.models, corpus.vocabulary.size)
+    return Job(experiment, workdir, corpus, Spec(models, experiment.algorithm, corpus.vocabulary), console)
+
+
+def _write_facts(job: Job) -> None:
+    write_atomic(job.workdir / "vocabulary.json", job.corpus.vocabulary.to_json())
+    path = job.workdir / "run.json"
+    if path.exists():
+        return
+    packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "gapt-jax")
+    facts = {
+        "command": " ".join(["gapt", *sys.argv[1:]]),
+        "config_hash": config_hash(_identity(job.experiment)),
+        "data_fingerprint": job.corpus.fingerprint,
+        "unlisted_chord_share": job.corpus.unlisted_chord_share,
+        "git_revision": git_revision(),
+        "versions": {name: metadata.version(name) for name in packages} | {"python": platform.python_version()},
+        "hardware": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+        "time_s": {},
+    }
+    write_atomic(path, strict_json(facts, indent=1))
+
+
+def _add_times(workdir: Path, clock: dict[str, float]) -> None:
+    facts = read_json(workdir / "run.json", "gapt run")
+    facts["time_s"] |= {name: round(seconds, 1) for name, seconds in clock.items()}
+    write_atomic(workdir / "run.json", strict_json(facts, indent=1))
+
+
+def _stages(job: Job) -> list[Stage]:
+    """The supervised stages in order; kinds of reward that carry no weight are left out, but contrastive encoders
+    are always needed by the evaluation."""
+    config, models, tables = job.experiment, job.spec.models, job.spec.vocabulary.tables
+    fits, weights = config.pretrain, config.algorithm.rewards
+    data = {k: v for k, v in to_dict(config)["data"].items() if k not in ("songs", "out_of_domain")}
+    common = {
+        "songs": job.corpus.fingerprint,
+        "data": data,
+        "vocabulary": job.spec.vocabulary.hash,
+        "compute_dtype": config.models.compute_dtype,
+    }
+
+    def stage(number: int, name: str, loss: Any, fit_config: Any, model_config: Any, members: int | None) -> Stage:
+        fit = pretrain.Fit(loss, fit_config, members)
+        identity = common | {"model": dataclasses.asdict(model_config)}
+        return Stage(name, fit, getattr(models, name).init, fits.seed * len(STAGES) + number, identity)
+
+    stages = [
+        stage(0, "policy", pretrain.policy_loss(models), fits.policy, config.models.policy, None),
+        stage(1, "anchor", pretrain.anchor_loss(models), fits.anchor, config.models.anchor, None),
+    ]
+    for number, kind in enumerate(REWARD_KINDS, start=2):
+        if kind == "contrastive" or getattr(weights, kind) > 0:
+            make = pretrain.contrastive_loss if kind.endswith("contrastive") else pretrain.discriminative_loss
+            members = fits.members + (fits.held_out if kind == "contrastive" else 0)
+            loss = make(models, kind, tables)
+            stages.append(stage(number, kind, loss, getattr(fits, kind), config.models.reward, members))
+    return stages
+
+
+def _pretrain(job: Job, last: str, clock: dict[str, float]) -> Upstream | None:
+    """Runs or reuses the supervised stages; None when `last` is one of them."""
+    made: dict[str, Params] = {}
+    songs = job.valid_songs(512)
+    validation = Batch(songs.melody, songs.chords, songs.index)
+    for stage in _stages(job):
+        started = time.monotonic()
+        # Rhythm does not depend on the key, and variety lies elsewhere: no transposition (papers.md a4).
+        batches = job.batches(stage.seed, transpose=not stage.name.startswith("rhythm"))
+        made[stage.name] = run_stage(
+            stage, job.root / "stages", batches, validation, job.experiment.runtime, job.console
+        )
+        clock[stage.name] = time.monotonic() - started
+        _add_times(job.workdir, clock)
+        if stage.name == last:
+            return None
+    return Upstream(made.pop("policy"), made.pop("anchor"), made)
+
+
+def _frozen(job: Job, upstream: Upstream) -> Frozen:
+    """Anchor and reward models in use; the held-out members are not among them."""
+    members, weights = job.experiment.pretrain.members, job.experiment.algorithm.rewards
+    used = {kind: p for kind, p in upstream.rewards.items() if getattr(weights, kind) > 0}
+    return Frozen(upstream.anchor, {k: jax.tree.map(lambda x: x[:members], p) for k, p in used.items()})
+
+
+def _evaluator(job: Job, upstream: Upstream) -> Evaluator:
+    def member(number: int) -> Params:
+        return jax.tree.map(lambda x: x[number], upstream.rewards["contrastive"])
+
+    encoders = {"published": member(0)}
+    if job.experiment.pretrain.held_out:
+        encoders["independent"] = member(job.experiment.pretrain.members)
+    return Evaluator(job.spec, encoders, job.experiment.evaluation)
+
+
+def _evaluation_sets(experiment: Experiment) -> list[tuple[str, str]]:
+    """Test splits of the training sets; all of the out-of-domain sets, of which nothing was trained on."""
+    return [(name, "test") for name, _ in experiment.data.mixture] + [
+        (name, "all") for name in experiment.data.out_of_domain
+    ]
+
+
+def _evaluate(
+    job: Job, upstream: Upstream, policy: Params, sets: list[tuple[str, str]], sampling: str
+) -> dict[str, Any]:
+    """evaluation.json of this policy beside the data and the pre-trained policy, and the samples of the report."""
+    evaluator, experiment = _evaluator(job, upstream), job.experiment
+    name = f"gapt_lambda={experiment.algorithm.adversarial_weight:g}"
+    systems: dict[str, dict[str, Any]] = {"data": {}, "mle": {}, name: {}}
+    samples: dict[str, Any] = {}
+    for dataset, split in sets:
+        songs = job.corpus.evaluation_songs(dataset, split, experiment.evaluation.songs)
+        played = {
+            "data": songs.chords,
+            "mle": evaluator.play(upstream.policy, songs.melody, songs.index, sampling=sampling),
+            name: evaluator.play(policy, songs.melody, songs.index, sampling=sampling),
+        }
+        for system, chords in played.items():
+            values = evaluator.measure(songs.melody, chords, songs.chords)
+            systems[system][f"{dataset}/{split}"] = {
+                metric: {"mean": v, "ci95": None, "n_seeds": 1, "per_seed": [v], "n_songs": len(songs.ids)}
+                for metric, v in values.items()
+            }
+        if not samples:
+            samples = {
+                "dataset": f"{dataset}/{split}",
+                "ids": list(songs.ids[:NUM_SAMPLES]),
+                "melody": songs.melody[:NUM_SAMPLES],
+                "systems": {system: chords[:NUM_SAMPLES] for system, chords in played.items()},
+            }
+    write_atomic(job.workdir / "samples.json", strict_json(samples))
+    facts = read_json(job.workdir / "run.json", "gapt run")
+    return {
+        "schema": 1,
+        "experiment": experiment.name,
+        "seed": experiment.seed,
+        "adversarial_weight": experiment.algorithm.adversarial_weight,
+        "sampling": sampling,
+        **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
+        "systems": systems,
+    }
+
+
+def _load_run(workdir: Path, console: Console) -> tuple[Job, Upstream, Params]:
+    """A run as its folder describes it: data, finished upstream stages, newest policy."""
+    workdir = workdir.resolve()
+    experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
+    job = _open(experiment, workdir, console)
+    unfinished = [s.name for s in _stages(job) if not (s.folder(job.root / "stages") / "done.json").exists()]
+    if unfinished:
+        raise UserError(f"{workdir} has not finished {unfinished[0]} yet: go on with 'gapt run {experiment.name}'")
+    upstream = _pretrain(job, STAGES[-1], {})
+    assert upstream is not None
+    found = restore_policy(job.spec, upstream.policy, experiment, workdir)
+    if found is None:
+        raise UserError(f"{workdir} has no checkpoint of the policy yet: go on with 'gapt run {experiment.name}'")
+    return job, upstream, found[1]

@@ -1,0 +1,103 @@
+"""Supervised stages on disk: each is named by the hash of all that determines it, resumed or reused."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from gapt_jax.config import RuntimeConfig, config_hash
+from gapt_jax.runtime.checkpoint import checkpoints
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.files import strict_json, write_atomic
+from gapt_jax.runtime.metrics import MetricLog
+from gapt_jax.training.pretrain import Fit, fit_step, init_fit, validate
+from gapt_jax.training.watch import Watch
+from gapt_jax.types import Batch, Params
+
+SHOWN = ("loss", "accuracy", "valid/loss", "valid/accuracy")
+VALIDATIONS = 10  # per stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One supervised stage; `identity` is everything its result depends on beside `fit.config`."""
+
+    name: str
+    fit: Fit
+    init: Callable[[jax.Array], Params]
+    seed: int
+    identity: dict[str, Any]
+
+    def folder(self, root: Path) -> Path:
+        key = {"fit": dataclasses.asdict(self.fit.config), "members": self.fit.members, "seed": self.seed}
+        return root / f"{self.name}-{config_hash(self.identity | key)}"
+
+
+def run_stage(
+    stage: Stage,
+    root: Path,
+    batches: Callable[[int, int], Any],
+    validation: Batch,
+    runtime: RuntimeConfig,
+    console: Console,
+) -> Params:
+    """The stage's parameters: read where they are finished, else trained from the last checkpoint on.
+
+    `batches(rows, start)` gives training batches of `rows` songs from batch number `start`.
+    """
+    folder = stage.folder(root)
+    if (folder / "done.json").exists():
+        console.say(f"{stage.name}: reused from {folder}")
+        return _load(folder, stage)
+    params = _fit(stage, folder, batches, validation, runtime, console)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((folder / "params").resolve(), params, force=True)
+    write_atomic(folder / "done.json", strict_json({"stage": stage.name, "steps": stage.fit.config.steps}))
+    return params
+
+
+def _load(folder: Path, stage: Stage) -> Params:
+    like = jax.eval_shape(lambda: init_fit(stage.fit, stage.init, stage.seed)).params
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore((folder / "params").resolve(), _on_this_device(like))
+
+
+def _on_this_device(like: Any) -> Any:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
+
+
+def _fit(
+    stage: Stage,
+    folder: Path,
+    batches: Callable[[int, int], Any],
+    validation: Batch,
+    runtime: RuntimeConfig,
+    console: Console,
+) -> Params:
+    steps, state = stage.fit.config.steps, init_fit(stage.fit, stage.init, stage.seed)
+    validation = jax.tree.map(lambda x: x[: stage.fit.config.batch_size * 4], validation)
+    with checkpoints(folder / "checkpoints", keep=1) as saved:
+        start = saved.latest() or 0
+        if start:
+            console.say(f"{stage.name}: goes on from step {start} of {steps}")
+            state = saved.restore(state)
+        log = MetricLog(folder, resume_step=start or None)
+        with contextlib.closing(log), console.progress(stage.name, steps, start) as progress:
+            watch = Watch(stage.name, log, progress, SHOWN, runtime.max_nonfinite_steps)
+            for step, batch in zip(range(start + 1, steps + 1), batches(stage.fit.rows, start), strict=False):
+                state, metrics = fit_step(stage.fit, state, jax.tree.map(np.asarray, batch))
+                if step % max(steps // VALIDATIONS, 1) == 0 or step == steps:
+                    metrics |= validate(stage.fit, state.params, validation)
+                watch.push(step, metrics)
+                if step % runtime.stage_checkpoint_every == 0 and step < steps:
+                    saved.save(step, state)
+            watch.flush()
+    return state.params
