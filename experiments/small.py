@@ -18,7 +18,7 @@ from gapt_jax.config import (
 TINY = TransformerConfig(dim=64, depth=2, heads=2, head_dim=32, dropout=0.0)
 
 
-def supervised(steps: int, batch_size: int = 64) -> FitConfig:
+def supervised(steps: int, *, batch_size: int = 64) -> FitConfig:
     return FitConfig(steps, batch_size, OptimizerConfig(2e-3, warmup_steps=100, final_fraction=0.05))
 
 
@@ -26,7 +26,7 @@ def small() -> Experiment:
     return Experiment(
         name="small",
         data=DataConfig(
-            songs="../shared/data/songs",
+            songs="songs",
             mixture=(("hooktheory", 0.6), ("pop909", 0.3), ("nottingham", 0.1)),
             out_of_domain=("openewld",),
             max_frames=64,
@@ -34,12 +34,11 @@ def small() -> Experiment:
         ),
         models=ModelsConfig(policy=TINY, anchor=TINY, reward=TINY, discriminator=TINY),
         pretrain=PretrainConfig(
-            policy=supervised(6_000),
-            anchor=supervised(4_000),
-            contrastive=supervised(2_500, 128),
-            discriminative=supervised(2_500),
-            rhythm_contrastive=supervised(1_000),
-            rhythm_discriminative=supervised(1_000),
+            policy=supervised(3_000),
+            anchor=supervised(1_200),
+            contrastive=supervised(800, batch_size=128),
+            discriminative=supervised(1_200),
+            members=1,
         ),
         algorithm=AlgorithmConfig(
             steps=300,
@@ -51,7 +50,9 @@ def small() -> Experiment:
             policy=OptimizerConfig(3e-4, 20, 0.1, 0.9, 0.95),
             critic=OptimizerConfig(1e-3, 20, 0.1, 0.9, 0.95),
             discriminator_optimizer=OptimizerConfig(1e-3, 20, 0.1, 0.9, 0.95),
-            rewards=RewardsConfig(contrastive=1.0, discriminative=1.0, rhythm_contrastive=0, rhythm_discriminative=0),
+            rewards=RewardsConfig(
+                contrastive=2.0, discriminative=2.0, rhythm_contrastive=0.0, rhythm_discriminative=0.0
+            ),
             discriminator=DiscriminatorConfig(
                 steps_per_update=40, minibatch_size=32, buffer_rollouts=5, schedule_follows_updates=False
             ),

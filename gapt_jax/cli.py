@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import importlib
 import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -91,9 +90,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> None:
     workdir = _run_folder(args.run)
     from gapt_jax.training import pipeline
 
-    evaluation = pipeline.evaluate(
-        workdir, console, dataset=args.dataset, split=args.split, sampling=args.sampling
-    )
+    evaluation = pipeline.evaluate(workdir, console, dataset=args.dataset, split=args.split, sampling=args.sampling)
     console.emit(evaluation)
     newest = max(workdir.glob("evaluation*.json"), key=lambda path: path.stat().st_mtime_ns)
     console.say(f"wrote {newest}")
@@ -118,7 +115,7 @@ def _report(args: argparse.Namespace, console: Console) -> None:
 
 
 def _doctor(args: argparse.Namespace, console: Console) -> int:
-    from gapt_jax.runtime import doctor
+    from gapt_jax.training import doctor
 
     return 0 if doctor.run(console) else EXIT_FAULT
 
@@ -238,7 +235,7 @@ def _named_module(name: str) -> ModuleType:
     names = experiment_names()
     if name not in names:
         raise UserError(
-            f"there is no experiment '{name}'{did_you_mean(name, names)} "
+            f"there is no experiment '{name}'{config.did_you_mean(name, names)} "
             f"(experiments: {', '.join(names) or 'none'}; or path/to/file.py:function)"
         )
     return importlib.import_module(f"experiments.{name}")
@@ -255,12 +252,6 @@ def _module_from_file(path: Path) -> ModuleType:
     return module
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` with the nearest known name, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
 class _Parser(argparse.ArgumentParser):
     """argparse with one-sentence errors that name the nearest known word."""
 
@@ -270,12 +261,12 @@ class _Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             names = [str(choice) for choice in action.choices]
-            hint = did_you_mean(str(value), names)
+            hint = config.did_you_mean(str(value), names)
             raise argparse.ArgumentError(action, f"'{value}' is not one of {', '.join(names)}{hint}")
 
     def reject(self, unknown: list[str]) -> NoReturn:
         """Ends with an error about words that no argument takes."""
-        hint = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+        hint = config.did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
         self.error(f"unknown argument '{unknown[0]}'{hint}")
 
 
@@ -306,9 +297,7 @@ def _build_parser() -> _Parser:
 
 
 def _add(commands: Any, name: str, command: Any, text: str) -> _Parser:
-    parser = commands.add_parser(
-        name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
-    )
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
     parser.set_defaults(command=command, parser=parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, all else on stderr")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -345,9 +334,7 @@ def _add_evaluate(commands: Any) -> None:
 def _add_sample(commands: Any) -> None:
     sample = _add(commands, "sample", _sample, "write accompaniments of a run as MIDI files")
     sample.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    sample.add_argument(
-        "--melody", type=Path, metavar="FILE.mid", help="accompany this (default: held-out songs)"
-    )
+    sample.add_argument("--melody", type=Path, metavar="FILE.mid", help="accompany this (default: held-out songs)")
     sample.add_argument("--out", type=Path, metavar="DIR", help="default: a folder in the run")
     sample.add_argument("--songs", type=_positive, default=4, metavar="N", help="how many (default: 4)")
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="of the sampling (default: 0)")
@@ -356,9 +343,7 @@ def _add_sample(commands: Any) -> None:
 def _add_report(commands: Any) -> None:
     report = _add(commands, "report", _report, "write a page with curves and tables of one or more runs")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of the runs")
-    report.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: the run, or 'report' beside the runs"
-    )
+    report.add_argument("--out", type=Path, metavar="DIR", help="default: the run, or 'report' beside the runs")
 
 
 def _add_data(commands: Any) -> None:
@@ -367,16 +352,12 @@ def _add_data(commands: Any) -> None:
     listing = _add(actions, "list", _data_list, "list the datasets of a songs folder and the built-in ones")
     prepare = _add(actions, "prepare", _data_prepare, "prepare a dataset for training")
     check = _add(actions, "check", _data_check, "list what is wrong in a song file or a folder of them")
-    stats = _add(
-        actions, "stats", _data_stats, "describe a dataset: songs, beats, chords, how well parts fit"
-    )
+    stats = _add(actions, "stats", _data_stats, "describe a dataset: songs, beats, chords, how well parts fit")
     check.add_argument("path", type=Path, metavar="PATH", help="a *.jsonl.gz file or a folder of them")
     for parser in (prepare, stats):
         parser.add_argument("name", metavar="NAME", help="of the dataset, as 'gapt data list' shows it")
     for parser in (listing, prepare, stats):
-        parser.add_argument(
-            "--songs", default="grammar", metavar="FOLDER", help="default: the built-in songs"
-        )
+        parser.add_argument("--songs", default="grammar", metavar="FOLDER", help="default: the built-in songs")
         parser.add_argument(
             "--data-dir", type=Path, default=Path("runs/data"), metavar="DIR", help="default: runs/data"
         )

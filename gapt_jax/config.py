@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable
@@ -197,7 +199,7 @@ def from_dict(cls: type, data: Any, path: str = "") -> Any:
     hints = typing.get_type_hints(cls)
     for key in data:
         if key not in hints:
-            raise ConfigError(f"unknown setting '{_join(path, key)}'{_did_you_mean(key, hints)}")
+            raise ConfigError(f"unknown setting '{_join(path, key)}'{did_you_mean(key, hints)}")
     return cls(**{key: _convert(hints[key], value, _join(path, key)) for key, value in data.items()})
 
 
@@ -221,13 +223,13 @@ def _assign(cls: type, data: dict[str, Any], path: str, value: Any) -> None:
     for depth, key in enumerate(keys):
         hints = typing.get_type_hints(current) if dataclasses.is_dataclass(current) else {}
         if key not in hints:
-            raise ConfigError(f"unknown setting '{path}'{_did_you_mean(path, _all_paths(cls))}")
+            raise ConfigError(f"unknown setting '{path}'{did_you_mean(path, _all_paths(cls))}")
         if depth < len(keys) - 1:
             node, current = node[key], hints[key]
     node[keys[-1]] = value
 
 
-def _all_paths(cls: type, prefix: str = "") -> list[str]:
+def _all_paths(cls: Any, prefix: str = "") -> list[str]:
     paths: list[str] = []
     for key, hint in typing.get_type_hints(cls).items():
         path = _join(prefix, key)
@@ -235,7 +237,8 @@ def _all_paths(cls: type, prefix: str = "") -> list[str]:
     return paths
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` with the nearest known word, or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""
 
@@ -262,20 +265,70 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return float(value)
     if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
+    if type(value) is float and not math.isfinite(value):
+        raise ConfigError(f"{path} must be a finite number, not {value}")
     if type(value) is not hint:
         raise ConfigError(f"{path} must be {'a number' if hint is float else hint.__name__}, not {value!r}")
     return value
 
 
+_AT_LEAST_ONE = (
+    *(f"algorithm.{name}" for name in ("steps", "batch_size", "minibatch_size", "epochs")),
+    *(f"algorithm.discriminator.{name}" for name in ("gate_window", "gate_period", "steps_per_update")),
+    *(f"algorithm.discriminator.{name}" for name in ("minibatch_size", "buffer_rollouts")),
+    *(f"evaluation.{name}" for name in ("songs", "batch_size", "every", "monitor_songs")),
+    *(f"runtime.{name}" for name in ("checkpoint_every", "stage_checkpoint_every", "keep_checkpoints")),
+    *("runtime.max_nonfinite_steps", "pretrain.members", "data.max_frames"),
+    *(f"models.{net}.{size}" for net in ("policy", "anchor", "reward", "discriminator") for size in ("dim", "depth")),
+    *(
+        f"models.{net}.{size}"
+        for net in ("policy", "anchor", "reward", "discriminator")
+        for size in ("heads", "ff_mult")
+    ),
+    *(
+        f"pretrain.{stage}.{name}"
+        for stage in (
+            "policy",
+            "anchor",
+            "contrastive",
+            "discriminative",
+            "rhythm_contrastive",
+            "rhythm_discriminative",
+        )
+        for name in ("steps", "batch_size")
+    ),
+)
+_CHOICES = {
+    "algorithm.discriminator.reward_form": (
+        "neg_log_one_minus", "log", "logit", "probability", "sigmoid_shaped", "clipped",
+    ),
+    "algorithm.rewards.ensemble": ("sum", "mean", "min", "mean_minus_std"),
+    "evaluation.sampling": ("unfiltered", "masked"),
+    "models.compute_dtype": ("float32", "bfloat16"),
+}  # fmt: skip
+
+
+def _value_at(experiment: Experiment, path: str) -> Any:
+    return functools.reduce(getattr, path.split("."), experiment)
+
+
 def validate(experiment: Experiment) -> Experiment:
     """Checks what the types cannot say."""
+    for path in _AT_LEAST_ONE:
+        if _value_at(experiment, path) < 1:
+            raise ConfigError(f"{path} must be at least 1, not {_value_at(experiment, path)}")
+    for path, choices in _CHOICES.items():
+        if _value_at(experiment, path) not in choices:
+            raise ConfigError(f"{path} must be one of {', '.join(choices)}, not '{_value_at(experiment, path)}'")
     algorithm, data, adversary = experiment.algorithm, experiment.data, experiment.algorithm.discriminator
-    for name, value in (("algorithm.steps", algorithm.steps), ("algorithm.batch_size", algorithm.batch_size),
-                        ("evaluation.songs", experiment.evaluation.songs), ("data.max_frames", data.max_frames),
-                        ("algorithm.minibatch_size", algorithm.minibatch_size),
-                        ("pretrain.members", experiment.pretrain.members)):  # fmt: skip
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, not {value}")
+    if experiment.pretrain.held_out < 0:
+        raise ConfigError(f"pretrain.held_out must be 0 or more, not {experiment.pretrain.held_out}")
+    for name, network in vars(experiment.models).items():
+        if isinstance(network, TransformerConfig):
+            if not 0 <= network.dropout < 1:
+                raise ConfigError(f"models.{name}.dropout must be in [0, 1), not {network.dropout}")
+            if network.head_dim < 4 or network.head_dim % 4:
+                raise ConfigError(f"models.{name}.head_dim must be a multiple of 4, not {network.head_dim}")
     if algorithm.batch_size % algorithm.minibatch_size:
         raise ConfigError(
             f"algorithm.batch_size ({algorithm.batch_size}) must be a multiple of "
@@ -289,13 +342,4 @@ def validate(experiment: Experiment) -> Experiment:
         raise ConfigError("data.mixture must name at least one dataset, each with a positive weight")
     if not 0 < data.chord_coverage <= 1:
         raise ConfigError(f"data.chord_coverage must be in (0, 1], not {data.chord_coverage}")
-    for name, choice, choices in (
-        ("algorithm.discriminator.reward_form", adversary.reward_form,
-         ("neg_log_one_minus", "log", "logit", "probability", "sigmoid_shaped", "clipped")),
-        ("algorithm.rewards.ensemble", algorithm.rewards.ensemble, ("sum", "mean", "min", "mean_minus_std")),
-        ("evaluation.sampling", experiment.evaluation.sampling, ("unfiltered", "masked")),
-        ("models.compute_dtype", experiment.models.compute_dtype, ("float32", "bfloat16")),
-    ):  # fmt: skip
-        if choice not in choices:
-            raise ConfigError(f"{name} must be one of {', '.join(choices)}, not '{choice}'")
     return experiment

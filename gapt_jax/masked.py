@@ -9,16 +9,16 @@ import jax.numpy as jnp
 
 
 class Ratio(NamedTuple):
-    """A mean kept as (sum of values, count), both [] float32."""
+    """A mean kept as (sum of values, number of them), both [] float32."""
 
     total: jax.Array
-    count: jax.Array
+    number: jax.Array
 
     def __add__(self, other: Ratio) -> Ratio:  # type: ignore[override]
-        return Ratio(self.total + other.total, self.count + other.count)
+        return Ratio(self.total + other.total, self.number + other.number)
 
     def value(self) -> jax.Array:
-        return self.total / jnp.maximum(self.count, 1.0)
+        return self.total / jnp.maximum(self.number, 1.0)
 
 
 def ratio(values: jax.Array, mask: jax.Array) -> Ratio:

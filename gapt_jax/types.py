@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
+import operator
+import typing
+from typing import Any, TypeVar
 
 import jax
 
+T = TypeVar("T")
+Array = Any  # a NumPy array as it leaves the loader, a JAX array on the device
 Params = Any  # nested dict of arrays, as `models.split` makes it
 
 
-def pytree(cls):
+@typing.dataclass_transform(frozen_default=True)
+def pytree(cls: type[T]) -> type[T]:
     """A frozen dataclass whose fields are all leaves or subtrees."""
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
 
@@ -19,9 +25,9 @@ def pytree(cls):
 class Batch:
     """Songs on the frame grid; the end of a song shorter than T is PAD in both parts."""
 
-    melody: jax.Array  # [B, T] int32 note tokens
-    chords: jax.Array  # [B, T] int32 chord tokens
-    index: jax.Array  # [B] int32 global example index: random draws depend on it, not on the device
+    melody: Array  # [B, T] int32 note tokens
+    chords: Array  # [B, T] int32 chord tokens
+    index: Array  # [B] int32 global example index: random draws depend on it, not on the device
 
 
 @pytree
@@ -43,4 +49,4 @@ class RewardTerms:
 
     def total(self) -> jax.Array:
         """[B, T] float32: the weighted sum of all terms."""
-        return sum(self.weights[name] * value for name, value in self.terms.items())
+        return functools.reduce(operator.add, (self.weights[name] * term for name, term in self.terms.items()))

@@ -35,7 +35,7 @@ class Vocabulary:
 
     @classmethod
     def from_qualities(cls, qualities: Sequence[tuple[int, ...]]) -> Vocabulary:
-        """All 12 roots of each interval set: closed under transposition. Chord ``i`` is quality i // 12, root i % 12."""
+        """All 12 roots of each interval set: closed under transposition. Chord i is quality i // 12, root i % 12."""
         triples = [(chords.ROOT_NAMES[root] + chords.quality_name(q), root, q) for q in qualities for root in range(12)]
         names, roots, intervals = zip(*triples, strict=True)
         return cls(names, roots, intervals)
@@ -158,7 +158,9 @@ def _make_tables(vocabulary: Vocabulary) -> TokenTables:
     chord = (token - CHORD_HOLD) % num_chords
     pitch = (token - NOTE_HOLD) % NUM_PITCHES
     event = np.where(is_chord, NUM_PITCHES + chord, np.where(is_note, pitch, NO_EVENT))
-    pitch_classes = np.where(is_chord[:, None], vocabulary.chord_pitch_classes[chord], np.eye(12, dtype=bool)[pitch % 12])
+    pitch_classes = np.where(
+        is_chord[:, None], vocabulary.chord_pitch_classes[chord], np.eye(12, dtype=bool)[pitch % 12]
+    )
     pitch_classes &= (is_note | is_chord)[:, None]
     rhythm = np.where(is_onset, 4, np.where(is_note | is_chord, 5, token))
     numbers = {q: n for n, q in enumerate(dict.fromkeys(vocabulary.intervals))}

@@ -71,9 +71,7 @@ class Replay:
             return jnp.concatenate([newest[None], slots[:-1]])
 
         slots = self.generated.shape[0]
-        return Replay(
-            shift(self.generated, generated), shift(self.real, real), jnp.minimum(self.filled + 1, slots)
-        )
+        return Replay(shift(self.generated, generated), shift(self.real, real), jnp.minimum(self.filled + 1, slots))
 
     def draw_order(self, key: jax.Array) -> jax.Array:
         """[K B] int32: a random order of the rows, those of empty slots last."""

@@ -110,7 +110,11 @@ def estimate(
     kl = jnp.where(mask > 0, kl, 0.0)
     reward = reward_terms.total()
     advantages, targets = returns.generalized_advantage_estimation(
-        reward - state.hyper.kl_coef * kl, values, mask, discount=config.discount, gae_lambda=config.gae_lambda
+        reward - state.hyper.kl_coef * kl,
+        values,
+        mask,
+        discount=config.discount,
+        gae_lambda=config.gae_lambda,
     )
     metrics = {f"reward/{name}": jnp.mean(jnp.sum(term, axis=1)) for name, term in reward_terms.terms.items()}
     metrics |= {
@@ -136,7 +140,11 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
         tokens = interleave(played.chords, played.melody)[:, :-1]
         log_p = distribution(models.policy.method(params, "at_states", tokens), _valid(spec, played.chords))
         loss = ppo.clipped_surrogate(
-            masked.select(log_p, played.chords), played.log_probs, sample.advantages, played.mask, config.clip_epsilon
+            masked.select(log_p, played.chords),
+            played.log_probs,
+            sample.advantages,
+            played.mask,
+            config.clip_epsilon,
         )
         entropy = jnp.mean(masked.row_mean(ppo.entropy(log_p), played.mask))
         return loss - state.hyper.entropy_coef * entropy, {"policy_loss": loss, "entropy": entropy}
@@ -150,14 +158,10 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
         policy, policy_optimizer, critic, critic_optimizer = carry
         sample = jax.tree.map(lambda x: x[indices], experience)
         gradients, metrics = jax.grad(policy_loss, has_aux=True)(policy, sample)
-        rate = state.hyper.policy_learning_rate * optim.schedule(
-            config.policy, policy_optimizer.updates, total_updates
-        )
+        rate = state.hyper.policy_learning_rate * optim.schedule(config.policy, policy_optimizer.updates, total_updates)
         policy, policy_optimizer, policy_info = optim.update(config.policy, policy, gradients, policy_optimizer, rate)
         value_loss, gradients = jax.value_and_grad(critic_loss)(critic, sample)
-        rate = state.hyper.critic_learning_rate * optim.schedule(
-            config.critic, critic_optimizer.updates, total_updates
-        )
+        rate = state.hyper.critic_learning_rate * optim.schedule(config.critic, critic_optimizer.updates, total_updates)
         critic, critic_optimizer, critic_info = optim.update(config.critic, critic, gradients, critic_optimizer, rate)
         metrics |= {"value_loss": value_loss} | {f"policy_{k}": v for k, v in policy_info.items()}
         metrics |= {f"critic_{k}": v for k, v in critic_info.items()}
@@ -222,7 +226,8 @@ def _train_discriminator(spec: Spec, state: LearnerState, replay: adversary.Repl
     def loss_fn(params, chosen, key):
         tokens = adversary.discriminator_input(jnp.concatenate([real[chosen], generated[chosen]]))
         logits = spec.models.discriminator(params, tokens, key)
-        return adversary.discriminator_loss(*jnp.split(logits, 2), config.label_smoothing)
+        real_logits, generated_logits = jnp.split(logits, 2)
+        return adversary.discriminator_loss(real_logits, generated_logits, config.label_smoothing)
 
     def gradient_step(carry, number):
         params, optimizer = carry
@@ -263,5 +268,3 @@ def _in_chunks(fn: Any, size: int, *trees: Any) -> Any:
     chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), trees)
     out = jax.lax.map(lambda rows: fn(*rows), chunks)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
-
-

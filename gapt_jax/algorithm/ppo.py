@@ -23,7 +23,11 @@ def entropy(log_p: jax.Array) -> jax.Array:
 
 
 def clipped_surrogate(
-    log_probs: jax.Array, behaviour_log_probs: jax.Array, advantages: jax.Array, mask: jax.Array, clip_epsilon: float
+    log_probs: jax.Array,
+    behaviour_log_probs: jax.Array,
+    advantages: jax.Array,
+    mask: jax.Array,
+    clip_epsilon: float,
 ) -> jax.Array:
     """-E[min(rho A, clip(rho, 1 ± epsilon) A)]: mean over each song's actions, then over songs (Schulman et al. 2017,
     eq. 7). All inputs [B, T] float32."""

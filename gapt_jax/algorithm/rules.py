@@ -25,7 +25,7 @@ def valid_tokens(previous: jax.Array, tables: TokenTables) -> jax.Array:
     sounding = jnp.asarray(tables.event)[previous][..., None]
     continues = (sounding == NO_EVENT) | (sounding == tables.event)
     is_silence = jnp.arange(len(tables.event)) == SILENCE
-    return (tables.is_chord & (tables.is_onset | continues)) | is_silence
+    return (jnp.asarray(tables.is_chord) & (tables.is_onset | continues)) | is_silence
 
 
 def valid_along(chords: jax.Array, tables: TokenTables) -> jax.Array:
@@ -54,7 +54,7 @@ def early_stop(chords: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def silence(chords: jax.Array, melody: jax.Array, mask: jax.Array) -> jax.Array:
-    """[B, T] float32: -0.1 on each silent frame under a sounding melody, if they exceed 4 % after the first 8 frames."""
+    """[B, T] float32: -0.1 on each silent frame under a sounding melody, if over 4 % are after the first 8 frames."""
     counted = mask * (jnp.arange(chords.shape[1]) >= SILENCE_FREE_FRAMES)
     silent = counted * (chords == SILENCE) * (melody != SILENCE)
     share = jnp.sum(silent, axis=1) / jnp.maximum(jnp.sum(counted, axis=1), 1.0)
@@ -75,7 +75,7 @@ def long_note(chords: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def repetition(chords: jax.Array, mask: jax.Array, tables: TokenTables) -> jax.Array:
-    """[B] float32: -0.1 per chord event in runs of more than 4 equal ones (rests do not end a run); -1 if undecodable."""
+    """[B] float32: -0.1 per chord event in runs of more than 4 equal ones (rests end no run); -1 if undecodable."""
     event = jnp.asarray(tables.event)[chords]
     is_event = jnp.asarray(tables.is_chord)[chords] & (mask > 0)
     opens = is_event & (jnp.asarray(tables.is_onset)[chords] | (_previous(event, NO_EVENT) == NO_EVENT))

@@ -112,13 +112,14 @@ def _progressions(chords: np.ndarray, tables: TokenTables) -> tuple[np.ndarray, 
 
     A song gives its whole windows; one shorter than 16 beats gives a single window that also records where it
     ends. Windows in which no chord sounds are left out."""
-    frames = -(-chords.shape[1] // (WINDOW_BEATS * FRAMES_PER_BEAT)) * WINDOW_BEATS * FRAMES_PER_BEAT
-    chords = np.pad(chords, ((0, 0), (0, frames - chords.shape[1])), constant_values=PAD)
+    windows = -(-chords.shape[1] // (WINDOW_BEATS * FRAMES_PER_BEAT))
+    missing = windows * WINDOW_BEATS * FRAMES_PER_BEAT - chords.shape[1]
+    chords = np.pad(chords, ((0, 0), (0, missing)), constant_values=PAD)
     alive = before_end(chords)[:, ::FRAMES_PER_BEAT]
     held = chords[:, ::FRAMES_PER_BEAT]
     sounding = alive & tables.is_chord[held]
     rest = np.where(alive, _SILENT, _ENDED)
-    shape = (len(chords), -1, WINDOW_BEATS)
+    shape = (len(chords), windows, WINDOW_BEATS)
     quality = np.where(sounding, tables.quality[held], rest).reshape(shape)
     root = np.where(sounding, tables.root[held], rest).reshape(shape)
     length = alive.reshape(shape).sum(-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gapt_jax.evaluation import curves, results
-from gapt_jax.evaluation.metrics import describe
+from gapt_jax.evaluation.metrics import HEADLINE, describe
 from gapt_jax.evaluation.results import ARM, PRIMARY, Run, Systems, name_of
 from gapt_jax.evaluation.statistics import estimate
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8.5,
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.titlelocation": "left",
     "axes.edgecolor": "#888888", "axes.grid": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.6,
@@ -53,29 +53,23 @@ def draw_all(runs: Sequence[Run], systems: Systems) -> Iterator[Drawn]:
     policy = [key for key in logged if key not in {*valid, *rewards, *adversary}]
     adversary = [key for key in adversary if key != "discriminator/is_open"]
     if any(results.get(systems, s, d, PRIMARY) for s in systems for d in results.datasets(systems)):
-        caption = (
-            "Up and right is better. Dots are seeds, rings their mean; a star is data, a diamond the MLE."
-        )
-        yield finish(
-            "quality_diversity", "Harmony and diversity", caption, lambda: quality_diversity(systems)
-        )
+        caption = "Up and right is better. Dots are seeds, rings their mean; a star is data, a diamond the MLE."
+        yield finish("quality_diversity", "Harmony and diversity", caption, lambda: quality_diversity(systems))
     if {"valid/note_in_chord", f"valid/{PRIMARY}"} <= set(valid):
         caption = LINES + "Valid split, from the first evaluation (ring) to the last (dot)."
         title = "Harmony and diversity while learning"
         yield finish("learning_path", title, caption, lambda: learning_path(runs))
-    if valid:
+    if headline := [f"valid/{metric}" for metric in HEADLINE if f"valid/{metric}" in valid]:
         caption = LINES + "Dashed: MLE (grey) and data (black) on the test split, where a metric allows it."
         title = "Evaluations on the valid split"
-        yield finish("validation", title, caption, lambda: panels(runs, valid, systems))
+        yield finish("validation", title, caption, lambda: panels(runs, headline, systems))
     thinned = LINES + f"At most {curves.MAX_POINTS} points a line, each the mean of neighbouring steps."
     if rewards:
         yield finish("rewards", "Rewards", thinned, lambda: panels(runs, rewards, systems))
     if policy:
         yield finish("policy", "Policy", thinned, lambda: panels(runs, policy, systems))
     if adversary:
-        caption = (
-            thinned + " Dashed: mean reward above which the gate opens. Ticks: steps at which it was open."
-        )
+        caption = thinned + " Dashed: mean reward above which the gate opens. Ticks: steps at which it was open."
         yield finish("discriminator", "Discriminator", caption, lambda: discriminator(runs, adversary))
 
 
@@ -91,9 +85,7 @@ def color(system: str, shown: Sequence[str]) -> str:
 
 def quality_diversity(systems: Systems) -> Figure:
     """Note-in-chord against independent Vendi, one panel per dataset."""
-    shown = [
-        d for d in results.datasets(systems) if any(results.get(systems, s, d, PRIMARY) for s in systems)
-    ]
+    shown = [d for d in results.datasets(systems) if any(results.get(systems, s, d, PRIMARY) for s in systems)]
     figure = Figure(figsize=(WIDTH, 3.6 * -(-len(shown) // 2)))
     for i, dataset in enumerate(shown):
         axes = figure.add_subplot(-(-len(shown) // 2), min(len(shown), 2), i + 1)
@@ -105,7 +97,7 @@ def quality_diversity(systems: Systems) -> Figure:
                 counts.add(y.n_songs)
         axes.set(title=dataset, xlabel="note-in-chord, share of frames")
         axes.set_ylabel(f"independent Vendi, songs (n = {'/'.join(map(str, sorted(counts)))})")
-    figure.legend(handles=_legend(list(systems), "o"), loc="outside upper right", ncols=len(systems))
+    figure.legend(handles=_legend(list(systems), "o"), loc="outside upper left", ncols=len(systems))
     return figure
 
 
@@ -125,7 +117,7 @@ def learning_path(runs: Sequence[Run]) -> Figure:
                 axes.plot(x[0], y[0], "o", color=shade, markerfacecolor="white")
                 axes.plot(x[-1], y[-1], "o", color=shade)
     axes.set(xlabel="note-in-chord, share of frames", ylabel="independent Vendi, songs")
-    figure.legend(handles=_legend(list(by_arm), "-"), loc="outside upper right", ncols=len(by_arm))
+    figure.legend(handles=_legend(list(by_arm), "-"), loc="outside upper left", ncols=len(by_arm))
     return figure
 
 
@@ -136,7 +128,7 @@ def panels(runs: Sequence[Run], shown: Sequence[str], systems: Systems) -> Figur
         _curves(axes, runs, key)
         if key.startswith("valid/"):
             _references(axes, key.removeprefix("valid/"), systems)
-    figure.legend(handles=_legend(list(_by_arm(runs)), "-"), loc="outside upper right", ncols=6)
+    figure.legend(handles=_legend(list(_by_arm(runs)), "-"), loc="outside upper left", ncols=6)
     return figure
 
 
@@ -152,7 +144,7 @@ def discriminator(runs: Sequence[Run], shown: Sequence[str]) -> Figure:
             threshold = runs[0].config["algorithm"]["discriminator"]["gate_threshold"]
             axes.axhline(threshold, color=MLE_COLOR, linestyle="--", linewidth=1)
     _gates(figure.add_subplot(spec[rows, :]), runs)
-    figure.legend(handles=_legend(list(_by_arm(runs)), "-"), loc="outside upper right", ncols=6)
+    figure.legend(handles=_legend(list(_by_arm(runs)), "-"), loc="outside upper left", ncols=6)
     return figure
 
 
@@ -188,9 +180,7 @@ def _title(key: str) -> tuple[str, str]:
     group, _, rest = key.rpartition("/")
     if group == "valid":
         return describe(rest).label, describe(rest).unit
-    unit = {"kl": "nats", "entropy": "nats", "accuracy": "share"}.get(
-        rest, "reward" if "reward" in key else ""
-    )
+    unit = {"kl": "nats", "entropy": "nats", "accuracy": "share"}.get(rest, "reward" if "reward" in key else "")
     return rest.replace("_", " "), unit
 
 
@@ -209,9 +199,7 @@ def _dots(axes: Axes, system: str, x: dict[int, float], y: dict[int, float], sha
         axes.plot(np.mean(xs), np.mean(ys), marker, color=shade, markersize=size, zorder=3)
         return
     axes.plot(xs, ys, "o", color=shade, markersize=4, alpha=0.6, markeredgewidth=0)
-    axes.plot(
-        np.mean(xs), np.mean(ys), "o", color=shade, markersize=10, markerfacecolor="none", markeredgewidth=2
-    )
+    axes.plot(np.mean(xs), np.mean(ys), "o", color=shade, markersize=10, markerfacecolor="none", markeredgewidth=2)
 
 
 def _by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -49,7 +49,7 @@ def chance_level(melody: np.ndarray, chords: np.ndarray, tables: TokenTables) ->
 def per_beat(melody: np.ndarray, chords: np.ndarray, tables: TokenTables) -> np.ndarray:
     """[N, T / 4] float64: note-in-chord of each beat, NaN where no frame is valid (reference.md §6.5)."""
     both, hit = _sounding(melody, chords, tables)
-    shape = (len(melody), -1, FRAMES_PER_BEAT)
+    shape = (len(melody), melody.shape[1] // FRAMES_PER_BEAT, FRAMES_PER_BEAT)
     return _divide(hit.reshape(shape).sum(-1), both.reshape(shape).sum(-1))
 
 

@@ -88,6 +88,12 @@ METRICS: dict[str, Metric] = {
     ),
 }  # fmt: skip
 
+# What a reader needs first; the order is that of the tables.
+HEADLINE = (
+    "note_in_chord", "note_in_chord_chance", "silent_share", "vendi_independent", "vendi_published",
+    "quality_entropy", "chord_changes_per_beat", "js_bigram", "invalid_share",
+)  # fmt: skip
+
 
 def describe(name: str) -> Metric:
     """The metric's entry; a name without one (a further encoder's, say) stands for itself."""

@@ -9,17 +9,13 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from gapt_jax.evaluation import results
-from gapt_jax.evaluation.metrics import METRICS, describe
+from gapt_jax.evaluation.metrics import HEADLINE, METRICS, describe
 from gapt_jax.evaluation.results import BASELINE, COLLAPSE, PRIMARY, Comparison, Run, Systems, name_of
 from gapt_jax.evaluation.statistics import Estimate, estimate, sign_flip_floor
 
 if TYPE_CHECKING:
     from gapt_jax.evaluation.figures import Drawn
 
-HEADLINE = (
-    "note_in_chord", "note_in_chord_chance", "silent_share", "vendi_independent", "vendi_published",
-    "quality_entropy", "chord_changes_per_beat", "js_bigram", "invalid_share",
-)  # fmt: skip
 STYLE = """
 :root { --ink: #1c1c1e; --soft: #6b6b70; --line: #dcdce0; --page: #fdfdfc; --note: #f3f3f0;
   color-scheme: light dark }
@@ -44,6 +40,8 @@ th, td { padding: .34rem .9rem .34rem 0; text-align: left; border-bottom: 1px so
   vertical-align: baseline }
 th { font-weight: 600 }
 :is(th, td):first-child { min-width: 9.5rem }
+.text td:last-child { overflow-wrap: anywhere }
+.text td:nth-child(3):last-child { min-width: 15rem }
 td.n, th.n { text-align: right; white-space: nowrap; padding: .34rem 0 .34rem 1.1rem }
 figure { margin: .8rem 0 }
 figure .scroll { background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .5rem }
@@ -124,9 +122,7 @@ def _path(systems: Systems, dataset: str, shown: Iterable[str], metric: str) -> 
 def _scope(runs: Sequence[Run], systems: Systems) -> str:
     seeds = [f"{name_of(arm)}: {sum(run.arm == arm for run in runs)}" for arm in results.arms(systems)]
     sampling = ", ".join(sorted({str(run.evaluation["sampling"]) for run in runs}))
-    return (
-        f"{len(runs)} run{'s' * (len(runs) > 1)} (seeds at {', '.join(seeds)}). Sampling: {sampling}, T = 1."
-    )
+    return f"{len(runs)} run{'s' * (len(runs) > 1)} (seeds at {', '.join(seeds)}). Sampling: {sampling}, T = 1."
 
 
 def _outcome(systems: Systems, comparisons: Sequence[Comparison]) -> str:
@@ -230,10 +226,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = T
     css = ["", *([' class="n"' if numbers else ""] * (len(head) - 1))]
     top = "".join(f"<th{c}>{cell}</th>" for c, cell in zip(css, head, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td{c}>{cell}</td>" for c, cell in zip(css, row, strict=True)) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td{c}>{cell}</td>" for c, cell in zip(css, row, strict=True)) + "</tr>" for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = "" if numbers else ' class="text"'
+    return f'<div class="scroll"><table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _figure(drawn: Drawn) -> str:
@@ -254,9 +250,7 @@ def _seeds(metrics: dict[str, results.Score]) -> str:
 
 def _estimate(value: Estimate, digits: int) -> str:
     text = _number(value.mean, digits)
-    return (
-        f"{text} <small>±\u2009{_number(value.ci95[1] - value.mean, digits)}</small>" if value.ci95 else text
-    )
+    return f"{text} <small>±\u2009{_number(value.ci95[1] - value.mean, digits)}</small>" if value.ci95 else text
 
 
 def _difference(value: Estimate, digits: int) -> str:
@@ -280,11 +274,7 @@ def _plain(value: Any) -> str:
 
 def _duration(seconds: dict[str, float]) -> str:
     total = round(sum(seconds.values()))
-    return (
-        f"{total // 3600} h {total % 3600 // 60} min"
-        if total >= 3600
-        else f"{total // 60} min {total % 60} s"
-    )
+    return f"{total // 3600} h {total % 3600 // 60} min" if total >= 3600 else f"{total // 60} min {total % 60} s"
 
 
 def report_command(runs: Sequence[Run], out: str) -> str:

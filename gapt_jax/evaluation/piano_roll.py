@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -49,25 +50,26 @@ def songs(runs: Sequence[Run]) -> list[Song]:
 def draw_all(runs: Sequence[Run]) -> Iterator[Drawn]:
     """A figure per song. `runs` are ordered by λ, then seed; all have the first run's vocabulary."""
     same = [run for run in runs if run.vocabulary.hash == runs[0].vocabulary.hash]
+    arms = list(dict.fromkeys(run.arm for run in runs))
     for i, song in enumerate(songs(same)):
         yield finish(
             f"piano_roll_{i + 1}",
             f"{song.identity}",
             f"{song.dataset}. Blocks are chord tones; bars are the melody, dark where it is in the "
             "chord, red where it is not. Heavy grid lines every four beats.",
-            lambda song=song: piano_roll(song, runs[0].vocabulary),
+            functools.partial(piano_roll, song, runs[0].vocabulary, arms),
         )
 
 
-def piano_roll(song: Song, vocabulary: Vocabulary) -> Figure:
-    """The melody by pitch, then a pitch-class roll per system; time in beats."""
+def piano_roll(song: Song, vocabulary: Vocabulary, arms: Sequence[str]) -> Figure:
+    """The melody by pitch, then a pitch-class roll per system; time in beats. `arms` fix the colours."""
     frames = min(int((song.melody != PAD).sum()), MAX_FRAMES)
     melody = song.melody[:frames]
     figure = Figure(figsize=(WIDTH, 1.3 + 1.35 * len(song.chords)))
     rows = figure.subplots(1 + len(song.chords), 1, sharex=True)
     _melody(np.atleast_1d(rows)[0], melody, vocabulary)
     for axes, (system, chords) in zip(rows[1:], song.chords.items(), strict=True):
-        shade = color(system, list(song.chords))
+        shade = color(system, arms)
         _chords(axes, chords[:frames], vocabulary, shade)
         _melody_classes(axes, melody, chords[:frames], vocabulary)
         axes.set_ylabel(name_of(system), color=shade, fontweight="bold")
@@ -80,13 +82,10 @@ def piano_roll(song: Song, vocabulary: Vocabulary) -> Figure:
 def _melody(axes: Axes, melody: np.ndarray, vocabulary: Vocabulary) -> None:
     pitches = vocabulary.tables.event[melody]
     onsets = vocabulary.tables.is_onset[melody]
-    for start, length in _runs(pitches, onsets):
-        if pitches[start] >= 0:
-            axes.broken_barh(
-                [_span(start, length)], (pitches[start] - 0.45, 0.9), color="#333333", linewidth=0
-            )
-    sounding = pitches[pitches >= 0]
-    low, high = (int(sounding.min()), int(sounding.max())) if len(sounding) else (60, 72)
+    sounding = np.unique(pitches[pitches >= 0])
+    for pitch in sounding:
+        axes.broken_barh(_spans(pitches, onsets, pitch), (pitch - 0.45, 0.9), color="#333333", linewidth=0)
+    low, high = (int(sounding[0]), int(sounding[-1])) if len(sounding) else (60, 72)
     ticks = [p for p in range(low - 1, high + 2) if p % 12 in (0, 7)]
     axes.set_yticks(ticks, [f"{chord_names.ROOT_NAMES[p % 12]}{p // 12 - 1}" for p in ticks], fontsize=7)
     axes.set(ylim=(low - 1.5, high + 1.5), ylabel="Melody")
@@ -94,33 +93,29 @@ def _melody(axes: Axes, melody: np.ndarray, vocabulary: Vocabulary) -> None:
 
 def _chords(axes: Axes, chords: np.ndarray, vocabulary: Vocabulary, shade: str) -> None:
     events = chord_events(chords[None], vocabulary.tables)
+    for pitch_class, is_in in enumerate(vocabulary.chord_pitch_classes[events.chord].T):
+        spans = [_span(*place) for place in zip(events.frame[is_in], events.length[is_in], strict=True)]
+        axes.broken_barh(spans, (pitch_class - 0.5, 1), color=shade, alpha=0.28, linewidth=0)
+    axes.vlines(events.frame / FRAMES_PER_BEAT, -0.5, 11.5, color=shade, linewidth=0.8, alpha=0.7)
     inches_per_frame = WIDTH * 0.9 / max(len(chords), 1)
     for start, length, chord in zip(events.frame, events.length, events.chord, strict=True):
-        for pitch_class in np.flatnonzero(vocabulary.chord_pitch_classes[chord]):
-            axes.broken_barh(
-                [_span(start, length)], (pitch_class - 0.5, 1), color=shade, alpha=0.28, linewidth=0
-            )
-        axes.plot([start / FRAMES_PER_BEAT] * 2, [-0.5, 11.5], color=shade, linewidth=0.8, alpha=0.7)
-        if length * inches_per_frame > INCHES_PER_LETTER * (1 + len(vocabulary.names[chord])):
+        name = vocabulary.names[chord]
+        if length * inches_per_frame > INCHES_PER_LETTER * (len(name) + 1):
             place = (start / FRAMES_PER_BEAT, 11.9)
-            axes.annotate(vocabulary.names[chord], place, fontsize=7, color="#222222", annotation_clip=False)
+            axes.annotate(name, place, fontsize=7, color="#222222", annotation_clip=False)
     axes.set_yticks([0, 4, 7], ["C", "E", "G"], fontsize=7)
     axes.set_ylim(-0.7, 11.7)
 
 
 def _melody_classes(axes: Axes, melody: np.ndarray, chords: np.ndarray, vocabulary: Vocabulary) -> None:
     tables = vocabulary.tables
-    has_note = tables.is_note[melody]
     hit = (tables.pitch_classes[melody] & tables.pitch_classes[chords]).any(-1)
-    miss = has_note & tables.is_chord[chords] & ~hit
-    pitch_class = np.where(has_note, tables.event[melody] % 12, -1)
-    state = np.where(has_note, pitch_class * 2 + miss, -1)
-    for start, length in _runs(state, tables.is_onset[melody]):
-        if state[start] >= 0:
-            shade = "#c00000" if miss[start] else "#222222"
-            axes.broken_barh(
-                [_span(start, length)], (pitch_class[start] - 0.25, 0.5), color=shade, linewidth=0
-            )
+    miss = tables.is_chord[chords] & ~hit
+    state = np.where(tables.is_note[melody], tables.event[melody] % 12 * 2 + miss, -1)
+    for value in np.unique(state[state >= 0]):
+        shade = "#c00000" if value % 2 else "#222222"
+        spans = _spans(state, tables.is_onset[melody], value)
+        axes.broken_barh(spans, (value // 2 - 0.25, 0.5), color=shade, linewidth=0)
 
 
 def _beats(axes: Axes, frames: int) -> None:
@@ -134,10 +129,11 @@ def _beats(axes: Axes, frames: int) -> None:
     axes.tick_params(which="minor", length=0)
 
 
-def _runs(values: np.ndarray, starts: np.ndarray) -> list[tuple[int, int]]:
-    """(first frame, length) of the stretches of equal values; `starts` also begin one."""
+def _spans(values: np.ndarray, starts: np.ndarray, value: int) -> list[tuple[float, float]]:
+    """Places of the stretches of `value` in values [T]; `starts` [T] also begin one."""
     begins = np.flatnonzero(np.append(True, (values[1:] != values[:-1]) | starts[1:]))
-    return list(zip(begins.tolist(), np.diff(np.append(begins, len(values))).tolist(), strict=True))
+    lengths = np.diff(np.append(begins, len(values)))
+    return [_span(b, n) for b, n in zip(begins.tolist(), lengths.tolist(), strict=True) if values[b] == value]
 
 
 def _span(start: int, length: int) -> tuple[float, float]:

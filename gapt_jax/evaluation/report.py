@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation import page, results
 from gapt_jax.evaluation.metrics import describe
@@ -50,10 +52,12 @@ def write_report(runs: Sequence[Path], out: Path) -> list[Path]:
 def read_run(folder: Path) -> Run:
     """A run folder's files. Raises UserError that names the file and the command that makes it."""
     evaluation = _evaluation(folder / "evaluation.json")
-    config = _table(folder / "config.json", "gapt run", ("name", "pretrain.seed", "algorithm.discriminator"))
+    config = _table(
+        folder / "config.json", "gapt run", ("name", "pretrain.seed", "algorithm.discriminator.gate_threshold")
+    )
     facts = ("command", "config_hash", "data_fingerprint", "git_revision", "versions", "hardware", "time_s")
     record = _table(folder / "run.json", "gapt run", facts)
-    samples = _table(folder / "samples.json", "gapt evaluate", ("dataset", "ids", "melody", "systems"))
+    vocabulary = _vocabulary(folder / "vocabulary.json")
     return Run(
         path=str(folder),
         seed=int(evaluation["seed"]),
@@ -63,8 +67,8 @@ def read_run(folder: Path) -> Run:
         record=record,
         evaluation=evaluation,
         log=_log(folder / "metrics.jsonl"),
-        samples=samples,
-        vocabulary=_vocabulary(folder / "vocabulary.json"),
+        samples=_samples(folder / "samples.json", vocabulary.size),
+        vocabulary=vocabulary,
     )
 
 
@@ -92,18 +96,32 @@ def _evaluation(path: Path) -> dict[str, Any]:
     )
     data = _table(path, "gapt evaluate", needed)
     if data["schema"] != SCHEMA:
-        raise UserError(
-            f"{path} has schema {data['schema']}, not {SCHEMA}: make it anew with 'gapt evaluate'"
-        )
+        raise UserError(f"{path} has schema {data['schema']}, not {SCHEMA}: make it anew with 'gapt evaluate'")
     try:
-        for datasets in data["systems"].values():
+        int(data["seed"]), float(data["adversarial_weight"])
+        for system, datasets in data["systems"].items():
+            float(system.removeprefix(results.ARM) if system.startswith(results.ARM) else 0)
             for metrics in datasets.values():
                 for entry in metrics.values():
                     float(entry["mean"] or 0), int(entry["n_songs"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(
-            path, f"'systems' is not of the form system.dataset.metric: {error!r}", "gapt evaluate"
+            path, f"not of the form systems.<system>.<dataset>.<metric>: {error!r}", "gapt evaluate"
         ) from None
+    return data
+
+
+def _samples(path: Path, vocabulary_size: int) -> dict[str, Any]:
+    data = _table(path, "gapt evaluate", ("dataset", "ids", "melody", "systems"))
+    try:
+        shape = np.shape(data["melody"])
+        for rows in (data["melody"], *data["systems"].values()):
+            tokens = np.array(rows)
+            fits = tokens.shape == shape == (len(data["ids"]), shape[1]) and tokens.dtype.kind == "i"
+            if not fits or tokens.min(initial=0) < 0 or tokens.max(initial=0) >= vocabulary_size:
+                raise ValueError("its parts are not tokens [songs, frames] of the run's vocabulary")
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise _damaged(path, str(error), "gapt evaluate") from None
     return data
 
 

@@ -13,9 +13,7 @@ from gapt_jax.vocabulary import Vocabulary
 
 ARM = "gapt_lambda="
 BASELINE = ARM + "0"
-COLLAPSE = (
-    0.8  # Vendi that λ = 0 must lose against the MLE for the comparison to mean anything (method.md §8)
-)
+COLLAPSE = 0.8  # Vendi that λ = 0 must lose against the MLE for the comparison to mean anything (method.md §8)
 PRIMARY = "vendi_independent"
 
 
@@ -128,9 +126,7 @@ def compare(systems: Systems) -> list[Comparison]:
                 base = get(systems, BASELINE, dataset, metric)
                 seeds = [s for s in score.by_seed if base and s in base.by_seed]
                 if system != BASELINE and base and seeds:
-                    paired = paired_difference(
-                        [score.by_seed[s] for s in seeds], [base.by_seed[s] for s in seeds]
-                    )
+                    paired = paired_difference([score.by_seed[s] for s in seeds], [base.by_seed[s] for s in seeds])
                     comparisons.append(Comparison(system, dataset, metric, paired))
     return comparisons
 
@@ -151,9 +147,7 @@ def outcomes(systems: Systems, comparisons: Sequence[Comparison]) -> list[Outcom
 def warnings(runs: Sequence[Run]) -> list[str]:
     """Reasons not to compare these runs, one sentence each."""
     found = []
-    paths = sorted(
-        {path for run in runs[1:] for path in _differences(_comparable(runs[0]), _comparable(run))}
-    )
+    paths = sorted({path for run in runs[1:] for path in _differences(_comparable(runs[0]), _comparable(run))})
     if paths:
         found.append(f"The runs differ in more than λ and seed: {', '.join(paths)}.")
     for key, name in (("data_fingerprint", "data fingerprints"), ("git_revision", "git revisions")):
@@ -168,9 +162,7 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         for key in ("config_hash", "data_fingerprint"):
             if run.record[key] != run.evaluation[key]:
-                found.append(
-                    f"{run.path} was evaluated under another {key.replace('_', ' ')} than it was trained."
-                )
+                found.append(f"{run.path} was evaluated under another {key.replace('_', ' ')} than it was trained.")
     return found + _disagreements(runs)
 
 

@@ -38,13 +38,13 @@ def estimate(values: Sequence[float]) -> Estimate:
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> PairedDifference:
     """Difference of a [n] and b [n], where a[i] and b[i] share a seed."""
     differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    return PairedDifference(
-        estimate(differences.tolist()), sign_flip_p(differences), sign_flip_floor(len(differences))
-    )
+    return PairedDifference(estimate(differences.tolist()), sign_flip_p(differences), sign_flip_floor(len(differences)))
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
-    """Two-sided exact p of differences [n] under the hypothesis that each may as well have the other sign."""
+    """Two-sided exact p of differences [n], each of which may as well have the other sign; NaN with a NaN."""
+    if np.isnan(differences).any():
+        return float("nan")
     if len(differences) < 2:
         return 1.0
     result = stats.permutation_test(

@@ -198,7 +198,8 @@ class Stack(nnx.Module):
         bias = self._position_bias(h.shape[1])
         if mask is not None:
             bias = bias + jnp.where(mask, 0.0, _MASKED)[:, None, None, :]
-        context_bias = 0.0 if context_mask is None else jnp.where(context_mask, 0.0, _MASKED)[:, None, None, :]
+        seen = jnp.ones((1, 1), bool) if context_mask is None else context_mask
+        context_bias = jnp.where(seen, 0.0, _MASKED)[:, None, None, :]
         for number, block in enumerate(self.blocks):
             block_key = _fold(key, number)
             normed = rms_norm(h)
@@ -207,7 +208,7 @@ class Stack(nnx.Module):
                 h, normed, positions, bias = h[:, :1], normed[:, :1], positions[:1], bias[:, :, :1]
             q = block.attention.queries(normed, positions)
             h = h + block.attention.attend(q, k, v, bias=bias, key=_fold(block_key, 0))
-            if block.cross is not None:
+            if block.cross is not None and context is not None:
                 k, v = block.cross.keys_values(context, positions)
                 q = block.cross.queries(rms_norm(h), positions)
                 h = h + block.cross.attend(q, k, v, bias=context_bias, key=_fold(block_key, 1))

@@ -27,9 +27,7 @@ class Console:
         self.json_mode = json_mode
         self._stream = sys.stderr if json_mode else sys.stdout
         if isinstance(self._stream, io.TextIOWrapper):
-            self._stream.reconfigure(
-                errors="backslashreplace"
-            )  # a terminal that cannot show λ must not end a run
+            self._stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show λ must not end a run
         self._rich = _rich_console(self._stream) if self._stream.isatty() else None
 
     def say(self, text: str) -> None:

@@ -60,9 +60,7 @@ class MetricLog:
 
         folder = self._folder / "tensorboard" / stage
         suffix = f".{time.time_ns()}"  # else two writers within one second share a file
-        return SummaryWriter(
-            str(folder), purge_step=self._last_kept + 1, flush_secs=30, filename_suffix=suffix
-        )
+        return SummaryWriter(str(folder), purge_step=self._last_kept + 1, flush_secs=30, filename_suffix=suffix)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

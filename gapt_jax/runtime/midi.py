@@ -57,8 +57,7 @@ def write_accompaniment(
         for sound in _sounds(melody_tokens, tables.is_note, vocabulary)
     ]
     chords = [
-        (sound, _chord_keys(sound.token, vocabulary))
-        for sound in _sounds(chord_tokens, tables.is_chord, vocabulary)
+        (sound, _chord_keys(sound.token, vocabulary)) for sound in _sounds(chord_tokens, tables.is_chord, vocabulary)
     ]
     file = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_BEAT)
     file.tracks = [_track("melody", 0, melody), _track("chords", 1, chords)]
@@ -126,9 +125,7 @@ def read_melody(path: Path) -> list[Note]:
         parts += [list(itertools.chain(*channels.values()))] if named else channels.values()
     parts = [notes for notes in parts if notes]
     if not parts:
-        raise UserError(
-            f"{path} has no notes{' in its melody track' if named else ''}: give a file with a melody"
-        )
+        raise UserError(f"{path} has no notes{' in its melody track' if named else ''}: give a file with a melody")
     notes = max(parts, key=lambda part: float(np.mean([note.pitch for note in part])))
     if max(note.offset for note in notes) > MAX_BEATS:
         raise UserError(f"{path} is longer than {MAX_BEATS} beats: cut it")
@@ -140,9 +137,7 @@ def _open(path: Path) -> mido.MidiFile:
         raise UserError(f"{path} is not there: give the path of a MIDI file")
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
-        raise UserError(
-            f"{path} has {size >> 20} MB, more than the {MAX_FILE_BYTES >> 20} MB of a MIDI file we read"
-        )
+        raise UserError(f"{path} has {size >> 20} MB, more than the {MAX_FILE_BYTES >> 20} MB of a MIDI file we read")
     try:
         file = mido.MidiFile(path, clip=True)
     except PermissionError:
@@ -187,9 +182,7 @@ def melody_tokens(notes: list[Note], max_frames: int) -> np.ndarray:
 
     A note has at least one frame; of notes that start in one frame the last stays.
     """
-    spans = [
-        (_frame(note.onset), max(_frame(note.offset), _frame(note.onset) + 1), note.pitch) for note in notes
-    ]
+    spans = [(_frame(note.onset), max(_frame(note.offset), _frame(note.onset) + 1), note.pitch) for note in notes]
     tokens = np.full(min(max(end for _, end, _ in spans), max_frames), SILENCE, np.int32)
     for start, end, pitch in spans:
         assert 0 <= pitch < NUM_PITCHES
@@ -197,9 +190,7 @@ def melody_tokens(notes: list[Note], max_frames: int) -> np.ndarray:
         tokens[start:end] = NOTE_HOLD + pitch
         tokens[start : start + 1] = NOTE_ONSET + pitch
     if (tokens == SILENCE).all():
-        raise UserError(
-            f"the melody has no note in its first {max_frames} frames (sixteenths): cut the rest before it"
-        )
+        raise UserError(f"the melody has no note in its first {max_frames} frames (sixteenths): cut the rest before it")
     return tokens
 
 

@@ -23,6 +23,7 @@ from gapt_jax.config import Experiment, config_hash, from_dict, to_dict, to_json
 from gapt_jax.errors import UserError
 from gapt_jax.models import REWARD_KINDS
 from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.devices import enable_compilation_cache
 from gapt_jax.runtime.files import git_revision, read_json, strict_json, write_atomic
 from gapt_jax.training import pretrain
 from gapt_jax.training.stages import Stage, run_stage
@@ -87,6 +88,7 @@ def run(experiment: Experiment, workdir: Path, console: Console, stage: str | No
     if stage is not None and stage not in STAGES:
         raise UserError(f"unknown stage '{stage}': choose one of {', '.join(STAGES)}")
     last = stage or STAGES[-1]
+    enable_compilation_cache()
     workdir = workdir.resolve()
     _claim(experiment, workdir)
     clock = {}
@@ -156,7 +158,12 @@ def evaluate(
 
 
 def sample(
-    workdir: Path, console: Console, melody: Path | None = None, out: Path | None = None, songs: int = 4, seed: int = 0
+    workdir: Path,
+    console: Console,
+    melody: Path | None = None,
+    out: Path | None = None,
+    songs: int = 4,
+    seed: int = 0,
 ) -> list[Path]:
     """Writes accompaniments of held-out songs, or of the melody in a MIDI file, as MIDI."""
     from gapt_jax.runtime.midi import melody_tokens, read_melody, write_accompaniment
@@ -399,6 +406,7 @@ def _evaluate(
 def _load_run(workdir: Path, console: Console) -> tuple[Job, Upstream, Params]:
     """A run as its folder describes it: data, finished upstream stages, newest policy."""
     workdir = workdir.resolve()
+    enable_compilation_cache()
     experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
     job = _open(experiment, workdir, console)
     unfinished = [s.name for s in _stages(job) if not (s.folder(job.root / "stages") / "done.json").exists()]

@@ -46,7 +46,9 @@ class Evaluator:
     encoders: dict[str, Params]  # chord encoders of the Vendi score, by name
     config: EvaluationConfig
 
-    def play(self, policy: Params, melody: np.ndarray, index: np.ndarray, *, sampling: str, seed: int = 0) -> np.ndarray:
+    def play(
+        self, policy: Params, melody: np.ndarray, index: np.ndarray, *, sampling: str, seed: int = 0
+    ) -> np.ndarray:
         """[N, T] chords of `policy` over `melody`, T = 1, over all tokens or (sampling = masked) the valid ones."""
         key = prng.stream(jax.random.key(self.config.seed), seed, "evaluation")
         play = functools.partial(_play, validity_mask=sampling == "masked")

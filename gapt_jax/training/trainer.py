@@ -65,7 +65,8 @@ def post_train(
             for step, batch in zip(
                 range((start or 0) + 1, steps + 1), batches(spec.config.batch_size, start or 0), strict=False
             ):
-                state, metrics = learner.iteration(spec, state, frozen, jax.tree.map(np.asarray, batch))
+                state, measured = learner.iteration(spec, state, frozen, jax.tree.map(np.asarray, batch))
+                metrics: dict[str, Any] = dict(measured)
                 if step % every == 0 or step == steps:
                     metrics |= monitor(evaluator, state, monitor_songs, experiment)
                 watch.push(step, metrics)

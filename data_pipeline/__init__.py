@@ -1,0 +1,1 @@
+"""From song files to token batches: checks, frames, prepared datasets, vocabulary, training stream."""

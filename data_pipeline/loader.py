@@ -1,0 +1,307 @@
+"""From prepared datasets to token batches: vocabulary, Grain training stream, fixed evaluation crops.
+
+The training stream is a function of (corpus, seed, transpose) and one global example index: example i is the
+same for every batch size, host count and resume point.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import grain
+import numpy as np
+
+from data_pipeline import store
+from data_pipeline.builders import PreparedDataset, Progress, open_splits, prepare
+from data_pipeline.songs import SPLITS, mask_intervals
+from data_pipeline.store import SplitFrames
+from gapt_jax.errors import UserError
+from gapt_jax.types import Batch
+from gapt_jax.vocabulary import (
+    CHORD_HOLD,
+    FRAMES_PER_BEAT,
+    NOTE_HOLD,
+    NUM_PITCHES,
+    PAD,
+    Vocabulary,
+)
+
+ALL_SPLITS = "all"
+MAX_SHIFT = 6  # semitones up or down
+MAX_EXAMPLES = 2**31  # the example index is int32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationSongs:
+    """Fixed crops of N songs, in hash order of their ids; PAD after the end of a short song."""
+
+    melody: np.ndarray  # [N, T] int32
+    chords: np.ndarray  # [N, T] int32
+    ids: tuple[str, ...]
+    index: np.ndarray  # [N] int32: 0..N-1, the example index that random draws depend on
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenisedSplit:
+    """All N songs of a split as tokens; song n has ``starts[n]..starts[n + 1]`` of the F frames."""
+
+    ids: np.ndarray  # [N] str
+    starts: np.ndarray  # [N + 1] int64
+    tokens: np.ndarray  # [2, F] int32: melody, chords
+
+    def song(self, n: int) -> np.ndarray:
+        """[2, length] int32 tokens of song n (a view)."""
+        return self.tokens[:, self.starts[n] : self.starts[n + 1]]
+
+
+def _tokenise(split: SplitFrames, vocabulary: Vocabulary) -> TokenisedSplit:
+    tokens = np.stack([store.melody_tokens(split.frames), store.chord_tokens(split.frames, vocabulary)])
+    return TokenisedSplit(split.ids, split.starts, tokens)
+
+
+def choose_qualities(events: Mapping[int, int], coverage: float) -> list[tuple[int, ...]]:
+    """Interval sets by falling frequency, the fewest whose share of all events reaches `coverage`.
+
+    `events` counts chord events by interval mask; of equally frequent sets the lower mask goes first.
+    """
+    ordered = sorted(events, key=lambda mask: (-events[mask], mask))
+    reached = np.cumsum([events[mask] for mask in ordered])
+    needed = int(np.searchsorted(reached, coverage * reached[-1] * (1 - 1e-12))) + 1
+    return [mask_intervals(mask) for mask in ordered[:needed]]
+
+
+def build_vocabulary(splits: Iterable[SplitFrames], coverage: float) -> Vocabulary:
+    """The vocabulary that covers at least `coverage` of the chord events of all the given splits together."""
+    events: collections.Counter[int] = collections.Counter()
+    for split in splits:
+        for (_, mask), count in split.chord_events.items():
+            events[mask] += count
+    return Vocabulary.from_qualities(choose_qualities(events, coverage))
+
+
+def unlisted_share(split: SplitFrames, vocabulary: Vocabulary) -> float:
+    """Share of the chord events of a split whose chord is not in the vocabulary."""
+    unlisted = sum(
+        count
+        for (root, mask), count in split.chord_events.items()
+        if not vocabulary.nearest_chord(root, mask_intervals(mask))[1]
+    )
+    return unlisted / max(1, sum(split.chord_events.values()))
+
+
+def transposition_table(vocabulary: Vocabulary) -> np.ndarray:
+    """[13, V] int32: each token moved by -6..+6 semitones; a pitch beyond 0..127 comes back by an octave."""
+    table = np.tile(np.arange(vocabulary.size, dtype=np.int32), (2 * MAX_SHIFT + 1, 1))
+    pitch = np.arange(NUM_PITCHES)
+    for row, shift in zip(table, range(-MAX_SHIFT, MAX_SHIFT + 1), strict=True):
+        moved = pitch + shift
+        moved += 12 * (moved < 0) - 12 * (moved >= NUM_PITCHES)
+        chords = vocabulary.chord_transposition[shift % 12]
+        row[NOTE_HOLD:CHORD_HOLD] = NOTE_HOLD + np.concatenate([moved, NUM_PITCHES + moved])
+        row[CHORD_HOLD:] = CHORD_HOLD + np.concatenate([chords, vocabulary.num_chords + chords])
+    return table
+
+
+def _crop_starts(length: int, max_frames: int) -> int:
+    """Number of beat-aligned places where a crop can start."""
+    return max(0, length - max_frames) // FRAMES_PER_BEAT + 1
+
+
+def _crop(tokens: np.ndarray, start: int, max_frames: int) -> np.ndarray:
+    """[2, max_frames] int32: the frames from `start`, PAD after the end."""
+    part = tokens[:, start : start + max_frames]
+    padded = np.full((2, max_frames), PAD, np.int32)
+    padded[:, : part.shape[1]] = part
+    return padded
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _RandomCrop:
+    """Song number -> tokens [2, T]: a random beat-aligned crop, moved by -6..+6 semitones."""
+
+    split: TokenisedSplit
+    shifts: np.ndarray | None  # [13, V] transposition table, None leaves the key alone
+    max_frames: int
+
+    def __call__(self, number: int, rng: np.random.Generator) -> np.ndarray:
+        song = self.split.song(number)
+        draw_start, draw_shift = rng.random(2)
+        start = FRAMES_PER_BEAT * int(draw_start * _crop_starts(song.shape[1], self.max_frames))
+        crop = _crop(song, start, self.max_frames)
+        return crop if self.shifts is None else self.shifts[int(draw_shift * len(self.shifts))][crop]
+
+
+def _derived_seed(seed: int, name: str) -> int:
+    """A seed of its own for each stream, 0..2**32-1."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
+
+
+class TrainingBatches:
+    """Endless iterator of `Batch` (NumPy int32: melody and chords [B, T], index [B]); B is this host's rows.
+
+    Its whole state is `position`, the number of batches given so far.
+    """
+
+    def __init__(
+        self, examples: grain.MapDataset, batch_size: int, start: int, host: int, hosts: int
+    ) -> None:
+        self._rows = batch_size // hosts
+        self._batches = examples.batch(self._rows)  # batch n of host h is number n * hosts + h of these
+        self._host, self._hosts = host, hosts
+        self._position = start
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    def __iter__(self) -> TrainingBatches:
+        return self
+
+    def __next__(self) -> Batch:
+        number = self._position * self._hosts + self._host
+        first = number * self._rows
+        if first + self._rows > MAX_EXAMPLES:
+            raise UserError(
+                "the training stream has given 2^31 examples, its limit: start a run with another seed"
+            )
+        tokens = self._batches[number]
+        self._position += 1
+        index = np.arange(first, first + self._rows, dtype=np.int32)
+        return Batch(melody=tokens[:, 0], chords=tokens[:, 1], index=index)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+    """Opened datasets, ready to be tokenised. `max_frames` is T of all batches and crops."""
+
+    vocabulary: Vocabulary
+    fingerprint: str  # of all datasets together, 12 hex digits
+    unlisted_chord_share: dict[str, float]  # per dataset: share of its chords that became a nearest one
+    mixture: tuple[tuple[str, float], ...]
+    max_frames: int
+    datasets: dict[str, dict[str, SplitFrames]] = dataclasses.field(repr=False)  # name -> split -> songs
+
+    @functools.cached_property
+    def _tokenised(self) -> dict[tuple[str, str], TokenisedSplit]:
+        return {}
+
+    def split(self, dataset: str, split: str) -> TokenisedSplit:
+        """Tokens of one split, or of all three with split "all"; made once."""
+        if dataset not in self.datasets:
+            raise UserError(
+                f"dataset '{dataset}' is not open (open: {', '.join(self.datasets)}): choose one of these"
+            )
+        if split not in (*SPLITS, ALL_SPLITS):
+            raise UserError(f"there is no split '{split}': choose one of {', '.join(SPLITS)}, {ALL_SPLITS}")
+        if (dataset, split) not in self._tokenised:
+            splits = self.datasets[dataset]
+            frames = store.join(list(splits.values())) if split == ALL_SPLITS else splits[split]
+            self._tokenised[dataset, split] = _tokenise(frames, self.vocabulary)
+        return self._tokenised[dataset, split]
+
+    def training_examples(self, *, seed: int, transpose: bool) -> grain.MapDataset:
+        """Endless Grain dataset of tokens [2, T] int32 (melody, chords); element i is global example i."""
+        shifts = transposition_table(self.vocabulary) if transpose else None
+        parts = []
+        for name, _ in self.mixture:
+            split = self.split(name, "train")
+            order = grain.MapDataset.source(range(len(split.ids))).shuffle(
+                seed=_derived_seed(seed, f"{name}/order")
+            )
+            crop = _RandomCrop(split, shifts, self.max_frames)
+            parts.append(order.repeat().random_map(crop, seed=_derived_seed(seed, f"{name}/crop")))
+        return grain.MapDataset.mix(parts, weights=[weight for _, weight in self.mixture])
+
+    def training_batches(
+        self, *, batch_size: int, seed: int, transpose: bool, start: int = 0, host: int = 0, hosts: int = 1
+    ) -> TrainingBatches:
+        """Batches from number `start` on; host h gets rows ``h * B/hosts .. (h + 1) * B/hosts`` of each."""
+        if batch_size < 1 or batch_size % hosts:
+            raise UserError(
+                f"the batch size ({batch_size}) must be a multiple of the number of hosts ({hosts})"
+            )
+        if not (0 <= host < hosts and start >= 0):
+            raise ValueError(f"host {host} of {hosts}, start {start}")
+        examples = self.training_examples(seed=seed, transpose=transpose)
+        return TrainingBatches(examples, batch_size, start, host, hosts)
+
+    def evaluation_songs(self, dataset: str, split: str, max_songs: int) -> EvaluationSongs:
+        """At most `max_songs` songs of a split ("all": of all), the first in hash order of their ids, each
+        cropped at a beat that its id decides. Neither file order nor the other songs change a crop."""
+        songs = self.split(dataset, split)
+        if not len(songs.ids) or max_songs < 1:
+            raise UserError(
+                f"dataset '{dataset}' has no songs to evaluate in split {split}: choose another split"
+            )
+        order = sorted(
+            range(len(songs.ids)), key=lambda n: (_id_hash("order", str(songs.ids[n])), songs.ids[n])
+        )
+        chosen = order[:max_songs]
+        crops = np.stack([self._evaluation_crop(str(songs.ids[n]), songs.song(n)) for n in chosen])
+        ids = tuple(str(songs.ids[n]) for n in chosen)
+        return EvaluationSongs(crops[:, 0], crops[:, 1], ids, np.arange(len(chosen), dtype=np.int32))
+
+    def _evaluation_crop(self, song_id: str, tokens: np.ndarray) -> np.ndarray:
+        place = _id_hash("crop", song_id) % _crop_starts(tokens.shape[1], self.max_frames)
+        return _crop(tokens, FRAMES_PER_BEAT * place, self.max_frames)
+
+
+def _id_hash(use: str, song_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{use}/{song_id}".encode()).digest()[:8], "big")
+
+
+def _check_splits(
+    names: Sequence[str],
+    prepared: Mapping[str, PreparedDataset],
+    datasets: Mapping[str, Mapping[str, SplitFrames]],
+) -> None:
+    """Datasets that are trained on need songs in all three splits."""
+    for name in names:
+        empty = [split for split in SPLITS if not len(datasets[name][split])]
+        if empty:
+            source = prepared[name].report["source"]
+            raise UserError(
+                f"dataset '{name}' of data.mixture has no songs in split {' and '.join(empty)}: "
+                f"give {source} songs for each of {', '.join(SPLITS)}, or move '{name}' to data.out_of_domain"
+            )
+
+
+def open_corpus(
+    *,
+    songs: str,
+    mixture: Sequence[tuple[str, float]],
+    out_of_domain: Sequence[str],
+    max_frames: int,
+    chord_coverage: float,
+    data_dir: Path,
+    vocabulary: Vocabulary | None = None,
+    on_progress: Progress | None = None,
+) -> Corpus:
+    """Opens the datasets of an experiment, preparing those that are absent.
+
+    The vocabulary, unless given, comes from the train splits of the mixture. `unlisted_chord_share` counts
+    the train split of a mixture dataset, all songs of an out-of-domain one.
+    """
+    names = list(dict.fromkeys([name for name, _ in mixture] + list(out_of_domain)))
+    if len({name for name, _ in mixture}) < len(mixture):
+        raise UserError("data.mixture names a dataset twice: give each dataset one weight")
+    prepared = {name: prepare(name, songs, data_dir, on_progress) for name in names}
+    datasets = {name: open_splits(dataset) for name, dataset in prepared.items()}
+    _check_splits([name for name, _ in mixture], prepared, datasets)
+    trained = {name: datasets[name]["train"] for name, _ in mixture}
+    vocabulary = vocabulary or build_vocabulary(trained.values(), chord_coverage)
+    counted = {name: trained.get(name) or store.join(list(datasets[name].values())) for name in names}
+    text = " ".join(f"{name}:{prepared[name].fingerprint}" for name in names)
+    return Corpus(
+        vocabulary=vocabulary,
+        fingerprint=hashlib.sha256(text.encode()).hexdigest()[:12],
+        unlisted_chord_share={name: unlisted_share(part, vocabulary) for name, part in counted.items()},
+        mixture=tuple((name, float(weight)) for name, weight in mixture),
+        max_frames=max_frames,
+        datasets=datasets,
+    )

@@ -1,0 +1,137 @@
+"""Prepared datasets in memory: the songs of a split as flat arrays, from the records or their flat copy."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data_pipeline.songs import SPLITS, Frames, mask_intervals
+from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, SILENCE, Vocabulary
+
+FLAT_COPY = "frames.npz"
+_FRAME_FIELDS = tuple(field.name for field in dataclasses.fields(Frames))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SplitFrames:
+    """All N songs of a split in a row, F frames in all; song n has frames ``starts[n]..starts[n + 1]``."""
+
+    ids: np.ndarray  # [N] str
+    starts: np.ndarray  # [N + 1] int64
+    frames: Frames  # each field [F]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def song(self, n: int) -> Frames:
+        """Frames of song n (views)."""
+        part = slice(self.starts[n], self.starts[n + 1])
+        return Frames(*(getattr(self.frames, field)[part] for field in _FRAME_FIELDS))
+
+    @functools.cached_property
+    def chord_events(self) -> dict[tuple[int, int], int]:
+        """How often each (root, interval mask) starts."""
+        keys = self.frames.chord_root.astype(np.int64) << 12 | self.frames.chord_intervals
+        values, counts = np.unique(keys[self.frames.chord_onset], return_counts=True)
+        return {(int(v) >> 12, int(v) & 4095): int(c) for v, c in zip(values, counts, strict=True)}
+
+
+def join(parts: list[SplitFrames]) -> SplitFrames:
+    """The songs of several splits in one."""
+    lengths = np.concatenate([np.diff(part.starts) for part in parts])
+    columns = (np.concatenate([getattr(part.frames, field) for part in parts]) for field in _FRAME_FIELDS)
+    return SplitFrames(np.concatenate([part.ids for part in parts]), _starts(lengths), Frames(*columns))
+
+
+_EMPTY = SplitFrames(
+    np.array([], "U1"),
+    np.zeros(1, np.int64),
+    Frames(*(np.array([], dtype) for dtype in (np.int16, np.bool_, np.int8, np.int16, np.bool_))),
+)
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def read_records(folder: Path, split: str) -> SplitFrames:
+    """Decodes a split from the TFDS records of a prepared dataset, in file order."""
+    builder = tfds.builder_from_directory(folder / "song_frames" / "1.0.0")
+    if split not in builder.info.splits:
+        return _EMPTY
+    source = builder.as_data_source(split=split)
+    records = source.__getitems__(list(range(len(source))))
+    columns = (np.concatenate([record[field] for record in records]) for field in _FRAME_FIELDS)
+    ids = np.array([record["id"].decode("utf-8") for record in records])
+    return SplitFrames(ids, _starts(np.array([len(r["melody_pitch"]) for r in records])), Frames(*columns))
+
+
+def fingerprint(splits: Mapping[str, SplitFrames]) -> str:
+    """12 hex digits that change with any frame, song length, id or split."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        part = splits[split]
+        digest.update(f"{split} {len(part)} ".encode() + "\n".join(part.ids.tolist()).encode())
+        for array in (part.starts, *(getattr(part.frames, field) for field in _FRAME_FIELDS)):
+            digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def write_flat(folder: Path, splits: Mapping[str, SplitFrames]) -> None:
+    """Writes the flat copy of a prepared dataset."""
+    arrays: dict[str, np.ndarray] = {}
+    for split, part in splits.items():
+        arrays |= {f"{split}.ids": part.ids, f"{split}.starts": part.starts}
+        arrays |= {f"{split}.{field}": getattr(part.frames, field) for field in _FRAME_FIELDS}
+    np.savez_compressed(folder / FLAT_COPY, allow_pickle=False, **arrays)
+
+
+def _read_flat(folder: Path) -> dict[str, SplitFrames]:
+    with np.load(folder / FLAT_COPY, allow_pickle=False) as arrays:
+        return {
+            split: SplitFrames(
+                arrays[f"{split}.ids"],
+                arrays[f"{split}.starts"],
+                Frames(*(arrays[f"{split}.{field}"] for field in _FRAME_FIELDS)),
+            )
+            for split in SPLITS
+        }
+
+
+def load(folder: Path, expected_fingerprint: str) -> dict[str, SplitFrames]:
+    """All splits of a prepared dataset: the flat copy where it is whole, else the records it came from."""
+    try:
+        splits = _read_flat(folder)
+        if fingerprint(splits) == expected_fingerprint:
+            return splits
+    except (OSError, KeyError, ValueError, EOFError, zlib.error, zipfile.BadZipFile):
+        pass  # a damaged copy costs seconds, not the data
+    return {split: read_records(folder, split) for split in SPLITS}
+
+
+def melody_tokens(frames: Frames) -> np.ndarray:
+    """[F] int32 melody tokens of [F] frames."""
+    base = np.where(frames.melody_onset, NOTE_ONSET, NOTE_HOLD)
+    return np.where(frames.melody_pitch < 0, SILENCE, base + frames.melody_pitch).astype(np.int32)
+
+
+def chord_tokens(frames: Frames, vocabulary: Vocabulary) -> np.ndarray:
+    """[F] int32 chord tokens of [F] frames; a chord outside the vocabulary becomes its nearest one."""
+    keys = (frames.chord_root.astype(np.int64) + 1) << 12 | frames.chord_intervals
+    values, inverse = np.unique(keys, return_inverse=True)
+    index = np.array([_chord_index(int(value), vocabulary) for value in values])[inverse]
+    base = np.where(frames.chord_onset, vocabulary.chord_onset, CHORD_HOLD)
+    return np.where(frames.chord_root < 0, SILENCE, base + index).astype(np.int32)
+
+
+def _chord_index(key: int, vocabulary: Vocabulary) -> int:
+    root, mask = (key >> 12) - 1, key & 4095
+    return 0 if root < 0 else vocabulary.nearest_chord(root, mask_intervals(mask))[0]

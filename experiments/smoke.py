@@ -1,0 +1,56 @@
+"""End to end on the built-in grammar songs: does everything work, and is the adversary felt?"""
+
+from gapt_jax.config import (
+    AlgorithmConfig,
+    DataConfig,
+    DiscriminatorConfig,
+    EvaluationConfig,
+    Experiment,
+    FitConfig,
+    ModelsConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    RewardsConfig,
+    RuntimeConfig,
+    TransformerConfig,
+)
+
+TINY = TransformerConfig(dim=32, depth=2, heads=2, head_dim=16, dropout=0.0)
+
+
+def supervised(steps: int) -> FitConfig:
+    return FitConfig(steps, 64, OptimizerConfig(4e-3, warmup_steps=20, final_fraction=0.05))
+
+
+def smoke() -> Experiment:
+    return Experiment(
+        name="smoke",
+        data=DataConfig(songs="grammar", max_frames=32, chord_coverage=0.97),
+        models=ModelsConfig(policy=TINY, anchor=TINY, reward=TINY, discriminator=TINY),
+        pretrain=PretrainConfig(
+            policy=supervised(500),
+            anchor=supervised(250),
+            contrastive=supervised(200),
+            discriminative=supervised(200),
+            rhythm_contrastive=supervised(60),
+            rhythm_discriminative=supervised(60),
+            members=1,
+        ),
+        algorithm=AlgorithmConfig(
+            steps=80,
+            batch_size=64,
+            minibatch_size=16,
+            kl_coef=0.004,
+            entropy_coef=0.0,
+            validity_mask=True,
+            policy=OptimizerConfig(1e-3, 20, 0.1, 0.9, 0.95),
+            critic=OptimizerConfig(2e-3, 20, 0.1, 0.9, 0.95),
+            discriminator_optimizer=OptimizerConfig(2e-3, 20, 0.1, 0.9, 0.95),
+            rewards=RewardsConfig(contrastive=2.0, discriminative=2.0),
+            discriminator=DiscriminatorConfig(
+                steps_per_update=30, minibatch_size=32, buffer_rollouts=5, schedule_follows_updates=False
+            ),
+        ),
+        evaluation=EvaluationConfig(songs=256, sampling="masked", every=20, monitor_songs=128),
+        runtime=RuntimeConfig(checkpoint_every=40),
+    )

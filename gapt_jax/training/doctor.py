@@ -1,0 +1,105 @@
+"""Invariants of the method, checked on this installation: most of the time goes into compiling one iteration."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gapt_jax import models
+from gapt_jax.algorithm import learner, ppo, rewards
+from gapt_jax.algorithm.rollout import distribution
+from gapt_jax.algorithm.state import Frozen, Spec, init_state
+from gapt_jax.config import AlgorithmConfig, ModelsConfig, TransformerConfig
+from gapt_jax.models.networks import interleave
+from gapt_jax.runtime.console import Console
+from gapt_jax.types import Batch
+from gapt_jax.vocabulary import Vocabulary
+
+BATCH, FRAMES = 8, 16
+MIN_FREE_GB = 1.0
+OPTIONAL = {"matplotlib": "gapt report (pip install 'gapt-jax[report]')"}
+Check = tuple[str, bool, str]  # what, whether it holds, what was seen
+
+
+def run(console: Console) -> bool:
+    """Prints every check; True when all hold (missing optional parts do not count)."""
+    checks = [*_machine(), *_method()]
+    optional = [(name, importlib.util.find_spec(name) is not None, use) for name, use in OPTIONAL.items()]
+    rows = [["ok" if holds else "FAILED", what, seen] for what, holds, seen in checks]
+    rows += [["ok" if present else "absent", f"optional: {name}", use] for name, present, use in optional]
+    console.table("gapt doctor", ["", "check", "seen"], rows)
+    holds = all(ok for _, ok, _ in checks)
+    console.say("all checks hold; next: gapt run smoke" if holds else "some checks failed: see above")
+    console.emit(
+        {
+            "ok": holds,
+            "checks": [{"check": what, "ok": ok, "seen": seen} for what, ok, seen in checks],
+            "optional": {name: present for name, present, _ in optional},
+        }
+    )
+    return holds
+
+
+def _machine() -> list[Check]:
+    devices = jax.devices()
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    side = jnp.ones((256, 256))
+    error = float(jnp.max(jnp.abs(side @ side - 256)))
+    return [
+        ("devices", bool(devices), f"{len(devices)} x {devices[0].device_kind}, jax {jax.__version__}"),
+        ("float32 matrix product", error == 0, f"largest error {error:g}"),
+        ("disk space here", free > MIN_FREE_GB, f"{free:.1f} GB free"),
+    ]
+
+
+def _method() -> list[Check]:
+    """One iteration of a tiny learner, and what must hold in it."""
+    started = time.monotonic()
+    spec = _tiny_spec()
+    key = jax.random.key(0)
+    policy = spec.models.policy.init(key)
+    members = {kind: jax.vmap(spec.models.reward(kind).init)(jax.random.split(key, 2)) for kind in models.REWARD_KINDS}
+    frozen = Frozen(spec.models.anchor.init(key), members)
+    state, batch = init_state(spec, policy, 0, FRAMES), _songs(spec.vocabulary)
+    trajectory = learner.play(spec, state, batch)
+    tokens = interleave(trajectory.chords, trajectory.melody)[:, :-1]
+    log_p = distribution(spec.models.policy.method(policy, "at_states", tokens), None)
+    kl_itself = float(jnp.max(jnp.abs(ppo.kl_divergence(log_p, log_p))))
+    scores = rewards.coherence_scores(
+        spec.models, members, batch.melody, batch.chords, spec.vocabulary.tables
+    )["contrastive"]  # fmt: skip
+    replayed = bool(jnp.array_equal(trajectory.chords, learner.play(spec, state, batch).chords))
+    state, metrics = learner.iteration(spec, state, frozen, batch)
+    values = {name: float(value) for name, value in metrics.items()}
+    bad = [name for name, value in values.items() if not np.isfinite(value)]
+    deviation, spread = values["ratio_deviation"], float(jnp.std(scores))
+    return [
+        ("rollout and training agree (ratio 1)", deviation < 1e-3, f"largest |ratio - 1| {deviation:.1e}"),
+        ("KL(policy, itself) is 0", kl_itself == 0, f"{kl_itself:g}"),
+        ("KL to the anchor is not negative", values["kl"] > -1e-5, f"{values['kl']:.3f} nats"),
+        ("same key, same chords", replayed, f"{BATCH} songs of {FRAMES} frames"),
+        ("rewards tell songs apart", spread > 0, f"standard deviation {spread:.2g}"),
+        ("one iteration is finite", not bad, ", ".join(bad) or f"{len(values)} metrics"),
+        ("time for all of this", True, f"{time.monotonic() - started:.0f} s, mostly compilation"),
+    ]
+
+
+def _tiny_spec() -> Spec:
+    tiny = TransformerConfig(dim=16, depth=1, heads=2, head_dim=8, dropout=0.0)
+    vocabulary = Vocabulary.from_qualities([(0, 4, 7), (0, 3, 7), (0, 4, 7, 10)])
+    config = AlgorithmConfig(steps=1, batch_size=BATCH, minibatch_size=BATCH)
+    network = models.build(ModelsConfig(tiny, tiny, tiny, tiny), vocabulary.size)
+    return Spec(network, config, vocabulary)
+
+
+def _songs(vocabulary: Vocabulary) -> Batch:
+    draw = np.random.default_rng(0)
+    melody = draw.integers(132 + 60, 132 + 72, (BATCH, FRAMES), dtype=np.int32)
+    chords = draw.integers(vocabulary.chord_onset, vocabulary.size, (BATCH, FRAMES), dtype=np.int32)
+    return Batch(melody, chords, np.arange(BATCH, dtype=np.int32))

@@ -1,0 +1,8 @@
+"""Eight CPU devices for every test; must be set before jax is imported."""
+
+import os
+
+os.environ.setdefault("NPROC", "16")  # 2 cores and 8 devices otherwise abort in collectives (JAX 0.10)
+_DEVICES = "--xla_force_host_platform_device_count"
+if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip()

@@ -1,0 +1,299 @@
+"""The token stream: resumable, independent of batch size and hosts, closed under transposition."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from song_records import make_record, numbered_records
+
+from data_pipeline import loader
+from data_pipeline.loader import Corpus, choose_qualities, open_corpus, transposition_table
+from data_pipeline.songs import interval_mask
+from gapt_jax.errors import UserError
+from gapt_jax.types import Batch
+from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, PAD, SILENCE, Vocabulary
+
+Folders = Callable[..., Path]
+SMALL = Vocabulary.from_qualities([(0, 4, 7), (0, 3, 7), (0, 4, 7, 10)])
+
+
+def _open(songs: str | Path, data_dir: Path, mixture: list[tuple[str, float]], **changes: object) -> Corpus:
+    settings = {"out_of_domain": [], "max_frames": 64, "chord_coverage": 1.0} | changes
+    return open_corpus(songs=str(songs), mixture=mixture, data_dir=data_dir, **settings)  # type: ignore[arg-type]
+
+
+def _take(corpus: Corpus, count: int, batch_size: int = 8, **changes: int) -> list[Batch]:
+    settings = {"seed": 3, "transpose": True} | changes
+    return list(itertools.islice(corpus.training_batches(batch_size=batch_size, **settings), count))
+
+
+def _rows(batches: list[Batch], field: str) -> np.ndarray:
+    return np.concatenate([getattr(batch, field) for batch in batches])
+
+
+def _first_pitches(batches: list[Batch]) -> np.ndarray:
+    """Pitch of the first frame of each crop, whether a note starts there or goes on."""
+    return (_rows(batches, "melody")[:, 0] - NOTE_HOLD) % 128
+
+
+def _same(left: list[Batch], right: list[Batch]) -> bool:
+    return all(np.array_equal(_rows(left, f), _rows(right, f)) for f in ("melody", "chords", "index"))
+
+
+def test_batches_have_the_stated_shapes(built_in: Corpus) -> None:
+    (batch,) = _take(built_in, 1, batch_size=6)
+    assert batch.melody.shape == batch.chords.shape == (6, 128) and batch.index.tolist() == list(range(6))
+    assert {batch.melody.dtype, batch.chords.dtype, batch.index.dtype} == {np.dtype(np.int32)}
+    melody, chords = built_in.vocabulary.tables.is_note, built_in.vocabulary.tables.is_chord
+    assert (melody[batch.melody] | (batch.melody == SILENCE) | (batch.melody == PAD)).all()
+    assert (chords[batch.chords] | (batch.chords == SILENCE) | (batch.chords == PAD)).all()
+
+
+def test_tokens_by_hand(song_folder: Folders, tmp_path: Path) -> None:
+    song = {
+        "melody": [[0, 0.5, 60], [0.75, 1, 61]],
+        "chords": [[0, 0.75, 1, [0, 3, 7], 1, "?"]],
+        "beats_total": 1.5,
+    }
+    records = [make_record(str(n), split, **song) for n, split in enumerate(("train", "valid", "test"))]
+    corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)], max_frames=8, vocabulary=SMALL)
+    tokens = corpus.evaluation_songs("a", "test", 5)
+    minor = CHORD_HOLD + 12 + 1
+    assert tokens.ids == ("2",) and tokens.index.tolist() == [0]
+    assert tokens.melody.tolist() == [
+        [NOTE_ONSET + 60, NOTE_HOLD + 60, SILENCE, NOTE_ONSET + 61, SILENCE, SILENCE, 0, 0]
+    ]
+    assert tokens.chords.tolist() == [
+        [minor + SMALL.num_chords, minor, minor, SILENCE, SILENCE, SILENCE, 0, 0]
+    ]
+
+
+def test_resuming_anywhere_continues_bit_for_bit(built_in: Corpus) -> None:
+    whole = _take(built_in, 12)
+    for position in (0, 1, 7):
+        assert _same(_take(built_in, 12 - position, start=position), whole[position:])
+    iterator = built_in.training_batches(batch_size=8, seed=3, transpose=True, start=4)
+    assert iterator.position == 4
+    next(iterator)
+    assert iterator.position == 5
+
+
+def test_the_stream_does_not_depend_on_the_batch_size(built_in: Corpus) -> None:
+    assert _same(_take(built_in, 6, batch_size=4), _take(built_in, 2, batch_size=12))
+
+
+def test_two_hosts_share_the_batches_of_one(built_in: Corpus) -> None:
+    parts = [_take(built_in, 3, host=host, hosts=2) for host in (0, 1)]
+    for whole, first, second in zip(_take(built_in, 3), *parts, strict=True):
+        for field in ("melody", "chords", "index"):
+            halves = [getattr(first, field), getattr(second, field)]
+            assert len(halves[0]) == 4 and np.array_equal(np.concatenate(halves), getattr(whole, field))
+
+
+def test_seed_and_epoch_change_the_stream(built_in: Corpus) -> None:
+    assert not _same(_take(built_in, 1), _take(built_in, 1, seed=4))
+    songs = len(built_in.split("grammar", "train").ids)
+    assert not np.array_equal(_take(built_in, 1)[0].melody, _take(built_in, 1, start=songs // 8)[0].melody)
+
+
+def test_every_song_is_seen_once_an_epoch(song_folder: Folders, tmp_path: Path) -> None:
+    records = [make_record(f"{n}", "train", melody=[[0, 1, n]]) for n in range(30)]
+    records += [make_record("v", "valid"), make_record("t", "test")]
+    corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)])
+    batches = _take(corpus, 4, batch_size=15, transpose=False)
+    first = _rows(batches, "melody")[:, 0] - NOTE_ONSET
+    assert sorted(first[:30]) == sorted(first[30:]) == list(range(30)) and list(first[:30]) != list(
+        first[30:]
+    )
+
+
+def test_mixture_proportions_hold_in_every_stretch(song_folder: Folders, tmp_path: Path) -> None:
+    def low_or_high(pitch: int) -> list[dict]:
+        return [
+            make_record(f"{pitch}/{n}", split, melody=[[0, 8, pitch]])
+            for n, split in enumerate(["train"] * 70 + ["valid", "test"])
+        ]
+
+    folder = song_folder(low=low_or_high(30), middle=low_or_high(60), high=low_or_high(90))
+    mixture = [("low", 0.6), ("middle", 0.3), ("high", 0.1)]
+    corpus = _open(folder, tmp_path / "d", mixture, max_frames=8)
+    first = _first_pitches(_take(corpus, 20, batch_size=50, transpose=False))
+    for part in np.split(first, 5):
+        assert Counter(part.tolist()) == {30: 120, 60: 60, 90: 20}
+
+
+def test_padding_is_only_at_the_end_and_in_both_parts_at_once(song_folder: Folders, tmp_path: Path) -> None:
+    corpus = _open(
+        song_folder(a=numbered_records(60, first_beats=4)), tmp_path / "d", [("a", 1.0)], max_frames=72
+    )
+    batches = _take(corpus, 8)
+    pad = _rows(batches, "melody") == PAD
+    assert np.array_equal(pad, _rows(batches, "chords") == PAD)
+    assert pad.any() and not pad.all(axis=1).any() and not pad[:, 0].any()
+    assert (np.diff(pad.astype(int), axis=1) >= 0).all()
+
+
+def test_crops_start_on_every_beat_and_only_there(song_folder: Folders, tmp_path: Path) -> None:
+    """Every quarter note of these songs has its own pitch, so the first token tells where the crop began."""
+    records = [
+        make_record(f"{n}", s, 40, melody=[[beat, beat + 1, beat] for beat in range(40)])
+        for n, s in enumerate(("train", "valid", "test"))
+    ]
+    corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)], max_frames=32)
+    first = _rows(_take(corpus, 80, transpose=False), "melody")[:, 0]
+    assert set((first - NOTE_ONSET).tolist()) == set(range(40 - 8 + 1))
+
+
+def test_transposition_is_uniform_over_thirteen_keys(song_folder: Folders, tmp_path: Path) -> None:
+    records = [make_record(f"{n}", s, melody=[[0, 8, 60]]) for n, s in enumerate(("train", "valid", "test"))]
+    corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)], max_frames=16)
+    first = _first_pitches(_take(corpus, 50, batch_size=52))
+    counts = Counter((first - 60).tolist())
+    assert set(counts) == set(range(-6, 7)) and min(counts.values()) > 140 and max(counts.values()) < 260
+    assert set(_first_pitches(_take(corpus, 5, transpose=False)).tolist()) == {60}
+
+
+def _in_chord(vocabulary: Vocabulary, melody: np.ndarray, chords: np.ndarray) -> np.ndarray:
+    classes = vocabulary.tables.pitch_classes
+    return (classes[melody] & classes[chords]).any(-1)
+
+
+def test_transposition_keeps_harmony_rhythm_and_quality(built_in: Corpus) -> None:
+    plain, moved = _take(built_in, 6, transpose=False), _take(built_in, 6)
+    tables = built_in.vocabulary.tables
+    melodies, chords = (
+        [_rows(batches, field) for batches in (plain, moved)] for field in ("melody", "chords")
+    )
+    assert not np.array_equal(*melodies)
+    assert np.array_equal(
+        *(_in_chord(built_in.vocabulary, m, c) for m, c in zip(melodies, chords, strict=True))
+    )
+    for table in (tables.rhythm, tables.quality):
+        assert np.array_equal(table[chords[0]], table[chords[1]])
+    assert np.array_equal(tables.rhythm[melodies[0]], tables.rhythm[melodies[1]])
+    shift = (tables.root[chords[1]] - tables.root[chords[0]]) % 12
+    both = (tables.root[chords[0]] >= 0) & tables.is_note[melodies[0]]
+    assert np.array_equal((tables.event[melodies[1]] - tables.event[melodies[0]])[both] % 12, shift[both])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, SMALL.size - 1), min_size=1, max_size=20), st.integers(0, 12))
+def test_twelve_steps_of_one_semitone_give_the_song_back(tokens: list[int], row: int) -> None:
+    """For pitches an octave away from the edges; at the edges the pitch class comes back."""
+    table, start = transposition_table(SMALL), np.array(tokens)
+    moved = start
+    for _ in range(12):
+        moved = table[loader.MAX_SHIFT + 1][moved]
+    tables = SMALL.tables
+    same = (moved == start) | tables.is_note[start]
+    assert same.all() and np.array_equal(tables.pitch_classes[moved], tables.pitch_classes[start])
+    middle = tables.is_note[start] & (tables.event[start] < 116)
+    assert np.array_equal(moved[middle], start[middle] + 12)
+    up_and_down = table[12 - row][table[row][start]]
+    inside = ~tables.is_note[start] | ((tables.event[start] >= 6) & (tables.event[start] <= 121))
+    assert np.array_equal(up_and_down[inside], start[inside])
+
+
+def test_pitches_beyond_the_ends_come_back_by_an_octave() -> None:
+    table = transposition_table(SMALL)
+    assert table[0][NOTE_ONSET + 2] == NOTE_ONSET + 8 and table[12][NOTE_HOLD + 127] == NOTE_HOLD + 121
+    assert np.array_equal(table[6], np.arange(SMALL.size)) and (table[:, :4] == np.arange(4)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(st.integers(0, 2047).map(lambda m: 2 * m + 1), st.integers(1, 50), min_size=1),
+    st.floats(0.01, 1.0),
+)
+def test_the_chosen_qualities_are_the_fewest_that_cover(events: dict[int, int], coverage: float) -> None:
+    chosen = [interval_mask(quality) for quality in choose_qualities(events, coverage)]
+    total = sum(events.values())
+    assert sum(events[mask] for mask in chosen) / total >= coverage - 1e-9
+    assert sum(events[mask] for mask in chosen[:-1]) / total < coverage
+    assert choose_qualities(dict(reversed(events.items())), coverage) == choose_qualities(events, coverage)
+
+
+def test_a_chord_outside_the_vocabulary_keeps_its_root_and_is_counted(
+    song_folder: Folders, tmp_path: Path
+) -> None:
+    chords = [[beat, beat + 1, beat, [0, 4, 7], beat, "?"] for beat in range(6)] + [
+        [6, 8, 9, [0, 3, 7, 14], 9, "?"]
+    ]
+    records = [make_record(s, s, chords=chords) for s in ("train", "valid", "test")]
+    corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)], chord_coverage=0.8)
+    assert corpus.vocabulary.num_chords == 12 and corpus.unlisted_chord_share == {"a": pytest.approx(1 / 7)}
+    tokens = corpus.evaluation_songs("a", "test", 1).chords[0]
+    assert corpus.vocabulary.describe(tokens[24]) == "chord onset A"
+    full = _open(tmp_path / "songs", tmp_path / "d", [("a", 1.0)], chord_coverage=1.0)
+    assert full.vocabulary.num_chords == 24 and full.unlisted_chord_share == {"a": 0.0}
+
+
+def test_evaluation_crops_ignore_file_order_and_other_songs(song_folder: Folders, tmp_path: Path) -> None:
+    records = numbered_records(40, first_beats=20)
+    pools = {"a": records, "b": list(reversed(records)), "c": records[:35]}
+    corpus = _open(song_folder(**pools), tmp_path / "d", [(n, 1.0) for n in pools], max_frames=64)
+    a, b, c = (corpus.evaluation_songs(name, "all", 100) for name in "abc")
+    assert a.ids == b.ids and np.array_equal(a.melody, b.melody) and np.array_equal(a.chords, b.chords)
+    places = {song_id: n for n, song_id in enumerate(a.ids)}
+    kept = [places[song_id] for song_id in c.ids]
+    assert len(kept) == 35 and kept == sorted(kept) and np.array_equal(a.melody[kept], c.melody)
+    few = corpus.evaluation_songs("a", "all", 7)
+    assert few.ids == a.ids[:7] and few.index.tolist() == list(range(7)) and few.melody.shape == (7, 64)
+    assert len(set(a.ids)) == 40 and len(corpus.evaluation_songs("a", "train", 100).ids) == 24
+
+
+def test_the_fingerprint_changes_with_the_data_only(song_folder: Folders, tmp_path: Path) -> None:
+    folder = song_folder(a=numbered_records(5), b=numbered_records(10))
+    first = _open(folder, tmp_path / "d", [("a", 1.0)])
+    assert first.fingerprint == _open(folder, tmp_path / "other", [("a", 2.0)], max_frames=32).fingerprint
+    assert first.fingerprint != _open(folder, tmp_path / "d", [("a", 1.0)], out_of_domain=["b"]).fingerprint
+    assert len(first.fingerprint) == 12
+
+
+def test_a_given_vocabulary_is_kept(song_folder: Folders, tmp_path: Path) -> None:
+    corpus = _open(song_folder(a=numbered_records(5)), tmp_path / "d", [("a", 1.0)], vocabulary=SMALL)
+    assert corpus.vocabulary is SMALL
+
+
+def test_an_empty_split_of_a_training_set_is_an_error_but_not_of_another(
+    song_folder: Folders, tmp_path: Path
+) -> None:
+    lone = [make_record(f"{n}", "test") for n in range(3)]
+    folder = song_folder(a=numbered_records(5), lone=lone)
+    with pytest.raises(UserError, match=r"'lone' of data\.mixture has no songs in split train and valid"):
+        _open(folder, tmp_path / "d", [("lone", 1.0)])
+    corpus = _open(folder, tmp_path / "d", [("a", 1.0)], out_of_domain=["lone"])
+    assert len(corpus.evaluation_songs("lone", "all", 9).ids) == 3
+    with pytest.raises(UserError, match="no songs to evaluate in split valid"):
+        corpus.evaluation_songs("lone", "valid", 9)
+
+
+def test_wrong_requests_are_one_sentence(built_in: Corpus, song_folder: Folders, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'jazz' is not open"):
+        built_in.evaluation_songs("jazz", "test", 5)
+    with pytest.raises(UserError, match="no split 'tset'"):
+        built_in.evaluation_songs("grammar", "tset", 5)
+    with pytest.raises(UserError, match=r"batch size \(9\) must be a multiple of the number of hosts \(2\)"):
+        built_in.training_batches(batch_size=9, seed=0, transpose=True, hosts=2)
+    with pytest.raises(UserError, match="names a dataset twice"):
+        _open(song_folder(a=numbered_records(5)), tmp_path / "d", [("a", 1.0), ("a", 2.0)])
+
+
+def test_example_numbers_stay_within_int32(built_in: Corpus) -> None:
+    last = 2**31 // 8 - 1
+    (batch,) = _take(built_in, 1, start=last)
+    assert batch.index[-1] == 2**31 - 1
+    with pytest.raises(UserError, match="its limit"):
+        _take(built_in, 2, start=last)
+
+
+def test_the_corpus_can_be_cut_to_another_length(built_in: Corpus) -> None:
+    assert _take(dataclasses.replace(built_in, max_frames=32), 1)[0].melody.shape == (8, 32)

@@ -1,0 +1,217 @@
+"""The report on synthetic run folders: complete, self-contained, escaped, and clear about what is wrong."""
+
+import csv
+import json
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from gapt_jax.errors import UserError
+from gapt_jax.evaluation import results
+from gapt_jax.evaluation.report import read_run, write_report
+
+VOID = {"area", "br", "col", "hr", "img", "input", "link", "meta"}
+EVIL = '<script>alert("1")</script>&$x_1$'
+
+
+class Page(HTMLParser):
+    """Checks nesting outside SVG and collects text, tags and everything that could load something."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open, self.tags, self.loads, self.ids = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            self.loads += [value] if name in ("src", "href", "xlink:href", "data", "srcset") else []
+            self.ids += [value] if name == "id" else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def grid(make_run, tmp_path_factory):
+    """Two λ, three seeds: (run folders, out folder, files)."""
+    root = tmp_path_factory.mktemp("grid")
+    runs = [make_run(root / f"l{w}-s{s}", w, s, steps=60) for w in (1, 0) for s in range(3)]
+    return runs, root / "out", write_report(runs, root / "out")
+
+
+def html_of(out) -> str:
+    return (out / "report.html").read_text()
+
+
+def test_all_files_are_written(grid):
+    _, out, files = grid
+    names = {path.name for path in files}
+    assert files[0] == out / "report.html" and all(path.stat().st_size for path in files)
+    assert {
+        "results.csv",
+        "results.json",
+        "quality_diversity.png",
+        "rewards.png",
+        "discriminator.png",
+    } < names
+    assert {"learning_path.png", "validation.png", "policy.png", "piano_roll_1.png"} < names
+    assert {path.name for path in out.iterdir()} == names, "a temporary file was left"
+
+
+def test_page_is_self_contained_and_well_formed(grid):
+    page = Page(html_of(grid[1]))
+    assert page.tags.count("svg") == 9
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert page.loads and all(target.startswith("#") for target in page.loads)
+    assert len(page.ids) == len(set(page.ids))
+    assert {target[1:] for target in page.loads} <= set(page.ids)
+    for source in ("url(http", "url(//", "@import"):
+        assert source not in html_of(grid[1])
+
+
+def test_outcome_in_words(grid):
+    text = html_of(grid[1]).replace("\u00a0", " ")
+    assert "6.76 (MLE) → 3." in text and "a collapse" in text
+    assert "3 pairs can reach 0.25 at best" in text and "undecided: too few pairs" in text
+
+
+def test_results_json(grid):
+    data = json.loads((grid[1] / "results.json").read_text(), parse_constant=pytest.fail)
+    assert list(data["systems"]) == ["data", "mle", "gapt_lambda=0", "gapt_lambda=1"]
+    entry = data["systems"]["gapt_lambda=1"]["hooktheory/test"]["vendi_independent"]
+    assert (entry["n_seeds"], len(entry["per_seed"]), entry["n_songs"]) == (3, 3, 512)
+    assert entry["ci95"][0] < entry["mean"] < entry["ci95"][1]
+    assert data["systems"]["mle"]["hooktheory/test"]["vendi_independent"]["n_seeds"] == 1, "one pre-training"
+    assert data["systems"]["mle"]["hooktheory/test"]["js_bigram"]["mean"] is None
+    compared = {(c["a"], c["b"], c["dataset"], c["metric"]): c for c in data["comparisons"]}
+    primary = compared["gapt_lambda=1", "gapt_lambda=0", "openewld/all", "vendi_independent"]
+    assert primary["difference"] > 2 and (primary["p"], primary["n_pairs"]) == (0.25, 3)
+    assert [(run["lambda"], run["seed"]) for run in data["runs"]] == [(w, s) for w in (0, 1) for s in range(3)]
+    assert data["warnings"] == []
+
+
+def test_results_csv(grid):
+    with (grid[1] / "results.csv").open() as stream:
+        rows = {(r["system"], r["dataset"], r["metric"]): r for r in csv.DictReader(stream)}
+    row = rows["gapt_lambda=0", "hooktheory/test", "note_in_chord"]
+    values = [float(value) for value in row["per_seed"].split(";")]
+    assert float(row["mean"]) == pytest.approx(sum(values) / 3) and row["unit"] == "share of frames"
+
+
+def test_one_run_alone(make_run, tmp_path):
+    run = make_run(tmp_path / "run", 1, 0, steps=1)
+    write_report([run], tmp_path / "out")
+    html = html_of(tmp_path / "out")
+    Page(html)
+    assert "nothing to compare" in html
+
+
+def test_text_is_escaped(make_run, tmp_path):
+    run = make_run(tmp_path / "run", 0, 0, name=EVIL, song=EVIL, steps=2)
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation["systems"]["mle"][EVIL] = evaluation["systems"]["mle"]["openewld/all"]
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    write_report([run], tmp_path / "out")
+    html = html_of(tmp_path / "out")
+    assert "script" not in Page(html).tags
+    assert "&lt;script&gt;" in html
+
+
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [("config.json", "gapt run"), ("run.json", "gapt run"), ("vocabulary.json", "gapt run"),
+     ("metrics.jsonl", "gapt run"), ("evaluation.json", "gapt evaluate"), ("samples.json", "gapt evaluate")],
+)  # fmt: skip
+@pytest.mark.parametrize("content", [None, "[1, ", "[]\n", '{"schema": 1}x\n'])
+def test_a_bad_file_is_named_with_its_command(make_run, tmp_path, file, command, content):
+    run = make_run(tmp_path / "run", 1, 0, steps=1)
+    (run / file).unlink()
+    if content is not None:
+        (run / file).write_text(content)
+        if file == "metrics.jsonl" and not content.endswith("\n"):
+            assert read_run(run).log == []  # what a killed run leaves
+            return
+    with pytest.raises(UserError) as error:
+        write_report([run], tmp_path / "out")
+    assert str(run / file) in str(error.value) and f"'{command}'" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "systems", [[], {"mle": 3}, {"gapt_lambda=x": {}}, {"mle": {"d": {"m": {"mean": "x", "n_songs": 1}}}}]
+)
+def test_systems_of_another_shape(make_run, tmp_path, systems):
+    run = make_run(tmp_path / "run", 1, 0, steps=1)
+    evaluation = json.loads((run / "evaluation.json").read_text()) | {"systems": systems}
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    with pytest.raises(UserError, match=r"evaluation\.json is damaged"):
+        read_run(run)
+
+
+@pytest.mark.parametrize("damage", [{"ids": ["a"]}, {"melody": [[1, 2], [3]]}, {"systems": {"mle": [[99999]]}}])
+def test_samples_that_are_no_songs(make_run, tmp_path, damage):
+    run = make_run(tmp_path / "run", 1, 0, steps=1)
+    (run / "samples.json").write_text(json.dumps(json.loads((run / "samples.json").read_text()) | damage))
+    with pytest.raises(UserError, match=r"samples\.json is damaged"):
+        read_run(run)
+
+
+def test_without_matplotlib(monkeypatch, tmp_path):
+    for name in [n for n in sys.modules if n in ("gapt_jax.evaluation.figures", "gapt_jax.evaluation.piano_roll")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("gapt_jax.evaluation.figures", raising=False)
+    monkeypatch.delattr("gapt_jax.evaluation.piano_roll", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match=r"pip install 'gapt-jax\[report\]'"):
+        write_report([tmp_path], tmp_path / "out")
+
+
+def test_one_seed_twice_is_an_error(make_run, tmp_path):
+    runs = [read_run(make_run(tmp_path / name, 1, 0, steps=1)) for name in "ab"]
+    with pytest.raises(UserError, match="report one of them"):
+        results.collect(runs)
+
+
+def test_warnings_name_what_differs(make_run, tmp_path):
+    folders = [make_run(tmp_path / name, 1, seed, steps=1) for seed, name in enumerate("ab")]
+    config = json.loads((folders[1] / "config.json").read_text())
+    config["algorithm"]["kl_coef"] = 0.5
+    (folders[1] / "config.json").write_text(json.dumps(config))
+    record = json.loads((folders[1] / "run.json").read_text()) | {"data_fingerprint": "other"}
+    (folders[1] / "run.json").write_text(json.dumps(record))
+    text = " ".join(results.warnings([read_run(folder) for folder in folders]))
+    assert "algorithm.kl_coef" in text and "f00d, other" in text and "evaluated under another data" in text
+    assert "seed," not in text and "adversarial_weight" not in text
+
+
+@pytest.mark.parametrize(
+    ("mle", "zero", "one", "verdict"),
+    [(6.0, 5.5, 6.0, "void: no collapse"), (6.0, 4.0, 5.5, "more diverse"), (6.0, 4.0, 3.5, "less diverse"),
+     (6.0, 4.0, 4.0, "no difference shown"), (6.0, 4.0, float("nan"), "no difference shown"),
+     (float("nan"), 4.0, 5.0, "void: no collapse")],
+)  # fmt: skip
+def test_verdicts_of_six_seeds(mle, zero, one, verdict):
+    def system(value, seeds):
+        score = results.Score({s: value + 0.01 * s * (value != 4.0) for s in range(seeds)}, 8)
+        return {"d": {results.PRIMARY: score}}
+
+    systems = {"mle": system(mle, 1), "gapt_lambda=0": system(zero, 6), "gapt_lambda=1": system(one, 6)}
+    (outcome,) = results.outcomes(systems, results.compare(systems))
+    assert outcome.verdict == verdict
+
+
+def test_pairs_are_the_shared_seeds(make_run, tmp_path):
+    runs = [read_run(make_run(tmp_path / f"{w}{s}", w, s, steps=1)) for w, s in ((0, 0), (0, 1), (1, 1), (1, 2))]
+    comparison = results.compare(results.collect(runs))[0]
+    assert comparison.paired.difference.n == 1

@@ -1,0 +1,190 @@
+"""The command line by its real entry point."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gapt_jax import cli
+from gapt_jax.config import Experiment
+from gapt_jax.errors import TrainingStopped, UserError
+
+GAPT = Path(sys.executable).parent / "gapt"
+COMMANDS = [
+    [], ["run"], ["evaluate"], ["sample"], ["report"], ["doctor"],
+    ["data"], ["data", "list"], ["data", "prepare"], ["data", "check"], ["data", "stats"],
+]  # fmt: skip
+MY_EXPERIMENT = """
+from __future__ import annotations
+import dataclasses
+from gapt_jax.config import Experiment
+
+@dataclasses.dataclass
+class Local:
+    x: int = 1
+
+def mine() -> Experiment:
+    return Experiment(name=f"mine{Local().x}")
+
+def number():
+    return 3
+"""
+
+
+def gapt(*arguments, cwd):
+    return subprocess.run([GAPT, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+def assert_one_sentence(done, code, *words):
+    assert done.returncode == code, done.stderr
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_of_every_command(command, tmp_path):
+    done = gapt(*command, "--help", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.startswith(f"usage: {' '.join(['gapt', *command])}")
+    assert ("--json" in done.stdout) == (command not in ([], ["data"]))
+
+
+def test_help_names_no_command_that_does_not_exist(tmp_path):
+    named = set(re.findall(r"^    (\w+)  ", gapt("--help", cwd=tmp_path).stdout, re.MULTILINE))
+    assert named == {"run", "evaluate", "sample", "report", "data", "doctor"}
+
+
+def test_help_is_quick(tmp_path):
+    def seconds():
+        began = time.perf_counter()
+        gapt("--help", cwd=tmp_path)
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_importing_the_command_line_loads_nothing_heavy():
+    heavy = "{'jax', 'flax', 'numpy', 'rich', 'mido', 'tensorflow_datasets', 'matplotlib'}"
+    subprocess.run(
+        [sys.executable, "-c", f"import gapt_jax.cli, sys; assert not {heavy} & set(sys.modules)"], check=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rnu"], ["'rnu'", "did you mean 'run'?"]),
+        ([], ["COMMAND"]),
+        (["run"], ["EXPERIMENT"]),
+        (["run", "smokee"], ["'smokee'", "did you mean 'smoke'?", "small"]),
+        (["run", "../experiments/smoke"], ["there is no experiment"]),
+        (["run", "smoke", "--set", "algorthm.steps=3"], ["did you mean 'algorithm.steps'?"]),
+        (["run", "smoke", "--set", "algorithm.steps=many"], ["algorithm.steps", "'many'"]),
+        (["run", "smoke", "--set", "algorithm.steps"], ["path=value"]),
+        (["run", "smoke", "--stes", "a=1"], ["'--stes'", "did you mean"]),
+        (["run", "smoke", "--deb"], ["'--deb'", "did you mean '--debug'?"]),
+        (["run", "absent.py:f"], ["absent.py"]),
+        (["run", "mine.py"], ["mine.py:"]),
+        (["run", "mine.py:absent"], ["absent()"]),
+        (["run", "mine.py:number"], ["returns int"]),
+        (["evaluate", "runs/absent"], ["runs/absent", "gapt run"]),
+        (["evaluate", ".", "--split", "tets"], ["did you mean 'test'?"]),
+        (["sample", "runs/absent"], ["runs/absent"]),
+        (["sample", ".", "--songs", "0"], ["--songs"]),
+        (["sample", ".", "--seed", "x"], ["--seed"]),
+        (["report", "runs/absent"], ["runs/absent"]),
+        (["report"], ["RUN"]),
+        (["data", "chekc"], ["did you mean 'check'?"]),
+        (["data", "check", "absent.jsonl.gz"], ["absent.jsonl.gz"]),
+        (["data", "check", "mine.py"], ["unusable"]),
+        (["data", "list", "--songs", "absent"], ["absent"]),
+        (["data", "stats", "absent"], ["'absent'", "grammar"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path):
+    (tmp_path / "mine.py").write_text(MY_EXPERIMENT)
+    done = gapt(*arguments, cwd=tmp_path)
+    if arguments[:2] == ["data", "check"] and "mine.py" in arguments:
+        done.stdout = ""  # the table of faults
+    assert_one_sentence(done, 2, *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = gapt("run", "smokee", "--debug", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr and done.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_json_is_one_object_on_stdout(tmp_path):
+    done = gapt("data", "list", "--json", cwd=tmp_path)
+    assert {row["name"] for row in json.loads(done.stdout)["datasets"]} >= {"grammar"}
+    assert "next: " in done.stderr
+
+
+def test_data_check_lists_faults_and_fails(tmp_path):
+    (tmp_path / "bad.jsonl").write_text("{}\nnot json\n")
+    done = gapt("data", "check", tmp_path, "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert [(fault["file"], fault["line"]) for fault in json.loads(done.stdout)["faults"]] == [
+        ("bad.jsonl", 1),
+        ("bad.jsonl", 2),
+    ]
+
+
+def test_experiments_by_name_and_from_a_file(tmp_path):
+    (tmp_path / "mine.py").write_text(MY_EXPERIMENT)
+    assert cli.load_experiment(f"{tmp_path}/mine.py:mine") == Experiment(name="mine1")
+    assert cli.experiment_names()
+    for name in cli.experiment_names():
+        assert isinstance(cli.load_experiment(name), Experiment)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("do\nthis"), 2, "error: do this"),
+        (TrainingStopped("'kl' is not finite"), 3, "error: 'kl' is not finite"),
+        (KeyboardInterrupt(), 130, "stopped; run the same command again to continue"),
+        (OSError(28, "No space left on device", "/a/b"), 2, "error: no space left on device: /a/b"),
+        (PermissionError(13, "Permission denied", "/a"), 2, "error: permission denied: /a"),
+        (ValueError("a\nb"), 1, "error: ValueError: a (run again with --debug for the traceback)"),
+        (
+            OSError(5, "Input/output error", "/a"),
+            1,
+            "error: OSError: [Errno 5] Input/output error: '/a' (run again",
+        ),
+    ],
+)
+def test_every_kind_of_end_has_its_exit_code(error, code, line, monkeypatch, capsys):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["doctor"])
+    assert exit_.value.code == code
+    out, err = capsys.readouterr()
+    assert err.startswith(line) and err.count("\n") == 1 and out == ""
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
+    process = subprocess.Popen(
+        [GAPT, "data", "list"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(60) != 0
+
+
+def test_report_folder_of_several_runs_lies_beside_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli._report_folder([Path("runs/a")]) == Path("runs/a")
+    assert cli._report_folder([Path("runs/a"), tmp_path / "runs" / "b"]) == tmp_path / "runs" / "report"

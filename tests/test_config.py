@@ -1,0 +1,204 @@
+import ast
+import dataclasses
+import json
+import typing
+from pathlib import Path
+
+import pytest
+
+from gapt_jax import config
+from gapt_jax.config import ConfigError, Experiment, config_hash, from_dict, override, to_dict, to_json
+
+ROOT = Path(__file__).parents[1]
+
+
+def leaves(cls: type = Experiment, prefix: str = "") -> list[tuple[str, typing.Any]]:
+    """(path, type) of every setting."""
+    found = []
+    for name, hint in typing.get_type_hints(cls).items():
+        found += (
+            leaves(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [(prefix + name, hint)]
+        )
+    return found
+
+
+def _value(experiment, path):
+    for name in path.split("."):
+        experiment = getattr(experiment, name)
+    return experiment
+
+
+def _changed(data, path):
+    """A copy of the plain data with one leaf changed within its type."""
+    data = json.loads(json.dumps(data))
+    *parents, last = path.split(".")
+    node = data
+    for name in parents:
+        node = node[name]
+    old = node[last]
+    if isinstance(old, bool):
+        node[last] = not old
+    elif isinstance(old, int | float):
+        node[last] = old + 1
+    else:
+        node[last] = old + "x" if isinstance(old, str) else old + old
+    return data
+
+
+def test_json_round_trip():
+    experiment = override(
+        Experiment(), ["name=x", 'data.mixture=[["a", 0.5], ["b", 2]]', "algorithm.epochs=3"]
+    )
+    assert from_dict(Experiment, json.loads(to_json(experiment))) == experiment
+    assert from_dict(Experiment, to_dict(experiment)) == experiment
+    assert experiment.data.mixture == (("a", 0.5), ("b", 2.0))
+
+
+def test_an_absent_setting_has_its_default():
+    assert from_dict(Experiment, {"algorithm": {"epochs": 2}}).algorithm == config.AlgorithmConfig(epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("algorithm.adversarial_weight=0", "algorithm.adversarial_weight", 0.0),
+        ("algorithm.adversarial_weight=1e-3", "algorithm.adversarial_weight", 0.001),
+        ("data.transpose=false", "data.transpose", False),
+        ("name=2024", "name", "2024"),
+        ("data.songs=/a=b/c", "data.songs", "/a=b/c"),
+        (' data.out_of_domain =["a","b"]', "data.out_of_domain", ("a", "b")),
+        ("data.out_of_domain=[]", "data.out_of_domain", ()),
+        ("models.policy.dim=64", "models.policy.dim", 64),
+    ],
+)
+def test_override_sets_one_value_of_its_type(assignment, path, value):
+    changed = override(Experiment(), [assignment])
+    assert _value(changed, path) == value and type(_value(changed, path)) is type(value)
+    differing = [p for p, _ in leaves() if _value(changed, p) != _value(Experiment(), p)]
+    assert differing == ([path] if value != _value(Experiment(), path) else [])
+
+
+def test_the_last_override_wins():
+    assert override(Experiment(), ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("assignment", "nearest"),
+    [
+        ("algorthm.steps=1", "algorithm.steps"),
+        ("algorithm.adverserial_weight=1", "algorithm.adversarial_weight"),
+        ("algorithm.discriminator.gate_treshold=1", "algorithm.discriminator.gate_threshold"),
+        ("sed=1", "seed"),
+    ],
+)
+def test_unknown_setting_names_the_nearest(assignment, nearest):
+    with pytest.raises(ConfigError, match=f"did you mean '{nearest}'"):
+        override(Experiment(), [assignment])
+
+
+@pytest.mark.parametrize("assignment", ["zzzz=1", "algorithm.steps.x=1", "=1", ".=1", "algorithm.=3"])
+def test_a_path_to_nowhere_is_an_error(assignment):
+    with pytest.raises(ConfigError, match="unknown setting"):
+        override(Experiment(), [assignment])
+
+
+def test_an_assignment_needs_an_equals_sign():
+    with pytest.raises(ConfigError, match="not of the form path=value"):
+        override(Experiment(), ["seed"])
+
+
+WRONG = {
+    int: ["1.5", "true", '"x"', "null", "[1]"],
+    float: ["true", "x", "null", "[1.0]", "{}"],
+    str: ["true", "null", '["x"]', "{}"],
+    bool: ["0", "1", "yes", "null"],
+    tuple[str, ...]: ["x", "null", "[1.5, null]", "{}"],
+    tuple[tuple[str, float], ...]: ["x", "[[]]", '[["a"]]', '[["a", "b"]]', '[["a", 1, 2]]', "[1]", "{}"],
+}
+
+
+@pytest.mark.parametrize(("path", "hint"), leaves())
+def test_every_wrong_type_is_an_error_that_names_the_setting(path, hint):
+    for text in WRONG[hint]:
+        with pytest.raises(ConfigError, match=path.replace(".", r"\.")):
+            override(Experiment(), [f"{path}={text}"])
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_must_be_finite(text):
+    with pytest.raises(ConfigError, match=r"algorithm\.kl_coef"):
+        override(Experiment(), [f"algorithm.kl_coef={text}"])
+
+
+def test_a_table_where_a_value_belongs_and_the_other_way_round():
+    with pytest.raises(ConfigError, match="algorithm must be a table"):
+        override(Experiment(), ["algorithm=3"])
+    with pytest.raises(ConfigError, match=r"unknown setting 'algorithm\.x'"):
+        override(Experiment(), ['algorithm={"x": 1}'])
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "algorithm.steps=0",
+        "algorithm.batch_size=-48",
+        "algorithm.minibatch_size=0",
+        "algorithm.minibatch_size=7",
+        "algorithm.discriminator.minibatch_size=385",
+        "data.max_frames=255",
+        "data.max_frames=0",
+        "data.mixture=[]",
+        'data.mixture=[["a",0]]',
+        "data.chord_coverage=0",
+        "data.chord_coverage=1.1",
+        "evaluation.songs=0",
+        "pretrain.members=0",
+        "algorithm.discriminator.reward_form=x",
+        "algorithm.rewards.ensemble=x",
+        "evaluation.sampling=x",
+        "models.compute_dtype=float16",
+    ],
+)
+def test_what_the_types_cannot_say(assignment):
+    path = assignment.partition("=")[0]
+    with pytest.raises(ConfigError, match=path.replace(".", r"\.")):
+        override(Experiment(), [assignment])
+
+
+def test_the_defaults_are_valid():
+    assert override(Experiment(), []) == Experiment()
+
+
+@pytest.mark.parametrize("path", [path for path, _ in leaves()])
+def test_the_hash_changes_with_any_setting(path):
+    plain = to_dict(Experiment())
+    assert config_hash(plain) == config_hash(Experiment())
+    assert config_hash(_changed(plain, path)) != config_hash(plain)
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys_but_on_that_of_the_parts():
+    assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1})
+    assert config_hash(1, 2) != config_hash(2, 1)
+
+
+def settings_nobody_reads() -> list[str]:
+    """Settings whose name is not read as an attribute (or looked up by name) anywhere outside config.py."""
+    read: set[str] = set()
+    for folder in ("gapt_jax", "data_pipeline"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path != ROOT / "gapt_jax" / "config.py":
+                read |= _names_read(ast.parse(path.read_text(encoding="utf-8")))
+    return [path for path, _ in leaves() if path.rpartition(".")[2] not in read]
+
+
+def _names_read(tree: ast.AST) -> set[str]:
+    attributes = {
+        n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)
+    }
+    # Reward terms and models are looked up by their names: getattr(weights, "contrastive").
+    words = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return attributes | words
+
+
+def test_every_setting_is_read_somewhere():
+    assert settings_nobody_reads() == []
