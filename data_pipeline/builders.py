@@ -45,9 +45,7 @@ MAX_REPORTED = 1_000
 REPORT = "report.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
-Progress = Callable[
-    [str, int, int | None], None
-]  # what is going on, songs done, songs in all (None: not known)
+Progress = Callable[[str, int, int | None], None]  # what is going on, songs done, songs in all (None: not known)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +117,7 @@ class _Source:
                 while block := stream.read(1 << 20):
                     digest.update(block)
         except OSError as error:
-            raise UserError(
-                f"{self.file} cannot be read ({error.strerror}): check the path and its rights"
-            ) from error
+            raise UserError(f"{self.file} cannot be read ({error.strerror}): check the path and its rights") from error
         return digest.hexdigest()[:12]
 
     def songs(self) -> Iterator[Song | Rejected]:
@@ -217,9 +213,7 @@ def _check_not_empty(source: _Source, collected: _Collected) -> None:
         where = source.file or "the built-in generator"
         first = collected.rejected[0] if collected.rejected else None
         reason = f"the first reason, on line {first.line}: {first.reason}" if first else "it has no lines"
-        raise UserError(
-            f"no song of {where} could be used ({reason}): `gapt data check {where}` lists all faults"
-        )
+        raise UserError(f"no song of {where} could be used ({reason}): `gapt data check {where}` lists all faults")
 
 
 def _report(source: _Source, collected: _Collected, fingerprint: str) -> dict[str, Any]:
@@ -260,9 +254,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(
-            f"{folder / REPORT} is damaged: delete the folder {folder} and prepare it again"
-        ) from error
+        raise UserError(f"{folder / REPORT} is damaged: delete the folder {folder} and prepare it again") from error
 
 
 def open_splits(prepared: PreparedDataset) -> dict[str, store.SplitFrames]:
@@ -289,9 +281,7 @@ def _publish(temporary: Path, final: Path) -> None:
             raise
 
 
-def prepare(
-    name: str, source: str | Path, data_dir: Path, on_progress: Progress | None = None
-) -> PreparedDataset:
+def prepare(name: str, source: str | Path, data_dir: Path, on_progress: Progress | None = None) -> PreparedDataset:
     """Prepares one dataset unless that was done already for the same source; nothing is ever overwritten.
 
     `source` is a folder of song files or the word "grammar".

@@ -33,9 +33,7 @@ def list_datasets(source: str | Path, data_dir: Path | None = None) -> list[Row]
     if str(source) != BUILT_IN:
         folder = Path(source).expanduser()
         if not folder.is_dir():
-            raise UserError(
-                f"there is no folder {folder}: name the folder that holds the *.jsonl.gz song files"
-            )
+            raise UserError(f"there is no folder {folder}: name the folder that holds the *.jsonl.gz song files")
         files = dataset_files(folder)
     names = [*files, *(name for name in grammar.DATASETS if name not in files)]
     return [
@@ -103,9 +101,7 @@ def _qualities(events: Iterable[tuple[tuple[int, int], int]]) -> collections.Cou
     return counts
 
 
-def stats(
-    name: str, source: str | Path, data_dir: Path, on_progress: Progress | None = None
-) -> tuple[Row, list[Row]]:
+def stats(name: str, source: str | Path, data_dir: Path, on_progress: Progress | None = None) -> tuple[Row, list[Row]]:
     """Figures of a dataset (prepared first where needed): one row for the whole, one for each split.
 
     `chance` is note-in-chord with the melody moved by 1 to 11 semitones, averaged. Shares are of frames,

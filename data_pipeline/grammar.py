@@ -103,9 +103,7 @@ def _phrases(rng: random.Random, mode: Mode, tonic: int, beats_per_bar: int) -> 
         if letter in known and not last:
             phrases.append(_again(rng, line, known[letter]))
             continue
-        phrases.append(
-            _new_phrase(rng, mode, style, line, beats_per_bar, motifs, before, known.get(letter), last)
-        )
+        phrases.append(_new_phrase(rng, mode, style, line, beats_per_bar, motifs, before, known.get(letter), last))
         known.setdefault(letter, phrases[-1])
     return phrases
 

@@ -177,9 +177,7 @@ def _rhythm(rng: random.Random, beats_per_bar: int, density: float) -> list[int]
     return [*pick(rng, weighted), *pick(rng, weighted)]
 
 
-def _choose(
-    rng: random.Random, mode: Mode, function: str, previous: Slot | None, last: bool
-) -> tuple[int, str]:
+def _choose(rng: random.Random, mode: Mode, function: str, previous: Slot | None, last: bool) -> tuple[int, str]:
     if function == "deceptive":
         return mode.deceptive
     options = mode.chords[function]

@@ -63,9 +63,7 @@ def _tones(tonic: int, root: int, quality: str) -> tuple[int, ...]:
     return tuple(pitch for pitch in range(LOWEST, HIGHEST + 1) if pitch % 12 in classes)
 
 
-def phrase_rhythm(
-    rng: random.Random, beats_per_bar: int, motifs: list[tuple[int, ...]]
-) -> list[tuple[int, ...]]:
+def phrase_rhythm(rng: random.Random, beats_per_bar: int, motifs: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     """Four bars of rhythm made of a song's motifs, the last one closing the phrase."""
     plan = rng.choice(((0, 0, 1), (0, 1, 0), (0, 1, 1), (0, 1, 2)))
     return [*(motifs[i % len(motifs)] for i in plan), rng.choice(_CLOSINGS[beats_per_bar])]
@@ -162,9 +160,7 @@ def vary(rng: random.Random, line: Line, slots: list[Slot], notes: list[FrameNot
     for start, length, pitch in notes:
         slot = _slot_at(slots, start)[0]
         if length >= 4 and length % 4 == 0 and rng.random() < 0.08:
-            neighbour = _step(
-                rng, _ladder(line.tonic, line.scale, slot.root, slot.quality), pitch, line.centre
-            )
+            neighbour = _step(rng, _ladder(line.tonic, line.scale, slot.root, slot.quality), pitch, line.centre)
             varied += [(start, length // 2, pitch), (start + length // 2, length - length // 2, neighbour)]
         elif rng.random() < 0.06:
             tones = _tones(line.tonic, slot.root, slot.quality)

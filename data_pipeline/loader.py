@@ -147,9 +147,7 @@ class TrainingBatches:
     Its whole state is `position`, the number of batches given so far.
     """
 
-    def __init__(
-        self, examples: grain.MapDataset, batch_size: int, start: int, host: int, hosts: int
-    ) -> None:
+    def __init__(self, examples: grain.MapDataset, batch_size: int, start: int, host: int, hosts: int) -> None:
         self._rows = batch_size // hosts
         self._batches = examples.batch(self._rows)  # batch n of host h is number n * hosts + h of these
         self._host, self._hosts = host, hosts
@@ -166,9 +164,7 @@ class TrainingBatches:
         number = self._position * self._hosts + self._host
         first = number * self._rows
         if first + self._rows > MAX_EXAMPLES:
-            raise UserError(
-                "the training stream has given 2^31 examples, its limit: start a run with another seed"
-            )
+            raise UserError("the training stream has given 2^31 examples, its limit: start a run with another seed")
         tokens = self._batches[number]
         self._position += 1
         index = np.arange(first, first + self._rows, dtype=np.int32)
@@ -193,9 +189,7 @@ class Corpus:
     def split(self, dataset: str, split: str) -> TokenisedSplit:
         """Tokens of one split, or of all three with split "all"; made once."""
         if dataset not in self.datasets:
-            raise UserError(
-                f"dataset '{dataset}' is not open (open: {', '.join(self.datasets)}): choose one of these"
-            )
+            raise UserError(f"dataset '{dataset}' is not open (open: {', '.join(self.datasets)}): choose one of these")
         if split not in (*SPLITS, ALL_SPLITS):
             raise UserError(f"there is no split '{split}': choose one of {', '.join(SPLITS)}, {ALL_SPLITS}")
         if (dataset, split) not in self._tokenised:
@@ -210,9 +204,7 @@ class Corpus:
         parts = []
         for name, _ in self.mixture:
             split = self.split(name, "train")
-            order = grain.MapDataset.source(range(len(split.ids))).shuffle(
-                seed=_derived_seed(seed, f"{name}/order")
-            )
+            order = grain.MapDataset.source(range(len(split.ids))).shuffle(seed=_derived_seed(seed, f"{name}/order"))
             crop = _RandomCrop(split, shifts, self.max_frames)
             parts.append(order.repeat().random_map(crop, seed=_derived_seed(seed, f"{name}/crop")))
         return grain.MapDataset.mix(parts, weights=[weight for _, weight in self.mixture])
@@ -222,9 +214,7 @@ class Corpus:
     ) -> TrainingBatches:
         """Batches from number `start` on; host h gets rows ``h * B/hosts .. (h + 1) * B/hosts`` of each."""
         if batch_size < 1 or batch_size % hosts:
-            raise UserError(
-                f"the batch size ({batch_size}) must be a multiple of the number of hosts ({hosts})"
-            )
+            raise UserError(f"the batch size ({batch_size}) must be a multiple of the number of hosts ({hosts})")
         if not (0 <= host < hosts and start >= 0):
             raise ValueError(f"host {host} of {hosts}, start {start}")
         examples = self.training_examples(seed=seed, transpose=transpose)
@@ -235,12 +225,8 @@ class Corpus:
         cropped at a beat that its id decides. Neither file order nor the other songs change a crop."""
         songs = self.split(dataset, split)
         if not len(songs.ids) or max_songs < 1:
-            raise UserError(
-                f"dataset '{dataset}' has no songs to evaluate in split {split}: choose another split"
-            )
-        order = sorted(
-            range(len(songs.ids)), key=lambda n: (_id_hash("order", str(songs.ids[n])), songs.ids[n])
-        )
+            raise UserError(f"dataset '{dataset}' has no songs to evaluate in split {split}: choose another split")
+        order = sorted(range(len(songs.ids)), key=lambda n: (_id_hash("order", str(songs.ids[n])), songs.ids[n]))
         chosen = order[:max_songs]
         crops = np.stack([self._evaluation_crop(str(songs.ids[n]), songs.song(n)) for n in chosen])
         ids = tuple(str(songs.ids[n]) for n in chosen)

@@ -119,17 +119,13 @@ def _text(record: dict[str, Any], field: str) -> str:
 
 def _number(record: dict[str, Any], field: str, low: float, high: float) -> float:
     value = record[field]
-    _require(
-        type(value) in _NUMBERS and low <= value <= high, f"'{field}' must be a number in {low:g}..{high:g}"
-    )
+    _require(type(value) in _NUMBERS and low <= value <= high, f"'{field}' must be a number in {low:g}..{high:g}")
     return float(value)
 
 
 def _meter(value: Any) -> tuple[int, int]:
     fits = isinstance(value, list) and len(value) == 2 and all(type(part) is int for part in value)
-    _require(
-        fits and 1 <= value[0] <= 64 and value[1] in (1, 2, 4, 8, 16, 32), "'meter' must be [beats, unit]"
-    )
+    _require(fits and 1 <= value[0] <= 64 and value[1] in (1, 2, 4, 8, 16, 32), "'meter' must be [beats, unit]")
     return value[0], value[1]
 
 
@@ -160,9 +156,7 @@ def _events(record: dict[str, Any], part: str, width: int, beats_total: float) -
 
 def _melody(record: dict[str, Any], beats_total: float) -> tuple[Note, ...]:
     events = _events(record, "melody", 3, beats_total)
-    _require(
-        all(type(e[2]) is int and 0 <= e[2] <= 127 for e in events), "a pitch is not a whole number in 0..127"
-    )
+    _require(all(type(e[2]) is int and 0 <= e[2] <= 127 for e in events), "a pitch is not a whole number in 0..127")
     return tuple(itertools.starmap(Note, events))
 
 
@@ -185,13 +179,9 @@ def _pitch_class(value: Any, what: str) -> int:
 def _chords(record: dict[str, Any], beats_total: float) -> tuple[ChordEvent, ...]:
     checked = []
     for onset, offset, root, intervals, bass, symbol in _events(record, "chords", 6, beats_total):
-        _require(
-            isinstance(symbol, str) and len(symbol) <= MAX_TEXT, "the symbol of a chord is not a short text"
-        )
+        _require(isinstance(symbol, str) and len(symbol) <= MAX_TEXT, "the symbol of a chord is not a short text")
         steps = _check_intervals(intervals)
-        checked.append(
-            ChordEvent(onset, offset, _pitch_class(root, "root"), steps, _pitch_class(bass, "bass"), symbol)
-        )
+        checked.append(ChordEvent(onset, offset, _pitch_class(root, "root"), steps, _pitch_class(bass, "bass"), symbol))
     return tuple(checked)
 
 
@@ -261,13 +251,9 @@ def read_songs(path: Path) -> Iterator[Song | Rejected]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: write it anew as UTF-8") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(
-            f"{path} is a damaged or truncated gzip file ({error}): fetch or write it anew"
-        ) from error
+        raise UserError(f"{path} is a damaged or truncated gzip file ({error}): fetch or write it anew") from error
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror or error}): check the path and its rights"
-        ) from error
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): check the path and its rights") from error
 
 
 def to_frame(beats: np.ndarray | float) -> np.ndarray:
@@ -311,9 +297,7 @@ def to_frames(song: Song) -> Frames:
     roots = np.array([chord.root for chord in song.chords], np.int8)
     masks = np.array([interval_mask(chord.intervals) for chord in song.chords], np.int16)
     return Frames(
-        melody_pitch=_paint(
-            length, note_start, note_end, np.array([n.pitch for n in song.melody], np.int16), -1
-        ),
+        melody_pitch=_paint(length, note_start, note_end, np.array([n.pitch for n in song.melody], np.int16), -1),
         melody_onset=_onsets(length, note_start),
         chord_root=_paint(length, chord_start, chord_end, roots, -1),
         chord_intervals=_paint(length, chord_start, chord_end, masks, 0),

@@ -16,9 +16,7 @@ def leaves(cls: type = Experiment, prefix: str = "") -> list[tuple[str, typing.A
     """(path, type) of every setting."""
     found = []
     for name, hint in typing.get_type_hints(cls).items():
-        found += (
-            leaves(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [(prefix + name, hint)]
-        )
+        found += leaves(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [(prefix + name, hint)]
     return found
 
 
@@ -46,9 +44,7 @@ def _changed(data, path):
 
 
 def test_json_round_trip():
-    experiment = override(
-        Experiment(), ["name=x", 'data.mixture=[["a", 0.5], ["b", 2]]', "algorithm.epochs=3"]
-    )
+    experiment = override(Experiment(), ["name=x", 'data.mixture=[["a", 0.5], ["b", 2]]', "algorithm.epochs=3"])
     assert from_dict(Experiment, json.loads(to_json(experiment))) == experiment
     assert from_dict(Experiment, to_dict(experiment)) == experiment
     assert experiment.data.mixture == (("a", 0.5), ("b", 2.0))
@@ -192,9 +188,7 @@ def settings_nobody_reads() -> list[str]:
 
 
 def _names_read(tree: ast.AST) -> set[str]:
-    attributes = {
-        n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)
-    }
+    attributes = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)}
     # Reward terms and models are looked up by their names: getattr(weights, "contrastive").
     words = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     return attributes | words

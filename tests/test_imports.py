@@ -89,7 +89,5 @@ def test_algorithm_and_metrics_do_no_input_or_output():
 
 def test_imports_sees_what_runs_at_import_time(tmp_path):
     path = tmp_path / "a.py"
-    path.write_text(
-        "import a.b\nif x:\n    from c import d\nclass E:\n    import e\ndef f():\n    import g\n"
-    )
+    path.write_text("import a.b\nif x:\n    from c import d\nclass E:\n    import e\ndef f():\n    import g\n")
     assert imports(path) == {"a.b", "c.d", "e"}

@@ -30,7 +30,7 @@ from gapt_jax.training.stages import Stage, run_stage
 from gapt_jax.training.systems import Evaluator
 from gapt_jax.training.trainer import post_train, restore_policy
 from gapt_jax.types import Batch, Params
-from gapt_jax.vocabulary import Vocabulary
+from gapt_jax.vocabulary import PAD, Vocabulary
 
 STAGES = ("data", "policy", "anchor", *REWARD_KINDS, "gapt", "evaluation")
 NUM_SAMPLES = 8  # songs whose accompaniments are kept for the report
@@ -117,9 +117,11 @@ def run(experiment: Experiment, workdir: Path, console: Console, stage: str | No
     if last == "gapt":
         return {}
     started = time.monotonic()
-    result = _evaluate(job, upstream, state.policy, _evaluation_sets(experiment), experiment.evaluation.sampling)
+    sets, sampling = _evaluation_sets(experiment), experiment.evaluation.sampling
+    result, samples = _evaluate(job, upstream, state.policy, sets, sampling)
     clock["evaluation"] = time.monotonic() - started
     write_atomic(workdir / "evaluation.json", strict_json(result, indent=1))
+    write_atomic(workdir / "samples.json", strict_json(samples))
     _add_times(workdir, clock)
     show(result, console)
     return result
@@ -142,17 +144,11 @@ def evaluate(
     sets = [(dataset, split or "test")] if dataset else _evaluation_sets(job.experiment)
     if split and not dataset:
         sets = [(name, split) for name, _ in sets]
-    result = _evaluate(job, upstream, policy, sets, sampling)
-    if sampling == settings.sampling:
-        path = job.workdir / "evaluation.json"
-        if path.exists():
-            known = read_json(path, "gapt evaluate")["systems"]
-            systems = {name: known.get(name, {}) | sets_ for name, sets_ in result["systems"].items()}
-            write_atomic(path, strict_json(result | {"systems": systems}, indent=1))
-        else:
-            write_atomic(path, strict_json(result, indent=1))
-    else:
-        write_atomic(job.workdir / f"evaluation-{sampling}.json", strict_json(result, indent=1))
+    result, _ = _evaluate(job, upstream, policy, sets, sampling)
+    path = job.workdir / ("evaluation.json" if sampling == settings.sampling else f"evaluation-{sampling}.json")
+    known = read_json(path, "gapt evaluate")["systems"] if path.exists() else {}
+    systems = {name: known.get(name, {}) | measured for name, measured in result["systems"].items()}
+    write_atomic(path, strict_json(result | {"systems": systems}, indent=1))
     show(result, console)
     return result
 
@@ -168,10 +164,12 @@ def sample(
     """Writes accompaniments of held-out songs, or of the melody in a MIDI file, as MIDI."""
     from gapt_jax.runtime.midi import melody_tokens, read_melody, write_accompaniment
 
+    notes = read_melody(melody) if melody is not None else None
     job, upstream, policy = _load_run(workdir, console)
     evaluator, frames = _evaluator(job, upstream), job.experiment.data.max_frames
-    if melody is not None:
-        tokens = melody_tokens(read_melody(melody), frames)[None].repeat(songs, axis=0)
+    if melody is not None and notes is not None:
+        heard = melody_tokens(notes, frames)
+        tokens = np.pad(heard, (0, frames - len(heard)), constant_values=PAD)[None].repeat(songs, axis=0)
         names = [f"{melody.stem}-{n + 1}" for n in range(songs)]
         index = np.arange(songs, dtype=np.int32)
     else:
@@ -181,9 +179,9 @@ def sample(
     chords = evaluator.play(policy, tokens, index, sampling="masked", seed=seed)
     folder = out or job.workdir / "samples"
     paths = []
-    for name, notes, accompaniment in zip(names, tokens, chords, strict=True):
+    for name, played, accompaniment in zip(names, tokens, chords, strict=True):
         paths.append(folder / f"{name}.mid")
-        write_accompaniment(paths[-1], notes, accompaniment, job.spec.vocabulary)
+        write_accompaniment(paths[-1], played, accompaniment, job.spec.vocabulary)
     return paths
 
 
@@ -242,15 +240,17 @@ def _open(experiment: Experiment, workdir: Path, console: Console) -> Job:
 
     data, path = experiment.data, workdir / "vocabulary.json"
     vocabulary = Vocabulary.from_json(path.read_text()) if path.exists() else None
-    corpus = open_corpus(
-        songs=data.songs,
-        mixture=data.mixture,
-        out_of_domain=data.out_of_domain,
-        max_frames=data.max_frames,
-        chord_coverage=data.chord_coverage,
-        data_dir=workdir.parent / "data",
-        vocabulary=vocabulary,
-    )
+    with console.phases() as on_progress:
+        corpus = open_corpus(
+            songs=data.songs,
+            mixture=data.mixture,
+            out_of_domain=data.out_of_domain,
+            max_frames=data.max_frames,
+            chord_coverage=data.chord_coverage,
+            data_dir=workdir.parent / "data",
+            vocabulary=vocabulary,
+            on_progress=on_progress,
+        )
     facts = workdir / "run.json"
     if facts.exists():
         known = read_json(facts, "gapt run")["data_fingerprint"]
@@ -364,8 +364,8 @@ def _evaluation_sets(experiment: Experiment) -> list[tuple[str, str]]:
 
 def _evaluate(
     job: Job, upstream: Upstream, policy: Params, sets: list[tuple[str, str]], sampling: str
-) -> dict[str, Any]:
-    """evaluation.json of this policy beside the data and the pre-trained policy, and the samples of the report."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """evaluation.json of this policy beside the data and the pre-trained policy, and samples.json of the report."""
     evaluator, experiment = _evaluator(job, upstream), job.experiment
     name = f"gapt_lambda={experiment.algorithm.adversarial_weight:g}"
     systems: dict[str, dict[str, Any]] = {"data": {}, "mle": {}, name: {}}
@@ -390,9 +390,8 @@ def _evaluate(
                 "melody": songs.melody[:NUM_SAMPLES],
                 "systems": {system: chords[:NUM_SAMPLES] for system, chords in played.items()},
             }
-    write_atomic(job.workdir / "samples.json", strict_json(samples))
     facts = read_json(job.workdir / "run.json", "gapt run")
-    return {
+    result = {
         "schema": 1,
         "experiment": experiment.name,
         "seed": experiment.seed,
@@ -401,6 +400,7 @@ def _evaluate(
         **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
         "systems": systems,
     }
+    return result, samples
 
 
 def _load_run(workdir: Path, console: Console) -> tuple[Job, Upstream, Params]:

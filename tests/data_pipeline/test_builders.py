@@ -115,9 +115,7 @@ def test_a_quicker_process_wins_and_its_result_is_used(
 
 
 @pytest.mark.parametrize("damage", ["gone", "garbage", "other"])
-def test_a_damaged_flat_copy_is_replaced_by_the_records(
-    song_folder: Folders, tmp_path: Path, damage: str
-) -> None:
+def test_a_damaged_flat_copy_is_replaced_by_the_records(song_folder: Folders, tmp_path: Path, damage: str) -> None:
     prepared = prepare("tunes", song_folder(tunes=numbered_records(7)), tmp_path / "data")
     expected = open_splits(prepared)
     copy = prepared.path / store.FLAT_COPY
@@ -144,9 +142,7 @@ def test_a_dataset_damaged_beyond_that_says_what_to_delete(song_folder: Folders,
         prepare("tunes", tmp_path / "songs", tmp_path / "data")
 
 
-def test_missing_songs_name_the_file_the_datasets_there_and_the_command(
-    song_folder: Folders, tmp_path: Path
-) -> None:
+def test_missing_songs_name_the_file_the_datasets_there_and_the_command(song_folder: Folders, tmp_path: Path) -> None:
     folder = song_folder(blues=[make_record()], airs=[make_record()])
     with pytest.raises(UserError) as error:
         prepare("tunes", folder, tmp_path / "data")
@@ -168,9 +164,7 @@ def test_a_built_in_set_is_found_beside_any_folder_unless_it_has_that_file(song_
     assert builders.find_source("grammar_modal", folder).file == folder / "grammar_modal.jsonl.gz"
 
 
-def test_a_file_without_a_usable_song_is_an_error_with_the_first_reason(
-    song_folder: Folders, tmp_path: Path
-) -> None:
+def test_a_file_without_a_usable_song_is_an_error_with_the_first_reason(song_folder: Folders, tmp_path: Path) -> None:
     folder = song_folder(tunes=["{}", "[]"], nothing=[""])
     with pytest.raises(UserError, match=r"no song of .*line 1: field .*gapt data check"):
         prepare("tunes", folder, tmp_path / "data")
@@ -223,9 +217,7 @@ def test_preparation_prints_nothing_and_reports_progress(
     song_folder: Folders, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[tuple[str, int, int | None]] = []
-    prepare(
-        "tunes", song_folder(tunes=numbered_records(5)), tmp_path / "data", lambda *step: seen.append(step)
-    )
+    prepare("tunes", song_folder(tunes=numbered_records(5)), tmp_path / "data", lambda *step: seen.append(step))
     assert capfd.readouterr().out == ""
     assert seen[-1] == ("prepared tunes", 5, 5)
 

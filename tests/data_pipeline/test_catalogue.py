@@ -61,9 +61,7 @@ def test_note_in_chord_by_hand() -> None:
     assert np.isnan(catalogue.note_in_chord(alone))
 
 
-def test_stats_count_songs_beats_qualities_and_notes_off_the_grid(
-    song_folder: Folders, tmp_path: Path
-) -> None:
+def test_stats_count_songs_beats_qualities_and_notes_off_the_grid(song_folder: Folders, tmp_path: Path) -> None:
     records = [*numbered_records(4), make_record("set/x", "test", melody=[[0.1, 1, 60], [1, 2, 62]])]
     summary, rows = catalogue.stats("a", song_folder(a=records), tmp_path / "data")
     assert summary["songs"] == {"train": 3, "valid": 1, "test": 1}

@@ -71,9 +71,7 @@ def test_tokens_by_hand(song_folder: Folders, tmp_path: Path) -> None:
     assert tokens.melody.tolist() == [
         [NOTE_ONSET + 60, NOTE_HOLD + 60, SILENCE, NOTE_ONSET + 61, SILENCE, SILENCE, 0, 0]
     ]
-    assert tokens.chords.tolist() == [
-        [minor + SMALL.num_chords, minor, minor, SILENCE, SILENCE, SILENCE, 0, 0]
-    ]
+    assert tokens.chords.tolist() == [[minor + SMALL.num_chords, minor, minor, SILENCE, SILENCE, SILENCE, 0, 0]]
 
 
 def test_resuming_anywhere_continues_bit_for_bit(built_in: Corpus) -> None:
@@ -110,9 +108,7 @@ def test_every_song_is_seen_once_an_epoch(song_folder: Folders, tmp_path: Path) 
     corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)])
     batches = _take(corpus, 4, batch_size=15, transpose=False)
     first = _rows(batches, "melody")[:, 0] - NOTE_ONSET
-    assert sorted(first[:30]) == sorted(first[30:]) == list(range(30)) and list(first[:30]) != list(
-        first[30:]
-    )
+    assert sorted(first[:30]) == sorted(first[30:]) == list(range(30)) and list(first[:30]) != list(first[30:])
 
 
 def test_mixture_proportions_hold_in_every_stretch(song_folder: Folders, tmp_path: Path) -> None:
@@ -131,9 +127,7 @@ def test_mixture_proportions_hold_in_every_stretch(song_folder: Folders, tmp_pat
 
 
 def test_padding_is_only_at_the_end_and_in_both_parts_at_once(song_folder: Folders, tmp_path: Path) -> None:
-    corpus = _open(
-        song_folder(a=numbered_records(60, first_beats=4)), tmp_path / "d", [("a", 1.0)], max_frames=72
-    )
+    corpus = _open(song_folder(a=numbered_records(60, first_beats=4)), tmp_path / "d", [("a", 1.0)], max_frames=72)
     batches = _take(corpus, 8)
     pad = _rows(batches, "melody") == PAD
     assert np.array_equal(pad, _rows(batches, "chords") == PAD)
@@ -169,13 +163,9 @@ def _in_chord(vocabulary: Vocabulary, melody: np.ndarray, chords: np.ndarray) ->
 def test_transposition_keeps_harmony_rhythm_and_quality(built_in: Corpus) -> None:
     plain, moved = _take(built_in, 6, transpose=False), _take(built_in, 6)
     tables = built_in.vocabulary.tables
-    melodies, chords = (
-        [_rows(batches, field) for batches in (plain, moved)] for field in ("melody", "chords")
-    )
+    melodies, chords = ([_rows(batches, field) for batches in (plain, moved)] for field in ("melody", "chords"))
     assert not np.array_equal(*melodies)
-    assert np.array_equal(
-        *(_in_chord(built_in.vocabulary, m, c) for m, c in zip(melodies, chords, strict=True))
-    )
+    assert np.array_equal(*(_in_chord(built_in.vocabulary, m, c) for m, c in zip(melodies, chords, strict=True)))
     for table in (tables.rhythm, tables.quality):
         assert np.array_equal(table[chords[0]], table[chords[1]])
     assert np.array_equal(tables.rhythm[melodies[0]], tables.rhythm[melodies[1]])
@@ -221,12 +211,8 @@ def test_the_chosen_qualities_are_the_fewest_that_cover(events: dict[int, int], 
     assert choose_qualities(dict(reversed(events.items())), coverage) == choose_qualities(events, coverage)
 
 
-def test_a_chord_outside_the_vocabulary_keeps_its_root_and_is_counted(
-    song_folder: Folders, tmp_path: Path
-) -> None:
-    chords = [[beat, beat + 1, beat, [0, 4, 7], beat, "?"] for beat in range(6)] + [
-        [6, 8, 9, [0, 3, 7, 14], 9, "?"]
-    ]
+def test_a_chord_outside_the_vocabulary_keeps_its_root_and_is_counted(song_folder: Folders, tmp_path: Path) -> None:
+    chords = [[beat, beat + 1, beat, [0, 4, 7], beat, "?"] for beat in range(6)] + [[6, 8, 9, [0, 3, 7, 14], 9, "?"]]
     records = [make_record(s, s, chords=chords) for s in ("train", "valid", "test")]
     corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)], chord_coverage=0.8)
     assert corpus.vocabulary.num_chords == 12 and corpus.unlisted_chord_share == {"a": pytest.approx(1 / 7)}
@@ -263,9 +249,7 @@ def test_a_given_vocabulary_is_kept(song_folder: Folders, tmp_path: Path) -> Non
     assert corpus.vocabulary is SMALL
 
 
-def test_an_empty_split_of_a_training_set_is_an_error_but_not_of_another(
-    song_folder: Folders, tmp_path: Path
-) -> None:
+def test_an_empty_split_of_a_training_set_is_an_error_but_not_of_another(song_folder: Folders, tmp_path: Path) -> None:
     lone = [make_record(f"{n}", "test") for n in range(3)]
     folder = song_folder(a=numbered_records(5), lone=lone)
     with pytest.raises(UserError, match=r"'lone' of data\.mixture has no songs in split train and valid"):

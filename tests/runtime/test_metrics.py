@@ -16,9 +16,7 @@ def _write(folder, stage, steps, resume_step=None, value=0.0):
 
 
 def _steps(folder, stage):
-    return [
-        (row["step"], row["loss"]) for row in read_metrics(folder / "metrics.jsonl") if row["stage"] == stage
-    ]
+    return [(row["step"], row["loss"]) for row in read_metrics(folder / "metrics.jsonl") if row["stage"] == stage]
 
 
 def _events(folder):

@@ -35,9 +35,7 @@ def _save(path, *tracks):
     """Tracks are (name, channel, [(onset, offset, pitch)]), in beats."""
     file = mido.MidiFile(ticks_per_beat=480)
     for name, channel, notes in tracks:
-        events = [(on, "note_on", pitch) for on, _, pitch in notes] + [
-            (off, "note_off", p) for _, off, p in notes
-        ]
+        events = [(on, "note_on", pitch) for on, _, pitch in notes] + [(off, "note_off", p) for _, off, p in notes]
         track, now = mido.MidiTrack([mido.MetaMessage("track_name", name=name)]), 0
         for time, kind, pitch in sorted(events):
             ticks = round(time * 480)
@@ -94,9 +92,7 @@ def test_a_later_note_cuts_and_the_highest_of_a_chord_stays(tmp_path):
 
 
 def test_a_note_that_never_ends_lasts_to_the_end_of_its_track(tmp_path):
-    track = mido.MidiTrack(
-        [mido.Message("note_on", note=60, time=0), mido.MetaMessage("end_of_track", time=960)]
-    )
+    track = mido.MidiTrack([mido.Message("note_on", note=60, time=0), mido.MetaMessage("end_of_track", time=960)])
     mido.MidiFile(ticks_per_beat=480, tracks=[track]).save(tmp_path / "a.mid")
     assert midi.read_melody(tmp_path / "a.mid") == [(0, 2, 60)]
 
@@ -118,9 +114,7 @@ def test_bad_files_are_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="longer than"):
         midi.read_melody(_save(path, ("piano", 0, [(0, 21_000, 60)])))
     with pytest.raises(UserError, match="film frames"):
-        path.write_bytes(
-            _save(path, ("piano", 0, [(0, 1, 60)])).read_bytes().replace(b"\x01\xe0", b"\xe7\x28", 1)
-        )
+        path.write_bytes(_save(path, ("piano", 0, [(0, 1, 60)])).read_bytes().replace(b"\x01\xe0", b"\xe7\x28", 1))
         midi.read_melody(path)
     monkeypatch.setattr(midi, "MAX_FILE_BYTES", 10)
     with pytest.raises(UserError, match="more than the 0 MB"):
