@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gapt_jax import chords
+from gapt_jax.errors import UserError
 
 PAD, BOS, EOS, SILENCE = 0, 1, 2, 3
 NOTE_HOLD, NOTE_ONSET, CHORD_HOLD = 4, 132, 260
@@ -48,10 +49,17 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
-        data = json.loads(text)
-        vocabulary = cls(tuple(data["names"]), tuple(data["roots"]), tuple(tuple(q) for q in data["intervals"]))
-        if data["hash"] != vocabulary.hash:
-            raise ValueError("the vocabulary file was changed after it was written (its hash does not fit)")
+        """Reads what `to_json` wrote. Raises UserError where the text is not that."""
+        try:
+            data = json.loads(text)
+            vocabulary = cls(tuple(data["names"]), tuple(data["roots"]), tuple(tuple(q) for q in data["intervals"]))
+            is_whole = data["hash"] == vocabulary.hash
+        except (ValueError, KeyError, TypeError):
+            is_whole = False
+        if not is_whole:
+            raise UserError(
+                "the vocabulary file is damaged or was changed: its hash does not fit; restore or remove it"
+            )
         return vocabulary
 
     def to_json(self) -> str:

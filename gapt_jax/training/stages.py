@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from gapt_jax.config import RuntimeConfig, config_hash
@@ -93,7 +92,7 @@ def _fit(
         with contextlib.closing(log), console.progress(stage.name, steps, start) as progress:
             watch = Watch(stage.name, log, progress, SHOWN, runtime.max_nonfinite_steps)
             for step, batch in zip(range(start + 1, steps + 1), batches(stage.fit.rows, start), strict=False):
-                state, metrics = fit_step(stage.fit, state, jax.tree.map(np.asarray, batch))
+                state, metrics = fit_step(stage.fit, state, jax.device_put(batch))
                 if step % max(steps // VALIDATIONS, 1) == 0 or step == steps:
                     metrics |= validate(stage.fit, state.params, validation)
                 watch.push(step, metrics)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
@@ -65,7 +64,7 @@ def post_train(
             for step, batch in zip(
                 range((start or 0) + 1, steps + 1), batches(spec.config.batch_size, start or 0), strict=False
             ):
-                state, measured = learner.iteration(spec, state, frozen, jax.tree.map(np.asarray, batch))
+                state, measured = learner.iteration(spec, state, frozen, jax.device_put(batch))
                 metrics: dict[str, Any] = dict(measured)
                 if step % every == 0 or step == steps:
                     metrics |= monitor(evaluator, state, monitor_songs, experiment)

@@ -1,0 +1,79 @@
+"""Where the time of one iteration goes: each phase alone, then its largest operations from XLA's own trace.
+
+python docs/profile_iteration.py RUN   (a finished or interrupted run folder; nothing in it is changed)
+"""
+
+import collections
+import gzip
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+
+from gapt_jax.algorithm import learner
+from gapt_jax.algorithm.state import init_state
+from gapt_jax.runtime.console import Console
+from gapt_jax.training import pipeline
+
+REPEATS = 7
+
+
+def timed(clock: dict[str, list[float]], name: str, fn, *args):
+    started = time.perf_counter()
+    out = jax.block_until_ready(fn(*args))
+    clock[name].append(time.perf_counter() - started)
+    return out
+
+
+def one_iteration(clock, spec, state, frozen, batch):
+    trajectory = timed(clock, "play", learner.play, spec, state, batch)
+    terms, realism = timed(clock, "judge", learner.judge, spec, state, frozen, batch, trajectory)
+    experience, _ = timed(clock, "estimate", learner.estimate, spec, state, frozen, trajectory, terms)
+    state, _ = timed(clock, "improve_policy", learner.improve_policy, spec, state, experience)
+    step = int(state.step) + 1
+    state, metrics = timed(
+        clock, "discriminator", learner.improve_discriminator, spec, state, batch, trajectory, realism
+    )
+    is_open = float(metrics["discriminator/is_open"])
+    name = "improve_discriminator, gate open" if is_open else "improve_discriminator, gate shut"
+    clock[name].append(clock.pop("discriminator")[-1])
+    return step, state
+
+
+def trace_times(folder: Path) -> dict[str, float]:
+    """Seconds by operation kind, summed over threads, from the profiler's trace."""
+    total: dict[str, float] = collections.Counter()
+    for path in folder.rglob("*.trace.json.gz"):
+        for event in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]:
+            if event.get("ph") == "X" and "hlo_op" in event.get("args", {}):
+                total[event["args"]["hlo_op"].split(".")[0]] += event["dur"] / 1e6
+    return total
+
+
+def main() -> None:
+    job, upstream, policy = pipeline._load_run(Path(sys.argv[1]), Console())
+    spec, frozen = job.spec, pipeline._frozen(job, upstream)
+    state = init_state(spec, policy, 0, job.experiment.data.max_frames)
+    batches = job.batches(0)(spec.config.batch_size, 0)
+    _, state = one_iteration(collections.defaultdict(list), spec, state, frozen, jax.device_put(next(batches)))
+    clock: dict[str, list[float]] = collections.defaultdict(list)
+    for _ in range(REPEATS):
+        _, state = one_iteration(clock, spec, state, frozen, jax.device_put(next(batches)))
+    print(f"{jax.devices()[0].device_kind}, {spec.config.batch_size} songs of {job.experiment.data.max_frames} frames")
+    for name, seconds in clock.items():
+        print(f"{name:36s} {1e3 * statistics.median(seconds):8.1f} ms  (median of {len(seconds)})")
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            one_iteration(collections.defaultdict(list), spec, state, frozen, jax.device_put(next(batches)))
+        times = trace_times(Path(folder))
+    whole = sum(times.values())
+    for name, seconds in sorted(times.items(), key=lambda item: -item[1])[:15]:
+        print(f"{name:36s} {1e3 * seconds:8.1f} ms of thread time  {seconds / whole:6.1%}")
+
+
+if __name__ == "__main__":
+    main()
