@@ -89,8 +89,8 @@ def run(experiment: Experiment, workdir: Path, console: Console, stage: str | No
         raise UserError(f"unknown stage '{stage}': choose one of {', '.join(STAGES)}")
     last = stage or STAGES[-1]
     enable_compilation_cache()
-    workdir = workdir.resolve()
-    _claim(experiment, workdir)
+    workdir, experiment = workdir.resolve(), _with_absolute_paths(experiment)
+    _check_same_run(experiment, workdir)
     clock = {}
     started = time.monotonic()
     job = _open(experiment, workdir, console)
@@ -212,11 +212,18 @@ def _identity(experiment: Experiment) -> dict[str, Any]:
     return config
 
 
-def _claim(experiment: Experiment, workdir: Path) -> None:
-    """Writes the config of a new run, or checks that the folder holds this very run."""
+def _with_absolute_paths(experiment: Experiment) -> Experiment:
+    """So that the run folder can be used from anywhere."""
+    songs = Path(experiment.data.songs)
+    if not songs.is_dir():
+        return experiment
+    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, songs=str(songs.resolve())))
+
+
+def _check_same_run(experiment: Experiment, workdir: Path) -> None:
+    """An existing folder must hold this very run."""
     path = workdir / "config.json"
     if not path.exists():
-        write_atomic(path, to_json(experiment))
         return
     stored = from_dict(Experiment, read_json(path, "gapt run"))
     changed = _differences(_identity(stored), _identity(experiment))
@@ -264,6 +271,9 @@ def _open(experiment: Experiment, workdir: Path, console: Console) -> Job:
 
 
 def _write_facts(job: Job) -> None:
+    """The run folder's account of itself, written when it is new."""
+    if not (job.workdir / "config.json").exists():
+        write_atomic(job.workdir / "config.json", to_json(job.experiment))
     write_atomic(job.workdir / "vocabulary.json", job.corpus.vocabulary.to_json())
     path = job.workdir / "run.json"
     if path.exists():
