@@ -41,15 +41,15 @@ def small() -> Experiment:
             members=1,
         ),
         algorithm=AlgorithmConfig(
-            steps=300,
+            steps=400,
             batch_size=64,
             minibatch_size=16,
             kl_coef=0.004,
             entropy_coef=0.0,
             validity_mask=True,
-            policy=OptimizerConfig(3e-4, 20, 0.1, 0.9, 0.95),
-            critic=OptimizerConfig(1e-3, 20, 0.1, 0.9, 0.95),
-            discriminator_optimizer=OptimizerConfig(1e-3, 20, 0.1, 0.9, 0.95),
+            policy=OptimizerConfig(3e-4, 20, 1.0, 0.9, 0.95),
+            critic=OptimizerConfig(1e-3, 20, 1.0, 0.9, 0.95),
+            discriminator_optimizer=OptimizerConfig(1e-3, 20, 1.0, 0.9, 0.95),
             rewards=RewardsConfig(
                 contrastive=2.0, discriminative=2.0, rhythm_contrastive=0.0, rhythm_discriminative=0.0
             ),

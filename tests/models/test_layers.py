@@ -17,7 +17,8 @@ BIDIRECTIONAL = {**{d: d for d in range(8)}, 8: 8, 16: 10, 64: 14, 128: 15, 500:
 def exact_bucket(distance: int, causal: bool) -> int:
     """The same formula in integers: the logarithm is never rounded.
 
-    exact + k is reached where log(d / exact) / log(128 / exact) * exact >= k, i.e. d^exact >= exact^exact (128 / exact)^k.
+    exact + k is reached where log(d / exact) / log(128 / exact) * exact >= k,
+    i.e. d^exact >= exact^exact (128 / exact)^k.
     """
     exact = 16 if causal else 8
     offset = 0 if causal or distance >= 0 else 16

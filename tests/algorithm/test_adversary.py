@@ -1,0 +1,126 @@
+"""Discriminator loss, reward forms, gate and replay (method.md §4, reference.md §5)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gapt_jax.algorithm.adversary import (
+    REWARD_FORMS,
+    Replay,
+    discriminator_accuracy,
+    discriminator_gate,
+    discriminator_input,
+    discriminator_loss,
+)
+from gapt_jax.config import DiscriminatorConfig, Experiment, override
+from gapt_jax.vocabulary import BOS, EOS, PAD
+
+# z = -2, 0, 2: D = 1 / (1 + e^-z) = .119203, .5, .880797
+FORMS = {
+    "neg_log_one_minus": ((0.126928, 0.693147, 2.126928), (0, np.inf)),  # log(1 + e^z)
+    "log": ((-2.126928, -0.693147, -0.126928), (-np.inf, 0)),
+    "logit": ((-2.0, 0.0, 2.0), (-np.inf, np.inf)),
+    "probability": ((0.119203, 0.5, 0.880797), (0, 1)),
+    "sigmoid_shaped": ((-0.761594, 0.0, 0.761594), (-1, 1)),  # 2 D - 1
+    "clipped": ((0.126928, 0.693147, 2.0), (0, 2)),
+}
+CONFIG = DiscriminatorConfig()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_reward_forms(form):
+    values, (low, high) = FORMS[form]
+    np.testing.assert_allclose(REWARD_FORMS[form](jnp.array([-2.0, 0.0, 2.0])), values, atol=1e-6)
+    far = np.asarray(REWARD_FORMS[form](jnp.linspace(-200, 200, 401)))
+    assert np.all(np.isfinite(far)) and np.all((far >= low) & (far <= high)) and np.all(np.diff(far) >= 0)
+    for bound, reached in ((low, far[0]), (high, far[-1])):  # the range is as tight as stated
+        assert abs(reached - bound) < 1e-6 if np.isfinite(bound) else abs(reached) >= 199
+
+
+def test_every_reward_form_can_be_configured():
+    assert set(FORMS) == set(REWARD_FORMS)
+    for form in REWARD_FORMS:
+        override(Experiment(), [f"algorithm.discriminator.reward_form={form}"])
+
+
+def test_float32_reward_where_bfloat16_jumped_to_27():
+    # reference.md §5.3: a logit gap of 7 gives 27.6 in bfloat16; -log(1 - D) = log(1 + e^7) = 7.000911
+    assert float(REWARD_FORMS["neg_log_one_minus"](jnp.float32(7))) == pytest.approx(7.000911, rel=1e-6)
+
+
+def test_input_hides_the_end():
+    chords = jnp.array([[300, EOS, 301, PAD]])
+    assert discriminator_input(chords).tolist() == [[BOS, 300, PAD, 301, PAD]]
+
+
+def test_smoothed_loss_is_the_two_class_cross_entropy_with_targets_095_005():
+    real, generated = jnp.array([2.0, -1.0, 0.3]), jnp.array([1.5, -3.0, 0.0])
+    logits = jnp.stack([jnp.zeros(6), jnp.concatenate([real, generated])], axis=1)  # class 0 = generated, 1 = data
+    targets = jnp.array([[0.05, 0.95]] * 3 + [[0.95, 0.05]] * 3)
+    expected = optax.softmax_cross_entropy(logits, targets).mean()
+    assert float(discriminator_loss(real, generated, 0.1)) == pytest.approx(float(expected), rel=1e-6)
+    # by hand, z = 0 on both sides: log 2 whatever the smoothing; z = 2 and -2: .95 log(1 + e^-2) + .05 log(1 + e^2)
+    assert float(discriminator_loss(jnp.zeros(2), jnp.zeros(2), 0.1)) == pytest.approx(np.log(2), rel=1e-6)
+    by_hand = 0.95 * 0.126928 + 0.05 * 2.126928
+    assert float(discriminator_loss(jnp.array([2.0]), jnp.array([-2.0]), 0.1)) == pytest.approx(by_hand, rel=1e-5)
+    assert float(discriminator_loss(jnp.array([2.0]), jnp.array([-2.0]), 0.0)) == pytest.approx(0.126928, rel=1e-5)
+
+
+def test_accuracy():
+    assert float(discriminator_accuracy(jnp.array([1.0, -1.0]), jnp.array([-1.0, -2.0]))) == 0.75
+
+
+def openings(rewards, config=CONFIG):
+    """Steps (from 1) at which the gate is open if step n earns rewards[n - 1]."""
+    gate = jax.jit(lambda recent, step: discriminator_gate(recent, step, jnp.float32(config.gate_threshold), config))
+    recent, opened = np.full(config.gate_window, np.nan, np.float32), []
+    for step, reward in enumerate(rewards, start=1):
+        if gate(recent, step):
+            opened.append(step)
+        recent = np.append(np.float32(reward), recent[:-1])
+    return opened
+
+
+def test_published_gate_opens_40_times_if_never_fooled():
+    assert openings([1.0] * 1000) == [1, *range(5, 200, 5)]  # a mean of 1.0 is not above the threshold
+    assert len(openings([0.5] * 1000)) == 40
+
+
+def test_gate_opens_whenever_the_last_three_steps_fooled_it():
+    # means before steps 301.. : (1 + 1 + 1.3) / 3 = 1.1 while the one high reward is within the last 3 completed steps
+    rewards = [1.0] * 1000
+    rewards[299] = 1.3
+    assert [n for n in openings(rewards) if n > 199] == [301, 302, 303]
+    # it also works in phase 1, from the first completed steps on: step 1 is scheduled, 2 and 3 see high means
+    assert openings([2.0, 2.0, -9.0, 0, 0, 0]) == [1, 2, 3, 5]
+
+
+def test_gate_with_an_incomplete_window():
+    threshold = jnp.float32(1.0)
+    is_open = lambda recent, step: bool(discriminator_gate(jnp.array(recent), jnp.int32(step), threshold, CONFIG))  # noqa: E731
+    nan = np.nan
+    assert not is_open([nan, nan, nan], 2) and is_open([nan, nan, nan], 1)
+    assert is_open([1.5, nan, nan], 2) and not is_open([1.0, nan, nan], 2)
+    assert is_open([1.5, 0.6, nan], 2) and not is_open([1.5, 0.4, nan], 2)  # means 1.05 and .95
+    assert not is_open([1.0, 1.0, 1.0], 777) and is_open([1.001, 1.0, 1.0], 777)
+    assert not is_open([0.0, 0.0, 0.0], 200) and is_open([0.0, 0.0, 0.0], 195)
+
+
+def test_replay_keeps_the_newest_first():
+    replay = Replay(jnp.zeros((2, 1, 2), jnp.int32), jnp.zeros((2, 1, 2), jnp.int32), jnp.int32(0))
+    for n in (1, 2, 3):
+        replay = replay.push(jnp.full((1, 2), n), jnp.full((1, 2), -n))
+        assert int(replay.filled) == min(n, 2)
+    assert replay.generated[:, 0, 0].tolist() == [3, 2] and replay.real[:, 0, 0].tolist() == [-3, -2]
+
+
+@pytest.mark.parametrize("filled", [1, 2, 3])
+def test_replay_order_covers_the_filled_rows_before_any_other(filled):
+    slots, rows = 3, 4
+    replay = Replay(jnp.zeros((slots, rows, 1), jnp.int32), jnp.zeros((slots, rows, 1), jnp.int32), jnp.int32(filled))
+    orders = np.asarray(jax.vmap(replay.draw_order)(jax.random.split(jax.random.key(0), 50)))
+    for order in orders:
+        assert sorted(order[: filled * rows]) == list(range(filled * rows))
+    assert len({tuple(order) for order in orders}) > 40  # random

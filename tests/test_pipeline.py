@@ -1,0 +1,177 @@
+"""The whole pipeline at toy size, by its real entry point: run, resume, reuse, evaluate, sample, report, refuse."""
+
+import gzip
+import json
+import shutil
+
+import jax
+import mido
+import numpy as np
+import pytest
+
+from data_pipeline.loader import TrainingBatches
+from gapt_jax import cli
+from gapt_jax.runtime.checkpoint import checkpoints
+
+NETWORKS = [
+    f"models.{net}.{key}={value}"
+    for net in ("policy", "anchor", "reward", "discriminator")
+    for key, value in {"dim": 16, "depth": 1, "heads": 2, "head_dim": 8}.items()
+]
+FITS = [
+    f"pretrain.{stage}.{key}={value}"
+    for stage in ("policy", "anchor", "contrastive", "discriminative", "rhythm_contrastive", "rhythm_discriminative")
+    for key, value in {"steps": 4, "batch_size": 8}.items()
+]
+TOY = [
+    *NETWORKS, *FITS, "data.max_frames=16", "algorithm.steps=6", "algorithm.batch_size=16",
+    "algorithm.minibatch_size=8", "algorithm.discriminator.minibatch_size=8",
+    "algorithm.discriminator.steps_per_update=3", "evaluation.songs=24", "evaluation.batch_size=16",
+    "evaluation.every=3", "evaluation.monitor_songs=16", "runtime.checkpoint_every=2",
+]  # fmt: skip
+
+
+def gapt(*arguments: str) -> int:
+    """Exit code of one command."""
+    try:
+        cli.main(list(arguments))
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def toy_run(workdir, *settings: str) -> int:
+    return gapt("run", "smoke", "--workdir", str(workdir), *(f"--set={s}" for s in [*TOY, *settings]))
+
+
+def final_state(workdir):
+    with checkpoints(workdir / "checkpoints", keep=2) as saved:
+        return saved._manager.restore(saved.latest())
+
+
+def assert_equal_trees(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with one finished run, λ = 1."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert toy_run(folder / "whole") == 0
+    return folder
+
+
+def evaluation(workdir):
+    return json.loads((workdir / "evaluation.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_complete_account(root):
+    run = root / "whole"
+    for name in ("config.json", "run.json", "vocabulary.json", "metrics.jsonl", "evaluation.json", "samples.json"):
+        assert (run / name).stat().st_size > 0
+    result = evaluation(run)
+    assert list(result["systems"]) == ["data", "mle", "gapt_lambda=1"]
+    for sets in result["systems"].values():
+        assert list(sets) == ["grammar/test", "grammar_modal/all"]
+        assert {m["n_songs"] for m in sets["grammar/test"].values()} == {24}
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(7))  # step 0 is the policy before post-training
+    assert all("valid/vendi_independent" in rows[step] for step in (0, 3, 6))
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["data_fingerprint"] == result["data_fingerprint"]
+
+
+@pytest.mark.slow
+def test_evaluate_gives_the_same_numbers_from_the_checkpoint(root):
+    before = evaluation(root / "whole")
+    shutil.move(root / "whole" / "evaluation.json", root / "kept.json")
+    assert gapt("evaluate", str(root / "whole")) == 0
+    assert evaluation(root / "whole") == before
+
+
+@pytest.mark.slow
+def test_lambda_0_shares_everything_upstream(root):
+    stages = sorted(path.name for path in (root / "stages").iterdir())
+    done = {path: path.stat().st_mtime_ns for path in (root / "stages").glob("*/done.json")}
+    assert len(done) == 6
+    assert toy_run(root / "without", "algorithm.adversarial_weight=0") == 0
+    assert sorted(path.name for path in (root / "stages").iterdir()) == stages
+    assert all(path.stat().st_mtime_ns == when for path, when in done.items())
+    ours, theirs = evaluation(root / "whole")["systems"], evaluation(root / "without")["systems"]
+    assert ours["mle"] == theirs["mle"]
+    assert ours["gapt_lambda=1"] != theirs["gapt_lambda=0"]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batches_given", [2, 9, 28])  # in the policy stage, in the second reward stage, in step 5
+def test_a_killed_run_goes_on_and_ends_bit_equal(root, tmp_path, monkeypatch, batches_given):
+    shutil.copytree(root / "data", tmp_path / "data")
+    given, original = 0, TrainingBatches.__next__
+
+    def dies(self):
+        nonlocal given
+        given += 1
+        if given > batches_given:
+            raise Killed
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingBatches, "__next__", dies)
+        with pytest.raises(Killed):
+            toy_run(tmp_path / "run", "runtime.stage_checkpoint_every=1000")
+    assert toy_run(tmp_path / "run", "runtime.stage_checkpoint_every=1000") == 0
+    assert_equal_trees(final_state(tmp_path / "run"), final_state(root / "whole"))
+    ours, theirs = evaluation(tmp_path / "run"), evaluation(root / "whole")
+    assert ours["systems"] == theirs["systems"]
+
+
+@pytest.mark.slow
+def test_a_folder_of_another_run_is_refused_and_left_alone(root, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (root / "whole").rglob("*") if path.is_file()}
+    assert toy_run(root / "whole", "algorithm.kl_coef=0.5") == 2
+    error = capsys.readouterr().err.strip()
+    assert error.count("\n") == 0 and "algorithm.kl_coef" in error and "--workdir" in error
+    assert {path: path.stat().st_mtime_ns for path in (root / "whole").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_a_changed_vocabulary_is_refused(root, tmp_path, capsys):
+    shutil.copytree(root / "whole", tmp_path / "whole")
+    shutil.copytree(root / "data", tmp_path / "data")
+    path = tmp_path / "whole" / "vocabulary.json"
+    path.write_text(path.read_text().replace('"Dbm"', '"Xbm"'))
+    assert toy_run(tmp_path / "whole") == 2
+    assert "vocabulary" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_other_songs_are_refused_on_resume(root, tmp_path, capsys):
+    from data_pipeline import grammar
+
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    with gzip.open(songs / "grammar.jsonl.gz", "wt") as stream:
+        for number, split in enumerate(["train", "valid", "test"] * 8):
+            song = grammar.make_song("grammar", number, split)
+            record = {**vars(song), "melody": [list(n) for n in song.melody], "chords": [list(c) for c in song.chords]}
+            stream.write(json.dumps(record) + "\n")
+    shutil.copytree(root / "whole", tmp_path / "whole")
+    assert toy_run(tmp_path / "whole", f"data.songs={songs}") == 2
+    assert "fingerprint" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_samples_are_midi_and_the_report_stands_alone(root, tmp_path):
+    assert gapt("sample", str(root / "whole"), "--out", str(tmp_path / "midi"), "--songs", "2") == 0
+    files = sorted((tmp_path / "midi").glob("*.mid"))
+    assert len(files) == 2
+    assert [track.name for track in mido.MidiFile(files[0]).tracks][-2:] == ["melody", "chords"]
+    assert gapt("sample", str(root / "whole"), "--melody", str(files[0]), "--out", str(tmp_path), "--songs", "1") == 0
+    assert gapt("report", str(root / "whole"), "--out", str(tmp_path / "report")) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "") and "<svg" in page
