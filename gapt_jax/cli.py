@@ -80,10 +80,21 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     console.emit(evaluation)
     if evaluation:
         console.say(f"wrote {workdir / 'evaluation.json'}")
-        console.say(f"next: gapt report {workdir}, or gapt sample {workdir}")
+        _page_of(workdir, console)
+        console.say(f"next: gapt sample {workdir}, or gapt report RUN... to compare this run with others")
     else:
         console.say(f"{workdir} is done up to stage '{args.stage}'")
         console.say("next: the same command without --stage does the rest")
+
+
+def _page_of(workdir: Path, console: Console) -> None:
+    """The report of a finished run; it is an extra, so that a run without matplotlib still ends well."""
+    if importlib.util.find_spec("matplotlib") is None:
+        console.say(f"no page: pip install 'gapt-jax[report]', then gapt report {workdir}")
+        return
+    from gapt_jax.evaluation.report import write_report
+
+    console.say(f"wrote {write_report([workdir], workdir)[0]}")
 
 
 def _evaluate(args: argparse.Namespace, console: Console) -> None:

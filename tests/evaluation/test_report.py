@@ -83,7 +83,7 @@ def test_page_is_self_contained_and_well_formed(grid):
 def test_outcome_in_words(grid):
     text = html_of(grid[1]).replace("\u00a0", " ")
     assert "6.76 (MLE) → 3." in text and "a collapse" in text
-    assert "3 pairs can reach 0.25 at best" in text and "undecided: too few pairs" in text
+    assert "pairs: 3, which can reach 0.25 at best" in text and "undecided: too few pairs" in text
 
 
 def test_results_json(grid):
