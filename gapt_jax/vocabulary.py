@@ -16,7 +16,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from gapt_jax import chords
-from gapt_jax.errors import UserError
 
 PAD, BOS, EOS, SILENCE = 0, 1, 2, 3
 NOTE_HOLD, NOTE_ONSET, CHORD_HOLD = 4, 132, 260
@@ -49,7 +48,7 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
-        """Reads what `to_json` wrote. Raises UserError where the text is not that."""
+        """Reads what `to_json` wrote. Raises ValueError where the text is not that."""
         try:
             data = json.loads(text)
             vocabulary = cls(tuple(data["names"]), tuple(data["roots"]), tuple(tuple(q) for q in data["intervals"]))
@@ -57,9 +56,7 @@ class Vocabulary:
         except (ValueError, KeyError, TypeError):
             is_whole = False
         if not is_whole:
-            raise UserError(
-                "the vocabulary file is damaged or was changed: its hash does not fit; restore or remove it"
-            )
+            raise ValueError("the vocabulary was changed after it was written: its hash does not fit")
         return vocabulary
 
     def to_json(self) -> str:

@@ -103,8 +103,9 @@ def outcome_sentences(systems: Systems, comparisons: Sequence[Comparison], datas
     for outcome in found:
         pair = paired[outcome.system]
         sentences.append(
-            f"{name_of(outcome.system)} minus λ = 0: {_difference(pair.difference, 2)}; exact sign-flip p = {pair.p:.3g} "
-            f"(pairs: {pair.difference.n}, which can reach {pair.p_floor:.3g} at best). Verdict: {outcome.verdict}."
+            f"{name_of(outcome.system)} minus λ = 0: {_difference(pair.difference, 2)}; "
+            f"exact sign-flip p = {pair.p:.3g} (pairs: {pair.difference.n}, which can reach "
+            f"{pair.p_floor:.3g} at best). Verdict: {outcome.verdict}."
         )
     return sentences
 

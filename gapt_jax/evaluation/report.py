@@ -16,8 +16,7 @@ from gapt_jax.evaluation import page, results
 from gapt_jax.evaluation.metrics import describe
 from gapt_jax.evaluation.results import Run, Systems
 from gapt_jax.evaluation.statistics import estimate
-from gapt_jax.runtime.files import read_json, strict_json, write_atomic
-from gapt_jax.vocabulary import Vocabulary
+from gapt_jax.runtime.files import read_json, read_vocabulary, strict_json, write_atomic
 
 SCHEMA = 1
 
@@ -57,7 +56,7 @@ def read_run(folder: Path) -> Run:
     )
     facts = ("command", "config_hash", "data_fingerprint", "git_revision", "versions", "hardware", "time_s")
     record = _table(folder / "run.json", "gapt run", facts)
-    vocabulary = _vocabulary(folder / "vocabulary.json")
+    vocabulary = read_vocabulary(folder / "vocabulary.json")
     return Run(
         path=str(folder),
         seed=int(evaluation["seed"]),
@@ -142,14 +141,6 @@ def _log(path: Path) -> list[dict[str, Any]]:
                 raise _damaged(path, f"line {number} is not an object with a whole 'step'", "gapt run")
             rows.append(row)
     return rows
-
-
-def _vocabulary(path: Path) -> Vocabulary:
-    read_json(path, "gapt run")
-    try:
-        return Vocabulary.from_json(path.read_text(encoding="utf-8"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, str(error), "gapt run") from None
 
 
 def _damaged(path: Path, fault: str, made_by: str) -> UserError:

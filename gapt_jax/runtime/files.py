@@ -7,9 +7,12 @@ import math
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gapt_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from gapt_jax.vocabulary import Vocabulary
 
 _SOURCE = Path(__file__).resolve().parents[2]
 
@@ -40,6 +43,20 @@ def read_json(path: Path, made_by: str) -> Any:
         raise UserError(f"{path} is a folder, not a file: remove it and run '{made_by}'") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): make it anew with '{made_by}'") from None
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """The ``vocabulary.json`` of a run."""
+    from gapt_jax.vocabulary import Vocabulary  # brings NumPy, which the command line does without
+
+    try:
+        return Vocabulary.from_json(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: make it with 'gapt run'") from None
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}): put the original back, or make it anew with 'gapt run'"
+        ) from None
 
 
 def strict_json(value: Any, indent: int | None = None) -> str:

@@ -24,13 +24,13 @@ from gapt_jax.errors import UserError
 from gapt_jax.models import REWARD_KINDS
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import enable_compilation_cache
-from gapt_jax.runtime.files import git_revision, read_json, strict_json, write_atomic
+from gapt_jax.runtime.files import git_revision, read_json, read_vocabulary, strict_json, write_atomic
 from gapt_jax.training import pretrain
 from gapt_jax.training.stages import Stage, run_stage
 from gapt_jax.training.systems import Evaluator
 from gapt_jax.training.trainer import post_train, restore_policy
 from gapt_jax.types import Batch, Params
-from gapt_jax.vocabulary import PAD, Vocabulary
+from gapt_jax.vocabulary import PAD
 
 STAGES = ("data", "policy", "anchor", *REWARD_KINDS, "gapt", "evaluation")
 NUM_SAMPLES = 8  # songs whose accompaniments are kept for the report
@@ -246,7 +246,7 @@ def _open(experiment: Experiment, workdir: Path, console: Console) -> Job:
     from data_pipeline.loader import open_corpus
 
     data, path = experiment.data, workdir / "vocabulary.json"
-    vocabulary = Vocabulary.from_json(path.read_text()) if path.exists() else None
+    vocabulary = read_vocabulary(path) if path.exists() else None
     with console.phases() as on_progress:
         corpus = open_corpus(
             songs=data.songs,
