@@ -9,6 +9,7 @@ import typing
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 T = TypeVar("T")
 Array = Any  # a NumPy array as it leaves the loader, a JAX array on the device
@@ -48,5 +49,6 @@ class RewardTerms:
     weights: dict[str, jax.Array]  # [] float32 each
 
     def total(self) -> jax.Array:
-        """[B, T] float32: the weighted sum of all terms."""
-        return functools.reduce(operator.add, (self.weights[name] * term for name, term in self.terms.items()))
+        """[B, T] float32: the weighted sum of all terms; a term of weight 0 cannot spoil it, whatever it holds."""
+        weighted = (jnp.where(self.weights[k] == 0, 0.0, self.weights[k] * term) for k, term in self.terms.items())
+        return functools.reduce(operator.add, weighted)

@@ -41,7 +41,7 @@ def update(
     learning_rate: jax.Array,
 ) -> tuple[Params, OptimizerState, dict[str, jax.Array]]:
     """One step at `learning_rate`; a non-finite gradient changes nothing and is reported as `skipped` = 1."""
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     is_finite = jnp.isfinite(norm)
     safe = jax.tree.map(lambda g: jnp.where(is_finite, g, 0.0), gradients)
     direction, moments = _direction(config).update(safe, state.moments, params)

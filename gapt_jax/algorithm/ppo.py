@@ -41,7 +41,7 @@ def clipped_surrogate(
 def value_loss(values: jax.Array, returns: jax.Array, mask: jax.Array) -> jax.Array:
     """Half the mean squared error, over each song's actions, then over songs; no clipping."""
     chex.assert_equal_shape([values, returns, mask])
-    return 0.5 * jnp.mean(masked.row_mean(jnp.square(values - returns), mask))
+    return 0.5 * jnp.mean(masked.row_mean(jnp.square(jnp.where(mask > 0, values - returns, 0.0)), mask))
 
 
 def ratio_deviation(log_probs: jax.Array, behaviour_log_probs: jax.Array, mask: jax.Array) -> jax.Array:

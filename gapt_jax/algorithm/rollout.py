@@ -26,8 +26,12 @@ def distribution(logits: jax.Array, valid: jax.Array | None) -> jax.Array:
 
 def sample(log_probs: jax.Array, uniform: jax.Array) -> jax.Array:
     """Inverse-CDF draw: log_probs [B, V], uniform [B] in [0, 1) -> [B] int32."""
-    cumulative = jnp.cumsum(jnp.exp(log_probs), axis=-1)
-    return jnp.argmax(cumulative > uniform[:, None] * cumulative[:, -1:], axis=-1).astype(jnp.int32)
+    p = jnp.exp(log_probs)
+    cumulative = jnp.cumsum(p, axis=-1)
+    # XLA's prefix sum is not monotone to the last bit: a token that cannot be played must not win by rounding.
+    can_play = p > 0
+    total = jnp.max(jnp.where(can_play, cumulative, 0.0), axis=-1, keepdims=True)
+    return jnp.argmax(can_play & (cumulative > uniform[:, None] * total), axis=-1).astype(jnp.int32)
 
 
 def rollout(

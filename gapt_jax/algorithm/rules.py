@@ -33,16 +33,26 @@ def valid_along(chords: jax.Array, tables: TokenTables) -> jax.Array:
     return valid_tokens(_previous(chords, SILENCE), tables)
 
 
+def _sounding(chords: jax.Array, tables: TokenTables) -> jax.Array:
+    """[B, T] int32: the event that sounds when each frame begins; PAD, BOS and EOS are passed over as if absent."""
+    frame = jnp.where(chords < SILENCE, -1, jnp.arange(chords.shape[1]))
+    last = _previous(jax.lax.cummax(frame, axis=1), -1)
+    event = jnp.take_along_axis(jnp.asarray(tables.event)[chords], jnp.maximum(last, 0), axis=1)
+    return jnp.where(last < 0, NO_EVENT, event)
+
+
 def is_broken(chords: jax.Array, mask: jax.Array, tables: TokenTables) -> jax.Array:
     """[B] bool: the part cannot be decoded (a note in the chord part, or a HOLD of another chord than sounds)."""
-    event = jnp.asarray(tables.event)[chords]
-    sounding = _previous(event, NO_EVENT)
+    event, sounding = jnp.asarray(tables.event)[chords], _sounding(chords, tables)
     wrong_hold = jnp.asarray(tables.is_hold)[chords] & (sounding != NO_EVENT) & (sounding != event)
     return jnp.any((wrong_hold | jnp.asarray(tables.is_note)[chords]) & (mask > 0), axis=1)
 
 
 def invalid_output(chords: jax.Array, mask: jax.Array, tables: TokenTables) -> jax.Array:
-    """[B] float32: -10 if a special token lies inside the song or the part cannot be decoded."""
+    """[B] float32: -10 if a special token lies inside the song or the part cannot be decoded.
+
+    The agent's part alone is judged: a malformed melody of the data is not its fault (reference.md §8.2, 13).
+    """
     special = jnp.any((chords < SILENCE) & (mask > 0), axis=1)
     return jnp.where(special | is_broken(chords, mask, tables), -10.0, 0.0)
 
@@ -54,7 +64,7 @@ def early_stop(chords: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def silence(chords: jax.Array, melody: jax.Array, mask: jax.Array) -> jax.Array:
-    """[B, T] float32: -0.1 on each silent frame under a sounding melody, if over 4 % are after the first 8 frames."""
+    """[B, T] float32: -0.1 on each silent frame under a sounding melody, if over 4 % of those after the first 8 are."""
     counted = mask * (jnp.arange(chords.shape[1]) >= SILENCE_FREE_FRAMES)
     silent = counted * (chords == SILENCE) * (melody != SILENCE)
     share = jnp.sum(silent, axis=1) / jnp.maximum(jnp.sum(counted, axis=1), 1.0)
@@ -70,15 +80,16 @@ def _frames_in_long_runs(starts_run: jax.Array, counts: jax.Array, limit: int) -
 
 
 def long_note(chords: jax.Array, mask: jax.Array) -> jax.Array:
-    """[B] float32: -0.1 per frame in runs of more than 31 equal tokens."""
-    return -PENALTY_UNIT * _frames_in_long_runs(chords != _previous(chords, -1), mask, LONG_NOTE_LIMIT)
+    """[B] float32: -0.1 per frame in runs of more than 31 equal tokens before the first PAD."""
+    before_pad = jnp.cumprod(chords != PAD, axis=1)
+    return -PENALTY_UNIT * _frames_in_long_runs(chords != _previous(chords, -1), mask * before_pad, LONG_NOTE_LIMIT)
 
 
 def repetition(chords: jax.Array, mask: jax.Array, tables: TokenTables) -> jax.Array:
     """[B] float32: -0.1 per chord event in runs of more than 4 equal ones (rests end no run); -1 if undecodable."""
     event = jnp.asarray(tables.event)[chords]
     is_event = jnp.asarray(tables.is_chord)[chords] & (mask > 0)
-    opens = is_event & (jnp.asarray(tables.is_onset)[chords] | (_previous(event, NO_EVENT) == NO_EVENT))
+    opens = is_event & (jnp.asarray(tables.is_onset)[chords] | (_sounding(chords, tables) == NO_EVENT))
     frame = jnp.where(opens, jnp.arange(chords.shape[1]), -1)
     last = _previous(jax.lax.cummax(frame, axis=1), -1)
     last_event = jnp.where(last < 0, NO_EVENT, jnp.take_along_axis(event, jnp.maximum(last, 0), axis=1))

@@ -42,7 +42,9 @@ def embedding(size: int, dim: int, *, rngs: nnx.Rngs) -> nnx.Embed:
 def rms_norm(x: jax.Array) -> jax.Array:
     """sqrt(d) x / max(|x|, 1e-12) over the last axis; no learned gain."""
     x = x.astype(jnp.float32)
-    return x * (math.sqrt(x.shape[-1]) / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12))
+    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)  # finite gradient at 0
+    return x * (math.sqrt(x.shape[-1]) / jnp.maximum(norm, 1e-12))
 
 
 def l2_normalise(x: jax.Array) -> jax.Array:
@@ -216,9 +218,10 @@ class Stack(nnx.Module):
         return rms_norm(h)
 
     def empty_cache(self, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
+        """Keys stay float32, as the full pass has them: rounding them would part rollout and training ratios."""
         heads, width = self.config.heads, self.config.head_dim
         return [
-            (jnp.zeros((batch, heads, width, length), dtype), jnp.zeros((batch, heads, length, width), dtype))
+            (jnp.zeros((batch, heads, width, length)), jnp.zeros((batch, heads, length, width), dtype))
             for _ in self.blocks
         ]
 

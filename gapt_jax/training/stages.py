@@ -98,5 +98,5 @@ def _fit(
                 watch.push(step, metrics)
                 if step % runtime.stage_checkpoint_every == 0 and step < steps:
                     saved.save(step, state)
-            watch.flush()
+            watch.finish(start, steps)
     return state.params

@@ -58,7 +58,8 @@ def post_train(
             console.say(f"{STAGE}: goes on from step {start} of {steps}")
         log = MetricLog(folder, resume_step=start)
         with contextlib.closing(log), console.progress(STAGE, steps, start or 0) as progress:
-            watch = Watch(STAGE, log, progress, SHOWN, runtime.max_nonfinite_steps)
+            streak = int(state.nonfinite_steps)
+            watch = Watch(STAGE, log, progress, SHOWN, runtime.max_nonfinite_steps, streak)
             if start is None:
                 log.write(STAGE, 0, monitor(evaluator, state, monitor_songs, experiment))
             for step, batch in zip(
@@ -72,7 +73,7 @@ def post_train(
                 if step % runtime.checkpoint_every == 0 or step == steps:
                     watch.flush()  # a step that stops the run is not saved
                     saved.save(step, state)
-            watch.flush()
+            watch.finish(start or 0, steps)
     return state
 
 

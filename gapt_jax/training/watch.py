@@ -17,16 +17,23 @@ class Watch:
     """Follows one stage. The device never waits: step n is read while step n + 1 runs."""
 
     def __init__(
-        self, stage: str, log: MetricLog, progress: Progress, shown: Sequence[str], max_nonfinite_steps: int
+        self,
+        stage: str,
+        log: MetricLog,
+        progress: Progress,
+        shown: Sequence[str],
+        max_nonfinite_steps: int,
+        nonfinite_steps: int = 0,
     ) -> None:
         self._stage, self._log, self._progress, self._shown = stage, log, progress, shown
-        self._limit, self._streak = max_nonfinite_steps, 0
+        self._limit, self._streak = max_nonfinite_steps, nonfinite_steps
+        self._last_step: int | None = None
         self._pending: tuple[int, Mapping[str, Any]] | None = None
 
     def push(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Takes the metrics of a step that may still be running."""
         self.flush()
-        self._pending = (step, metrics)
+        self._pending, self._last_step = (step, metrics), step
 
     def flush(self) -> None:
         """Reads what is pending. Raises TrainingStopped after too many skipped steps in a row."""
@@ -38,6 +45,13 @@ class Watch:
         self._log.write(self._stage, step, values)
         self._progress.update(step, **{n.rsplit("/")[-1]: values[n] for n in self._shown if n in values})
         self._check(step, values)
+
+    def finish(self, start: int, steps: int) -> None:
+        """Ends the stage, which began after step `start`. Raises TrainingStopped if it did not reach its last step."""
+        self.flush()
+        reached = start if self._last_step is None else self._last_step
+        if reached < steps:
+            raise TrainingStopped(f"{self._stage} ran out of songs at step {reached} of {steps}")
 
     def _check(self, step: int, values: Mapping[str, float]) -> None:
         skipped = any(value > 0 for name, value in values.items() if name.endswith("skipped"))

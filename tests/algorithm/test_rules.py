@@ -230,13 +230,11 @@ def test_rules_with_special_tokens_inside_the_song(data):
     agree(chords, data.draw(melodies(len(chords))), ("early_stop", "invalid", "silence"))
 
 
-@pytest.mark.xfail(strict=True, reason="special tokens end an event here; the reference drops them before decoding")
 @pytest.mark.parametrize("chords", [[C, EOS, D_], [C, EOS, C_, EOS, C_, EOS, C_, EOS, C_]])
 def test_repetition_drops_special_tokens_before_it_decodes(chords):
     agree(chords, [NOTE] * len(chords), ("repetition",))
 
 
-@pytest.mark.xfail(strict=True, reason="the reference looks at long notes up to the first PAD only; weight 0")
 def test_long_note_stops_at_the_first_pad():
     agree([C, PAD] + [S] * 40, [NOTE] * 42, ("long_note",))
 

@@ -137,7 +137,6 @@ def test_what_changes_a_stage_changes_its_folder(tmp_path):
     assert len(folders) == 5 and stage().folder(tmp_path) in folders
 
 
-@pytest.mark.xfail(strict=True, reason="zip(..., strict=False): a stage that runs out of data is marked done")
 def test_a_stage_that_runs_out_of_songs_is_not_done(tmp_path):
     one = STAGE
     with pytest.raises((UserError, TrainingStopped)):
@@ -216,7 +215,6 @@ def test_a_run_that_cannot_go_on_stops_and_names_the_culprit(train, frozen, tmp_
     assert int(state.step) == STEPS and int(state.policy_optimizer.updates) == 2 * 4  # two of six steps did nothing
 
 
-@pytest.mark.xfail(strict=True, reason="zip(..., strict=False): post-training that runs out of data looks finished")
 def test_post_training_that_runs_out_of_songs_says_so(train, tmp_path):
     with pytest.raises((UserError, TrainingStopped)):
         train(tmp_path / "run", Songs(length=3))
