@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 import sys
 import time
@@ -286,7 +287,7 @@ def _write_facts(job: Job) -> None:
         "unlisted_chord_share": job.corpus.unlisted_chord_share,
         "git_revision": git_revision(),
         "versions": {name: metadata.version(name) for name in packages} | {"python": platform.python_version()},
-        "hardware": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+        "hardware": f"{len(jax.devices())} x {jax.devices()[0].device_kind}, {os.cpu_count()} host cores",
         "time_s": {},
     }
     write_atomic(path, strict_json(facts, indent=1))
