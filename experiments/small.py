@@ -1,4 +1,16 @@
-"""Real songs on a laptop."""
+"""Real songs on a laptop: 16 beats, 0.2 M parameters, one contrastive and one discriminative reward with weight 2.
+
+Hardware: 2 CPU cores. Time: about 30 min for the supervised stages, then 5 min for each λ (docs/small.md).
+Result, three seeds, Hooktheory test: Vendi 6.13 (MLE), 3.76 (λ = 0), 4.83 (λ = 1) at note-in-chord 0.31, 0.47, 0.43.
+Command (a folder with hooktheory, pop909, nottingham and openewld .jsonl.gz):
+
+    gapt run small --set data.songs=FOLDER
+    gapt run small --set data.songs=FOLDER --set algorithm.adversarial_weight=0 --workdir runs/small-lambda0
+    gapt report runs/small runs/small-lambda0
+
+Sizes, rates, KL and entropy coefficients and the discriminator's buffer are those that a prototype found to show the
+collapse (method.md §8); the gate, the PPO constants and the reward form are the published ones.
+"""
 
 from gapt_jax.config import (
     AlgorithmConfig,
