@@ -1,4 +1,11 @@
-"""End to end on the built-in grammar songs: does everything work, and is the adversary felt?"""
+"""End to end on the built-in grammar songs: does everything work, and is the adversary felt?
+
+Hardware: 2 CPU cores. Time: 4 min for `make demo`, both λ and all compilation included; under 3 min for one λ.
+Result, one seed, grammar test: Vendi 3.15 (MLE), 1.04 (λ = 0), 2.80 (λ = 1) at note-in-chord 0.27, 0.32, 0.30.
+Command:
+
+    gapt run smoke
+"""
 
 from gapt_jax.config import (
     AlgorithmConfig,

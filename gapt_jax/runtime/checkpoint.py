@@ -13,7 +13,35 @@ import orbax.checkpoint as ocp
 
 from gapt_jax.errors import UserError
 
-logging.getLogger("absl").setLevel(logging.ERROR)
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of errors that it raises to us as well
+
+
+@contextlib.contextmanager
+def _disk_faults(folder: Path) -> Iterator[None]:
+    """A full disk reaches us as a ValueError of many lines (tensorstore) or an OSError; it becomes one sentence."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if "No space left on device" not in str(error):
+            raise
+        raise UserError(
+            f"no space is left for {folder}: free some and run the same command again, "
+            "it goes on from the last complete checkpoint"
+        ) from error
+
+
+def save_tree(folder: Path, tree: Any) -> None:
+    """Writes one tree and waits for it; replaces what an interrupted attempt left."""
+    with _disk_faults(folder), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.resolve(), tree, force=True)
+
+
+def load_tree(folder: Path, like: Any) -> Any:
+    """The tree in `folder`, with the shapes and dtypes of `like`, on the first device."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(folder.resolve(), abstract)
 
 
 class Checkpoints:
@@ -27,7 +55,8 @@ class Checkpoints:
     def save(self, step: int, tree: Any) -> None:
         """Starts a save; the error of an earlier one surfaces here."""
         if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
+            with _disk_faults(self.folder):
+                self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
 
     def latest(self) -> int | None:
         return self._manager.latest_step()
@@ -45,8 +74,9 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with _disk_faults(self.folder):
+            self._manager.wait_until_finished()
+            self._manager.close()
 
 
 @contextlib.contextmanager

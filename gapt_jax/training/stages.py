@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 
 from gapt_jax.config import RuntimeConfig, config_hash
-from gapt_jax.runtime.checkpoint import checkpoints
+from gapt_jax.runtime.checkpoint import checkpoints, load_tree, save_tree
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import strict_json, write_atomic
 from gapt_jax.runtime.metrics import MetricLog
@@ -54,23 +53,12 @@ def run_stage(
     folder = stage.folder(root)
     if (folder / "done.json").exists():
         console.say(f"{stage.name}: reused from {folder}")
-        return _load(folder, stage)
+        like = jax.eval_shape(lambda: init_fit(stage.fit, stage.init, stage.seed)).params
+        return load_tree(folder / "params", like)
     params = _fit(stage, folder, batches, validation, runtime, console)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((folder / "params").resolve(), params, force=True)
+    save_tree(folder / "params", params)
     write_atomic(folder / "done.json", strict_json({"stage": stage.name, "steps": stage.fit.config.steps}))
     return params
-
-
-def _load(folder: Path, stage: Stage) -> Params:
-    like = jax.eval_shape(lambda: init_fit(stage.fit, stage.init, stage.seed)).params
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore((folder / "params").resolve(), _on_this_device(like))
-
-
-def _on_this_device(like: Any) -> Any:
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
 
 
 def _fit(
