@@ -21,7 +21,7 @@ def test_a_full_disk_is_one_sentence_and_earlier_steps_stay(tmp_path, monkeypatc
 
     with checkpoints(tmp_path / "c", keep=2) as saved, monkeypatch.context() as patch:
         patch.setattr(saved._manager, "save", fails)
-        with pytest.raises(UserError, match="no space is left for .*last complete checkpoint"):
+        with pytest.raises(UserError, match=r"no space is left for .*last complete checkpoint"):
             saved.save(2, {"a": jnp.ones(3)})
     with checkpoints(tmp_path / "c", keep=2) as saved:
         assert saved.latest() == 1 and float(saved.restore({"a": jnp.zeros(3)})["a"].sum()) == 3
