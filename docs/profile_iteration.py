@@ -57,7 +57,7 @@ def trace_times(folder: Path) -> dict[str, float]:
 def main() -> None:
     job, upstream, policy = pipeline._load_run(Path(sys.argv[1]), Console())
     spec, frozen = job.spec, pipeline._frozen(job, upstream)
-    state = init_state(spec, policy, 0, job.experiment.data.max_frames)
+    state = init_state(spec, policy[1], 0, job.experiment.data.max_frames)
     batches = job.batches(0)(spec.config.batch_size, 0)
     _, state = one_iteration(collections.defaultdict(list), spec, state, frozen, jax.device_put(next(batches)))
     clock: dict[str, list[float]] = collections.defaultdict(list)

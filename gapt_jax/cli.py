@@ -101,11 +101,13 @@ def _evaluate(args: argparse.Namespace, console: Console) -> None:
     workdir = _run_folder(args.run)
     from gapt_jax.training import pipeline
 
-    evaluation = pipeline.evaluate(workdir, console, dataset=args.dataset, split=args.split, sampling=args.sampling)
+    evaluation, path = pipeline.evaluate(
+        workdir, console, dataset=args.dataset, split=args.split, sampling=args.sampling
+    )
     console.emit(evaluation)
-    newest = max(workdir.glob("evaluation*.json"), key=lambda path: path.stat().st_mtime_ns)
-    console.say(f"wrote {newest}")
-    console.say(f"next: gapt report {workdir}")
+    console.say(f"wrote {path}")
+    if path.name == "evaluation.json":
+        console.say(f"next: gapt report {workdir}")
 
 
 def _sample(args: argparse.Namespace, console: Console) -> None:
@@ -338,7 +340,7 @@ def _add_evaluate(commands: Any) -> None:
     evaluate = _add(commands, "evaluate", _evaluate, "measure a run on held-out songs")
     evaluate.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     evaluate.add_argument("--dataset", metavar="NAME", help="this dataset only (default: all of the run)")
-    evaluate.add_argument("--split", choices=("train", "valid", "test"), help="default: test")
+    evaluate.add_argument("--split", choices=("train", "valid", "test", "all"), help="default: that of the run")
     evaluate.add_argument("--sampling", choices=("unfiltered", "masked"), help="default: that of the run")
 
 

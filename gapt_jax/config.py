@@ -321,6 +321,11 @@ def validate(experiment: Experiment) -> Experiment:
         if _value_at(experiment, path) not in choices:
             raise ConfigError(f"{path} must be one of {', '.join(choices)}, not '{_value_at(experiment, path)}'")
     algorithm, data, adversary = experiment.algorithm, experiment.data, experiment.algorithm.discriminator
+    for name, weight in vars(algorithm.rewards).items():
+        if name != "ensemble" and weight < 0:
+            raise ConfigError(
+                f"algorithm.rewards.{name} must be 0 or more, not {weight}: penalties are negative already"
+            )
     if experiment.pretrain.held_out < 0:
         raise ConfigError(f"pretrain.held_out must be 0 or more, not {experiment.pretrain.held_out}")
     for name, network in vars(experiment.models).items():

@@ -175,3 +175,26 @@ def test_samples_are_midi_and_the_report_stands_alone(root, tmp_path):
     assert gapt("report", str(root / "whole"), "--out", str(tmp_path / "report")) == 0
     page = (tmp_path / "report" / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and "<svg" in page
+
+
+@pytest.mark.slow
+def test_evaluating_again_changes_no_times_and_takes_the_split_of_the_run(root):
+    run = root / "whole"
+    facts, before = (run / "run.json").read_text(), evaluation(run)
+    assert gapt("evaluate", str(run), "--dataset", "grammar_modal") == 0
+    assert (run / "run.json").read_text() == facts and evaluation(run) == before
+    assert gapt("evaluate", str(run), "--dataset", "grammar", "--split", "valid") == 0
+    assert list(evaluation(run)["systems"]["mle"]) == ["grammar/test", "grammar_modal/all", "grammar/valid"]
+
+
+def test_a_stage_that_the_run_does_not_have_is_refused(tmp_path, capsys):
+    setting = "algorithm.rewards.rhythm_contrastive=0"
+    assert (
+        gapt("run", "smoke", "--workdir", str(tmp_path / "r"), "--stage", "rhythm_contrastive", "--set", setting) == 2
+    )
+    assert "weight 0" in capsys.readouterr().err
+
+
+def test_a_negative_reward_weight_is_refused(tmp_path, capsys):
+    assert gapt("run", "smoke", "--workdir", str(tmp_path / "r"), "--set", "algorithm.rewards.silence=-1") == 2
+    assert "0 or more" in capsys.readouterr().err

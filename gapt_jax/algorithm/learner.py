@@ -210,6 +210,7 @@ def improve_discriminator(
     ), metrics | {
         "discriminator/is_open": is_open.astype(jnp.float32),
         "discriminator/steps_since_open": steps_since_open.astype(jnp.float32),
+        "discriminator/gate_openings": (state.gate_openings + is_open).astype(jnp.float32),
         "nonfinite_steps": state.nonfinite_steps.astype(jnp.float32),
     }
 

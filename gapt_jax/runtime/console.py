@@ -206,6 +206,6 @@ def _live_bar(console: Any, total: int | None, start: int) -> Iterator[Show]:
     from rich.table import Column
 
     text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
-    with Progress(BarColumn(bar_width=20), text, console=console) as bar:
+    with Progress(BarColumn(20, table_column=Column(min_width=20)), text, console=console) as bar:
         task = bar.add_task("", total=total, completed=start)
         yield lambda step, line: bar.update(task, completed=step, description=line)

@@ -5,12 +5,16 @@ Upstream stages lie beside the run folder under ``stages/`` and are shared by ev
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import platform
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -92,38 +96,34 @@ def run(experiment: Experiment, workdir: Path, console: Console, stage: str | No
     enable_compilation_cache()
     workdir, experiment = workdir.resolve(), _with_absolute_paths(experiment)
     _check_same_run(experiment, workdir)
-    clock = {}
     started = time.monotonic()
     job = _open(experiment, workdir, console)
+    if last in REWARD_KINDS and last not in {s.name for s in _stages(job)}:
+        raise UserError(f"stage '{last}' is not part of this run: its reward has weight 0")
     _write_facts(job)
-    clock["data"] = time.monotonic() - started
+    _add_time(workdir, "data", time.monotonic() - started)
     if last == "data":
         return {}
-    upstream = _pretrain(job, last, clock)
+    timed = functools.partial(_timed, workdir)
+    upstream = _pretrain(job, last, timed)
     if upstream is None:
         return {}
-    started = time.monotonic()
-    state = post_train(
-        job.spec,
-        _frozen(job, upstream),
-        upstream.policy,
-        job.batches(experiment.seed),
-        _evaluator(job, upstream),
-        job.valid_songs(experiment.evaluation.monitor_songs),
-        experiment,
-        workdir,
-        console,
-    )
-    clock["gapt"] = time.monotonic() - started
+    with timed("gapt"):
+        state = post_train(
+            job.spec,
+            _frozen(job, upstream),
+            upstream.policy,
+            job.batches(experiment.seed),
+            _evaluator(job, upstream),
+            job.valid_songs(experiment.evaluation.monitor_songs),
+            experiment,
+            workdir,
+            console,
+        )
     if last == "gapt":
         return {}
-    started = time.monotonic()
-    sets, sampling = _evaluation_sets(experiment), experiment.evaluation.sampling
-    result, samples = _evaluate(job, upstream, state.policy, sets, sampling)
-    clock["evaluation"] = time.monotonic() - started
-    write_atomic(workdir / "evaluation.json", strict_json(result, indent=1))
-    write_atomic(workdir / "samples.json", strict_json(samples))
-    _add_times(workdir, clock)
+    with timed("evaluation"):
+        result = _evaluate(job, upstream, (int(state.step), state.policy), _evaluation_sets(experiment), None)[0]
     show(result, console)
     return result
 
@@ -134,24 +134,20 @@ def evaluate(
     dataset: str | None = None,
     split: str | None = None,
     sampling: str | None = None,
-) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of a run; results are added to its ``evaluation.json``.
+) -> tuple[dict[str, Any], Path]:
+    """Evaluates the newest checkpoint of a run: (what was measured, the file it was added to).
 
-    Without arguments exactly the numbers of the run itself come out again.
+    Without arguments exactly the numbers of the run itself come out again. A dataset's split defaults to the run's.
     """
     job, upstream, policy = _load_run(workdir, console)
-    settings = job.experiment.evaluation
-    sampling = sampling or settings.sampling
-    sets = [(dataset, split or "test")] if dataset else _evaluation_sets(job.experiment)
-    if split and not dataset:
+    sets = _evaluation_sets(job.experiment)
+    if dataset:
+        sets = [(dataset, split or dict(sets).get(dataset, "test"))]
+    elif split:
         sets = [(name, split) for name, _ in sets]
-    result, _ = _evaluate(job, upstream, policy, sets, sampling)
-    path = job.workdir / ("evaluation.json" if sampling == settings.sampling else f"evaluation-{sampling}.json")
-    known = read_json(path, "gapt evaluate")["systems"] if path.exists() else {}
-    systems = {name: known.get(name, {}) | measured for name, measured in result["systems"].items()}
-    write_atomic(path, strict_json(result | {"systems": systems}, indent=1))
+    result, path = _evaluate(job, upstream, policy, sets, sampling)
     show(result, console)
-    return result
+    return result, path
 
 
 def sample(
@@ -166,7 +162,7 @@ def sample(
     from gapt_jax.runtime.midi import melody_tokens, read_melody, write_accompaniment
 
     notes = read_melody(melody) if melody is not None else None
-    job, upstream, policy = _load_run(workdir, console)
+    job, upstream, (_, policy) = _load_run(workdir, console)
     evaluator, frames = _evaluator(job, upstream), job.experiment.data.max_frames
     if melody is not None and notes is not None:
         heard = melody_tokens(notes, frames)
@@ -293,10 +289,21 @@ def _write_facts(job: Job) -> None:
     write_atomic(path, strict_json(facts, indent=1))
 
 
-def _add_times(workdir: Path, clock: dict[str, float]) -> None:
+def _add_time(workdir: Path, stage: str, seconds: float) -> None:
+    """Adds to the seconds that this run has spent on a stage, all attempts together."""
     facts = read_json(workdir / "run.json", "gapt run")
-    facts["time_s"] |= {name: round(seconds, 1) for name, seconds in clock.items()}
+    facts["time_s"][stage] = round(facts["time_s"].get(stage, 0.0) + seconds, 1)
     write_atomic(workdir / "run.json", strict_json(facts, indent=1))
+
+
+@contextlib.contextmanager
+def _timed(workdir: Path, stage: str) -> Iterator[None]:
+    """Counts the time of a stage on every way out."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        _add_time(workdir, stage, time.monotonic() - started)
 
 
 def _stages(job: Job) -> list[Stage]:
@@ -330,20 +337,18 @@ def _stages(job: Job) -> list[Stage]:
     return stages
 
 
-def _pretrain(job: Job, last: str, clock: dict[str, float]) -> Upstream | None:
+def _pretrain(job: Job, last: str, timed: Callable[[str], AbstractContextManager[None]]) -> Upstream | None:
     """Runs or reuses the supervised stages; None when `last` is one of them."""
     made: dict[str, Params] = {}
     songs = job.valid_songs(512)
     validation = Batch(songs.melody, songs.chords, songs.index)
     for stage in _stages(job):
-        started = time.monotonic()
         # Rhythm does not depend on the key, and variety lies elsewhere: no transposition (papers.md a4).
         batches = job.batches(stage.seed, transpose=not stage.name.startswith("rhythm"))
-        made[stage.name] = run_stage(
-            stage, job.root / "stages", batches, validation, job.experiment.runtime, job.console
-        )
-        clock[stage.name] = time.monotonic() - started
-        _add_times(job.workdir, clock)
+        with timed(stage.name):
+            made[stage.name] = run_stage(
+                stage, job.root / "stages", batches, validation, job.experiment.runtime, job.console
+            )
         if stage.name == last:
             return None
     return Upstream(made.pop("policy"), made.pop("anchor"), made)
@@ -374,10 +379,15 @@ def _evaluation_sets(experiment: Experiment) -> list[tuple[str, str]]:
 
 
 def _evaluate(
-    job: Job, upstream: Upstream, policy: Params, sets: list[tuple[str, str]], sampling: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """evaluation.json of this policy beside the data and the pre-trained policy, and samples.json of the report."""
+    job: Job, upstream: Upstream, checkpoint: tuple[int, Params], sets: list[tuple[str, str]], sampling: str | None
+) -> tuple[dict[str, Any], Path]:
+    """Measures (step, policy) beside the data and the pre-trained policy: (results, the file they were added to).
+
+    The run's own sampling rule goes into ``evaluation.json``, another one into a file of its own.
+    """
     evaluator, experiment = _evaluator(job, upstream), job.experiment
+    own = experiment.evaluation.sampling
+    sampling, (step, policy) = sampling or own, checkpoint
     name = f"gapt_lambda={experiment.algorithm.adversarial_weight:g}"
     systems: dict[str, dict[str, Any]] = {"data": {}, "mle": {}, name: {}}
     samples: dict[str, Any] = {}
@@ -394,28 +404,40 @@ def _evaluate(
                 metric: {"mean": v, "ci95": None, "n_seeds": 1, "per_seed": [v], "n_songs": len(songs.ids)}
                 for metric, v in values.items()
             }
-        if not samples:
-            samples = {
-                "dataset": f"{dataset}/{split}",
-                "ids": list(songs.ids[:NUM_SAMPLES]),
-                "melody": songs.melody[:NUM_SAMPLES],
-                "systems": {system: chords[:NUM_SAMPLES] for system, chords in played.items()},
-            }
+        samples = samples or {
+            "dataset": f"{dataset}/{split}",
+            "ids": list(songs.ids[:NUM_SAMPLES]),
+            "melody": songs.melody[:NUM_SAMPLES],
+            "systems": {system: chords[:NUM_SAMPLES] for system, chords in played.items()},
+        }
     facts = read_json(job.workdir / "run.json", "gapt run")
     result = {
         "schema": 1,
         "experiment": experiment.name,
         "seed": experiment.seed,
+        "step": step,
         "adversarial_weight": experiment.algorithm.adversarial_weight,
         "sampling": sampling,
         **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
         "systems": systems,
     }
-    return result, samples
+    path = job.workdir / ("evaluation.json" if sampling == own else f"evaluation-{sampling}.json")
+    _add_results(path, result)
+    if sampling == own and sets == _evaluation_sets(experiment):
+        write_atomic(job.workdir / "samples.json", strict_json(samples))
+    return result, path
 
 
-def _load_run(workdir: Path, console: Console) -> tuple[Job, Upstream, Params]:
-    """A run as its folder describes it: data, finished upstream stages, newest policy."""
+def _add_results(path: Path, result: dict[str, Any]) -> None:
+    """Keeps what the file knows of other sets, unless that was measured at another step."""
+    known = read_json(path, "gapt evaluate") if path.exists() else {}
+    old = known.get("systems", {}) if known.get("step") == result["step"] else {}
+    systems = {name: old.get(name, {}) | measured for name, measured in result["systems"].items()}
+    write_atomic(path, strict_json(result | {"systems": systems}, indent=1))
+
+
+def _load_run(workdir: Path, console: Console) -> tuple[Job, Upstream, tuple[int, Params]]:
+    """A run as its folder describes it: data, finished upstream stages, (step, policy) of the newest checkpoint."""
     workdir = workdir.resolve()
     enable_compilation_cache()
     experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
@@ -423,9 +445,9 @@ def _load_run(workdir: Path, console: Console) -> tuple[Job, Upstream, Params]:
     unfinished = [s.name for s in _stages(job) if not (s.folder(job.root / "stages") / "done.json").exists()]
     if unfinished:
         raise UserError(f"{workdir} has not finished {unfinished[0]} yet: go on with 'gapt run {experiment.name}'")
-    upstream = _pretrain(job, STAGES[-1], {})
+    upstream = _pretrain(job, STAGES[-1], lambda _: contextlib.nullcontext())
     assert upstream is not None
     found = restore_policy(job.spec, upstream.policy, experiment, workdir)
     if found is None:
         raise UserError(f"{workdir} has no checkpoint of the policy yet: go on with 'gapt run {experiment.name}'")
-    return job, upstream, found[1]
+    return job, upstream, found
