@@ -1,6 +1,6 @@
 """Real songs on a laptop: 16 beats, 0.2 M parameters, one contrastive and one discriminative reward with weight 2.
 
-Hardware: 2 CPU cores. Time: 23 min for the supervised stages by their median steps, then 4.6 min for each λ (docs/small.md).
+Hardware: 2 CPU cores. Time: 23 min (median steps) for the supervised stages, then 4.6 min for each λ (docs/small.md).
 Result, three seeds, Hooktheory test: Vendi 6.13 (MLE), 3.76 (λ = 0), 4.83 (λ = 1) at note-in-chord 0.31, 0.47, 0.43.
 Command (a folder with hooktheory, pop909, nottingham and openewld .jsonl.gz):
 
