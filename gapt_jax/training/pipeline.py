@@ -8,14 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
-import os
-import platform
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +19,13 @@ import numpy as np
 
 from gapt_jax import models as model_library
 from gapt_jax.algorithm.state import Frozen, Spec
-from gapt_jax.config import Experiment, config_hash, from_dict, to_dict, to_json
+from gapt_jax.config import Experiment, from_dict, to_dict
 from gapt_jax.errors import UserError
 from gapt_jax.models import REWARD_KINDS
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import enable_compilation_cache
-from gapt_jax.runtime.files import git_revision, read_json, read_vocabulary, strict_json, write_atomic
-from gapt_jax.training import pretrain
+from gapt_jax.runtime.files import read_json, read_vocabulary, strict_json, write_atomic
+from gapt_jax.training import pretrain, run_folder
 from gapt_jax.training.stages import Stage, run_stage
 from gapt_jax.training.systems import Evaluator
 from gapt_jax.training.trainer import post_train, restore_policy
@@ -94,17 +89,17 @@ def run(experiment: Experiment, workdir: Path, console: Console, stage: str | No
         raise UserError(f"unknown stage '{stage}': choose one of {', '.join(STAGES)}")
     last = stage or STAGES[-1]
     enable_compilation_cache()
-    workdir, experiment = workdir.resolve(), _with_absolute_paths(experiment)
-    _check_same_run(experiment, workdir)
+    workdir, experiment = workdir.resolve(), run_folder.with_absolute_paths(experiment)
+    run_folder.check_same_run(experiment, workdir)
     started = time.monotonic()
     job = _open(experiment, workdir, console)
     if last in REWARD_KINDS and last not in {s.name for s in _stages(job)}:
         raise UserError(f"stage '{last}' is not part of this run: its reward has weight 0")
-    _write_facts(job)
-    _add_time(workdir, "data", time.monotonic() - started)
+    run_folder.write_facts(workdir, experiment, job.corpus)
+    run_folder.add_time(workdir, "data", time.monotonic() - started)
     if last == "data":
         return {}
-    timed = functools.partial(_timed, workdir)
+    timed = functools.partial(run_folder.timed, workdir)
     upstream = _pretrain(job, last, timed)
     if upstream is None:
         return {}
@@ -202,42 +197,6 @@ def _known(metrics: dict[str, Any], name: str) -> bool:
     return metrics.get(name, {}).get("mean") is not None
 
 
-def _identity(experiment: Experiment) -> dict[str, Any]:
-    """What makes two runs the same: everything but where the songs lie (their fingerprint stands for them)."""
-    config = to_dict(experiment)
-    del config["data"]["songs"]
-    return config
-
-
-def _with_absolute_paths(experiment: Experiment) -> Experiment:
-    """So that the run folder can be used from anywhere."""
-    songs = Path(experiment.data.songs)
-    if not songs.is_dir():
-        return experiment
-    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, songs=str(songs.resolve())))
-
-
-def _check_same_run(experiment: Experiment, workdir: Path) -> None:
-    """An existing folder must hold this very run."""
-    path = workdir / "config.json"
-    if not path.exists():
-        return
-    stored = from_dict(Experiment, read_json(path, "gapt run"))
-    changed = _differences(_identity(stored), _identity(experiment))
-    if changed:
-        raise UserError(
-            f"{workdir} holds a run of another config ({', '.join(changed[:3])}{' ...' if len(changed) > 3 else ''}): "
-            "choose another --workdir or remove the folder"
-        )
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = dict.fromkeys([*old, *new])
-        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
-    return [] if old == new else [f"{path}: {json.dumps(old)} there, {json.dumps(new)} asked"]
-
-
 def _open(experiment: Experiment, workdir: Path, console: Console) -> Job:
     """Opens the data; the vocabulary and fingerprint of an existing run must be those of the data."""
     from data_pipeline.loader import open_corpus
@@ -265,45 +224,6 @@ def _open(experiment: Experiment, workdir: Path, console: Console) -> Job:
             )
     models = model_library.build(experiment.models, corpus.vocabulary.size)
     return Job(experiment, workdir, corpus, Spec(models, experiment.algorithm, corpus.vocabulary), console)
-
-
-def _write_facts(job: Job) -> None:
-    """The run folder's account of itself, written when it is new."""
-    if not (job.workdir / "config.json").exists():
-        write_atomic(job.workdir / "config.json", to_json(job.experiment))
-    write_atomic(job.workdir / "vocabulary.json", job.corpus.vocabulary.to_json())
-    path = job.workdir / "run.json"
-    if path.exists():
-        return
-    packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "gapt-jax")
-    facts = {
-        "command": " ".join(["gapt", *sys.argv[1:]]),
-        "config_hash": config_hash(_identity(job.experiment)),
-        "data_fingerprint": job.corpus.fingerprint,
-        "unlisted_chord_share": job.corpus.unlisted_chord_share,
-        "git_revision": git_revision(),
-        "versions": {name: metadata.version(name) for name in packages} | {"python": platform.python_version()},
-        "hardware": f"{len(jax.devices())} x {jax.devices()[0].device_kind}, {os.cpu_count()} host cores",
-        "time_s": {},
-    }
-    write_atomic(path, strict_json(facts, indent=1))
-
-
-def _add_time(workdir: Path, stage: str, seconds: float) -> None:
-    """Adds to the seconds that this run has spent on a stage, all attempts together."""
-    facts = read_json(workdir / "run.json", "gapt run")
-    facts["time_s"][stage] = round(facts["time_s"].get(stage, 0.0) + seconds, 1)
-    write_atomic(workdir / "run.json", strict_json(facts, indent=1))
-
-
-@contextlib.contextmanager
-def _timed(workdir: Path, stage: str) -> Iterator[None]:
-    """Counts the time of a stage on every way out."""
-    started = time.monotonic()
-    try:
-        yield
-    finally:
-        _add_time(workdir, stage, time.monotonic() - started)
 
 
 def _stages(job: Job) -> list[Stage]:
@@ -422,18 +342,10 @@ def _evaluate(
         "systems": systems,
     }
     path = job.workdir / ("evaluation.json" if sampling == own else f"evaluation-{sampling}.json")
-    _add_results(path, result)
+    run_folder.add_results(path, result)
     if sampling == own and sets == _evaluation_sets(experiment):
         write_atomic(job.workdir / "samples.json", strict_json(samples))
     return result, path
-
-
-def _add_results(path: Path, result: dict[str, Any]) -> None:
-    """Keeps what the file knows of other sets, unless that was measured at another step."""
-    known = read_json(path, "gapt evaluate") if path.exists() else {}
-    old = known.get("systems", {}) if known.get("step") == result["step"] else {}
-    systems = {name: old.get(name, {}) | measured for name, measured in result["systems"].items()}
-    write_atomic(path, strict_json(result | {"systems": systems}, indent=1))
 
 
 def _load_run(workdir: Path, console: Console) -> tuple[Job, Upstream, tuple[int, Params]]:

@@ -1,0 +1,104 @@
+"""The run folder's account of itself: which run it holds, its facts, the time spent, the results."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gapt_jax.config import Experiment, config_hash, from_dict, to_dict, to_json
+from gapt_jax.errors import UserError
+from gapt_jax.runtime.files import git_revision, read_json, strict_json, write_atomic
+
+
+def _identity(experiment: Experiment) -> dict[str, Any]:
+    """What makes two runs the same: everything but where the songs lie (their fingerprint stands for them)."""
+    config = to_dict(experiment)
+    del config["data"]["songs"]
+    return config
+
+
+def with_absolute_paths(experiment: Experiment) -> Experiment:
+    """So that the run folder can be used from anywhere."""
+    songs = Path(experiment.data.songs)
+    if not songs.is_dir():
+        return experiment
+    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, songs=str(songs.resolve())))
+
+
+def check_same_run(experiment: Experiment, workdir: Path) -> None:
+    """An existing folder must hold this very run."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    stored = from_dict(Experiment, read_json(path, "gapt run"))
+    changed = _differences(_identity(stored), _identity(experiment))
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run of another config ({', '.join(changed[:3])}{' ...' if len(changed) > 3 else ''}): "
+            "choose another --workdir or remove the folder"
+        )
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+    return [] if old == new else [f"{path}: {json.dumps(old)} there, {json.dumps(new)} asked"]
+
+
+def write_facts(workdir: Path, experiment: Experiment, corpus: Any) -> None:
+    """The folder's account of itself, written when it is new; `corpus` is a data_pipeline.loader.Corpus."""
+    if not (workdir / "config.json").exists():
+        write_atomic(workdir / "config.json", to_json(experiment))
+    write_atomic(workdir / "vocabulary.json", corpus.vocabulary.to_json())
+    path = workdir / "run.json"
+    if path.exists():
+        return
+    packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "gapt-jax")
+    facts = {
+        "command": " ".join(["gapt", *sys.argv[1:]]),
+        "config_hash": config_hash(_identity(experiment)),
+        "data_fingerprint": corpus.fingerprint,
+        "unlisted_chord_share": corpus.unlisted_chord_share,
+        "git_revision": git_revision(),
+        "versions": {name: metadata.version(name) for name in packages} | {"python": platform.python_version()},
+        "hardware": f"{len(jax.devices())} x {jax.devices()[0].device_kind}, {os.cpu_count()} host cores",
+        "time_s": {},
+    }
+    write_atomic(path, strict_json(facts, indent=1))
+
+
+def add_time(workdir: Path, stage: str, seconds: float) -> None:
+    """Adds to the seconds that this run has spent on a stage, all attempts together."""
+    facts = read_json(workdir / "run.json", "gapt run")
+    facts["time_s"][stage] = round(facts["time_s"].get(stage, 0.0) + seconds, 1)
+    write_atomic(workdir / "run.json", strict_json(facts, indent=1))
+
+
+@contextlib.contextmanager
+def timed(workdir: Path, stage: str) -> Iterator[None]:
+    """Counts the time of a stage on every way out."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        add_time(workdir, stage, time.monotonic() - started)
+
+
+def add_results(path: Path, result: dict[str, Any]) -> None:
+    """Keeps what the file knows of other sets, unless that was measured at another step."""
+    known = read_json(path, "gapt evaluate") if path.exists() else {}
+    old = known.get("systems", {}) if known.get("step") == result["step"] else {}
+    systems = {name: old.get(name, {}) | measured for name, measured in result["systems"].items()}
+    write_atomic(path, strict_json(result | {"systems": systems}, indent=1))
