@@ -43,6 +43,7 @@ class ModelsConfig:
     reward: TransformerConfig = TransformerConfig(depth=6, heads=6)  # all four kinds of reward model
     discriminator: TransformerConfig = TransformerConfig()
     compute_dtype: str = "float32"  # of matmuls inside the stacks; "bfloat16" on accelerators
+    remat: bool = False  # recompute each block in the backward pass instead of keeping its activations
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,27 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """How the devices of a slice are arranged; the slice axis itself comes from the devices."""
+
+    data: int = 0  # songs are spread over data × fsdp; 0 = all devices that fsdp and tensor leave
+    fsdp: int = 1  # parameters and optimiser are spread as well
+    tensor: int = 1  # heads and inner widths are split
+
+
+@dataclass(frozen=True)
 class RuntimeConfig:
+    """How it is computed, not what: none of this makes another run."""
+
+    mesh: MeshConfig = MeshConfig()
+    microbatch_rows: int = 0  # songs per device and gradient computation of MLE, PPO, discriminator; 0 = all at once
     checkpoint_every: int = 100  # post-training steps
     stage_checkpoint_every: int = 1_000  # steps of the supervised stages
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # newest
+    keep_every: int = 0  # checkpoints of every such step stay for good; 0 = none
+    keep_best: int = 1  # checkpoints with the best valid/score stay
     max_nonfinite_steps: int = 3  # consecutive skipped steps before the run stops
+    hang_minutes: float = 30.0  # without a step for so long, all stacks are printed
 
 
 @dataclass(frozen=True)

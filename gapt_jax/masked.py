@@ -31,10 +31,10 @@ def mean(values: jax.Array, mask: jax.Array) -> jax.Array:
     return ratio(values, mask).value()
 
 
-def row_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """[B, T] -> [B]: each row's mean over its valid entries."""
-    total = jnp.sum(jnp.where(mask > 0, values, 0.0), axis=-1)
-    return total / jnp.maximum(jnp.sum(mask, axis=-1), 1.0)
+def ratio_of_rows(values: jax.Array, mask: jax.Array) -> Ratio:
+    """[B, T]: each row's mean over its valid entries, summed; counted are the rows that have any."""
+    total, number = jnp.sum(jnp.where(mask > 0, values, 0.0), axis=-1), jnp.sum(mask, axis=-1)
+    return Ratio(jnp.sum(total / jnp.maximum(number, 1.0)), jnp.sum(number > 0, dtype=jnp.float32))
 
 
 def whiten(values: jax.Array, mask: jax.Array, epsilon: float = 1e-8) -> jax.Array:

@@ -22,6 +22,11 @@ def per_example(key: jax.Array, index: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
 
+def fold_each(keys: jax.Array, number: int) -> jax.Array:
+    """[B] keys -> [B] other keys, for another place of the network."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
 def uniform_per_example(key: jax.Array, index: jax.Array, length: int) -> jax.Array:
     """[B, length] float32 in [0, 1): row b depends on `key` and `index[b]` alone."""
     return jax.vmap(lambda k: jax.random.uniform(k, (length,), jnp.float32))(per_example(key, index))

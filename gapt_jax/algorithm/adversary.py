@@ -7,7 +7,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from gapt_jax import masked
 from gapt_jax.config import DiscriminatorConfig
+from gapt_jax.masked import Ratio
 from gapt_jax.types import pytree
 from gapt_jax.vocabulary import BOS, EOS, PAD
 
@@ -27,14 +29,20 @@ def discriminator_input(chords: jax.Array) -> jax.Array:
     return jnp.pad(jnp.where(chords == EOS, PAD, chords), ((0, 0), (1, 0)), constant_values=BOS)
 
 
-def discriminator_loss(real_logits: jax.Array, generated_logits: jax.Array, label_smoothing: float) -> jax.Array:
-    """Two-class cross-entropy, data = 1, generated = 0; smoothing 0.1 gives targets 0.95 / 0.05. Logits [B] float32."""
+def discriminator_loss(
+    real_logits: jax.Array, generated_logits: jax.Array, is_song: jax.Array, label_smoothing: float
+) -> Ratio:
+    """Two-class cross-entropy, data = 1, generated = 0; smoothing 0.1 gives targets 0.95 / 0.05.
+
+    Logits [B] float32; `is_song` [B], 0 for rows that only fill up. The mean is over pairs of a real and a generated
+    song.
+    """
     target = 1 - label_smoothing / 2
 
     def cross_entropy(logits):  # against P(right class) = sigmoid(logits)
         return target * jax.nn.softplus(-logits) + (1 - target) * jax.nn.softplus(logits)
 
-    return 0.5 * (jnp.mean(cross_entropy(real_logits)) + jnp.mean(cross_entropy(-generated_logits)))
+    return masked.ratio(0.5 * (cross_entropy(real_logits) + cross_entropy(-generated_logits)), is_song)
 
 
 def discriminator_accuracy(real_logits: jax.Array, generated_logits: jax.Array) -> jax.Array:

@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gapt_jax import masked, prng
-from gapt_jax.algorithm import adversary, optim, ppo, returns, rewards, rules
+from gapt_jax.algorithm import adversary, gradients, optim, ppo, returns, rewards, rules
+from gapt_jax.algorithm.layout import in_chunks
 from gapt_jax.algorithm.rollout import distribution, rollout
 from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, LearnerState, Spec
 from gapt_jax.models.networks import interleave, part
-from gapt_jax.types import Batch, RewardTerms, Trajectory, pytree
+from gapt_jax.types import Batch, Params, RewardTerms, Trajectory, pytree
+from gapt_jax.vocabulary import PAD
 
 Metrics = dict[str, jax.Array]  # [] float32 each
 
@@ -53,15 +54,20 @@ phase = functools.partial(jax.jit, static_argnames="spec")
 @phase
 def play(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
     """The policy accompanies the melodies of the batch."""
-    return rollout(
-        spec.models.policy,
-        state.policy,
-        batch.melody,
-        batch.index,
-        _stream(state, "rollout"),
-        spec.vocabulary.tables,
-        validity_mask=spec.config.validity_mask,
-    )
+    key = _stream(state, "rollout")
+
+    def accompany(policy: Params, songs: Batch) -> Trajectory:
+        return rollout(
+            spec.models.policy,
+            policy,
+            songs.melody,
+            songs.index,
+            key,
+            spec.vocabulary.tables,
+            validity_mask=spec.config.validity_mask,
+        )
+
+    return spec.layout.each(accompany, state.policy, batch)
 
 
 @phase
@@ -71,13 +77,20 @@ def judge(
     """All reward terms [B, T], and the discriminator's view of the rollout and of the data (no dropout)."""
     tables, discriminator = spec.vocabulary.tables, spec.models.discriminator
 
-    def learned(generated: Trajectory, real: jax.Array):
-        scores = rewards.coherence_scores(spec.models, frozen.rewards, generated.melody, generated.chords, tables)
-        logits = discriminator(state.discriminator, adversary.discriminator_input(generated.chords))
-        real_logits = discriminator(state.discriminator, adversary.discriminator_input(real))
-        return {kind: s.T for kind, s in scores.items()}, logits, real_logits
+    def learned(params, rows):
+        members, adversary_params = params
 
-    scores, logits, real_logits = _in_chunks(learned, spec.config.minibatch_size, trajectory, batch.chords)
+        def judged(part):
+            generated, real = part
+            scores = rewards.coherence_scores(spec.models, members, generated.melody, generated.chords, tables)
+            logits = discriminator(adversary_params, adversary.discriminator_input(generated.chords))
+            real_logits = discriminator(adversary_params, adversary.discriminator_input(real))
+            return {kind: s.T for kind, s in scores.items()}, logits, real_logits
+
+        return in_chunks(judged, spec.config.minibatch_size, rows)
+
+    params, rows = (frozen.rewards, state.discriminator), (trajectory, batch.chords)
+    scores, logits, real_logits = spec.layout.each(learned, params, rows)
     realism = adversary.REWARD_FORMS[spec.config.discriminator.reward_form](logits)
     terminal = {kind: rewards.combine(s.T, spec.config.rewards.ensemble) for kind, s in scores.items()}
     terminal[ADVERSARIAL] = realism
@@ -97,16 +110,21 @@ def estimate(
     """KL-shaped rewards, advantages (whitened over the rollout) and returns."""
     models, config, mask = spec.models, spec.config, trajectory.mask
 
-    def evaluate(rows: Trajectory):
-        tokens = interleave(rows.chords, rows.melody)[:, :-1]
-        valid = _valid(spec, rows.chords)
-        log_p = distribution(models.policy.method(state.policy, "at_states", tokens), valid)
-        heard = part(rows.chords)[:, : rows.chords.shape[1]]  # BOS c_1 ... c_{T-1}: entry t - 1 predicts c_t
-        log_q = distribution(models.anchor(frozen.anchor, part(rows.melody), heard), valid)
-        values = models.critic.method(state.critic, "at_states", tokens)[..., 0]
-        return ppo.kl_divergence(log_p, log_q), masked.select(log_p, rows.chords), values
+    def evaluate(params, rows):
+        policy, critic, anchor = params
 
-    kl, log_probs, values = _in_chunks(evaluate, config.minibatch_size, trajectory)
+        def evaluated(played: Trajectory):
+            tokens = interleave(played.chords, played.melody)[:, :-1]
+            valid = _valid(spec, played.chords)
+            log_p = distribution(models.policy.method(policy, "at_states", tokens), valid)
+            heard = part(played.chords)[:, : played.chords.shape[1]]  # BOS c_1 ... c_{T-1}: entry t - 1 predicts c_t
+            log_q = distribution(models.anchor(anchor, part(played.melody), heard), valid)
+            values = models.critic.method(critic, "at_states", tokens)[..., 0]
+            return ppo.kl_divergence(log_p, log_q), masked.select(log_p, played.chords), values
+
+        return in_chunks(evaluated, config.minibatch_size, rows)
+
+    kl, log_probs, values = spec.layout.each(evaluate, (state.policy, state.critic, frozen.anchor), trajectory)
     kl = jnp.where(mask > 0, kl, 0.0)
     reward = reward_terms.total()
     advantages, targets = returns.generalized_advantage_estimation(
@@ -129,42 +147,45 @@ def estimate(
 
 @functools.partial(phase, donate_argnames="state")
 def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> tuple[LearnerState, Metrics]:
-    """`epochs` passes over the rollout in random minibatches: a step of the policy, then of the critic, for each."""
+    """`epochs` passes over the rollout in random minibatches: a step of the policy and one of the critic for each."""
     config, models = spec.config, spec.models
     rows = experience.returns.shape[0]
     minibatches = rows // config.minibatch_size
     total_updates = config.steps * config.epochs * minibatches
 
-    def policy_loss(params, sample: Experience):
+    experience = spec.layout.everywhere(experience)  # small, and minibatches are drawn from all of it
+
+    def losses(params, sample: Experience):
+        policy, critic = params
         played = sample.trajectory
         tokens = interleave(played.chords, played.melody)[:, :-1]
-        log_p = distribution(models.policy.method(params, "at_states", tokens), _valid(spec, played.chords))
-        loss = ppo.clipped_surrogate(
+        log_p = distribution(models.policy.method(policy, "at_states", tokens), _valid(spec, played.chords))
+        policy_loss = ppo.clipped_surrogate(
             masked.select(log_p, played.chords),
             played.log_probs,
             sample.advantages,
             played.mask,
             config.clip_epsilon,
         )
-        entropy = jnp.mean(masked.row_mean(ppo.entropy(log_p), played.mask))
-        return loss - state.hyper.entropy_coef * entropy, {"policy_loss": loss, "entropy": entropy}
-
-    def critic_loss(params, sample: Experience):
-        tokens = interleave(sample.trajectory.chords, sample.trajectory.melody)[:, :-1]
-        values = models.critic.method(params, "at_states", tokens)[..., 0]
-        return ppo.value_loss(values, sample.returns, sample.trajectory.mask)
+        entropy = masked.ratio_of_rows(ppo.entropy(log_p), played.mask)
+        values = models.critic.method(critic, "at_states", tokens)[..., 0]
+        value_loss = ppo.value_loss(values, sample.returns, played.mask)
+        # Policy and critic share no parameter: the gradient of the sum is both gradients.
+        total = policy_loss.total - state.hyper.entropy_coef * entropy.total + value_loss.total
+        parts = {"policy_loss": policy_loss, "entropy": entropy, "value_loss": value_loss}
+        return masked.Ratio(total, policy_loss.number), parts
 
     def minibatch(carry, indices):
         policy, policy_optimizer, critic, critic_optimizer = carry
         sample = jax.tree.map(lambda x: x[indices], experience)
-        gradients, metrics = jax.grad(policy_loss, has_aux=True)(policy, sample)
+        _, metrics, found = gradients.of_rows(losses, spec.layout, (policy, critic), sample)
+        policy_gradient, critic_gradient = found
         rate = state.hyper.policy_learning_rate * optim.schedule(config.policy, policy_optimizer.updates, total_updates)
-        policy, policy_optimizer, policy_info = optim.update(config.policy, policy, gradients, policy_optimizer, rate)
-        value_loss, gradients = jax.value_and_grad(critic_loss)(critic, sample)
+        policy, policy_optimizer, info = optim.update(config.policy, policy, policy_gradient, policy_optimizer, rate)
+        metrics |= {f"policy_{k}": v for k, v in info.items()}
         rate = state.hyper.critic_learning_rate * optim.schedule(config.critic, critic_optimizer.updates, total_updates)
-        critic, critic_optimizer, critic_info = optim.update(config.critic, critic, gradients, critic_optimizer, rate)
-        metrics |= {"value_loss": value_loss} | {f"policy_{k}": v for k, v in policy_info.items()}
-        metrics |= {f"critic_{k}": v for k, v in critic_info.items()}
+        critic, critic_optimizer, info = optim.update(config.critic, critic, critic_gradient, critic_optimizer, rate)
+        metrics |= {f"critic_{k}": v for k, v in info.items()}
         return (policy, policy_optimizer, critic, critic_optimizer), metrics
 
     keys = jax.random.split(_stream(state, "minibatch"), config.epochs)
@@ -174,14 +195,15 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
     policy, policy_optimizer, critic, critic_optimizer = carry
     metrics = jax.tree.map(jnp.mean, metrics)
     skipped = (metrics["policy_skipped"] + metrics["critic_skipped"]) > 0
-    return dataclasses.replace(
+    state = dataclasses.replace(
         state,
         policy=policy,
         policy_optimizer=policy_optimizer,
         critic=critic,
         critic_optimizer=critic_optimizer,
         nonfinite_steps=jnp.where(skipped, state.nonfinite_steps + 1, 0),
-    ), metrics
+    )
+    return spec.layout.stored(state), metrics
 
 
 @functools.partial(phase, donate_argnames="state")
@@ -192,13 +214,13 @@ def improve_discriminator(
     config = spec.config.discriminator
     step = state.step + 1
     is_open = adversary.discriminator_gate(state.recent_rewards, step, state.hyper.gate_threshold, config)
-    replay = state.replay.push(trajectory.chords, batch.chords)
+    replay = state.replay.push(*spec.layout.everywhere((trajectory.chords, batch.chords)))
     discriminator, optimizer, metrics = jax.lax.cond(
         is_open, functools.partial(_train_discriminator, spec), _keep_discriminator, state, replay
     )
     newest = realism["discriminator/reward_mean"]
     steps_since_open = jnp.where(is_open, 0, state.steps_since_open + 1)
-    return dataclasses.replace(
+    state = dataclasses.replace(
         state,
         step=step,
         discriminator=discriminator,
@@ -207,10 +229,11 @@ def improve_discriminator(
         gate_openings=state.gate_openings + is_open,
         steps_since_open=steps_since_open,
         replay=replay,
-    ), metrics | {
+    )
+    return spec.layout.stored(state), metrics | {
         "discriminator/is_open": is_open.astype(jnp.float32),
         "discriminator/steps_since_open": steps_since_open.astype(jnp.float32),
-        "discriminator/gate_openings": (state.gate_openings + is_open).astype(jnp.float32),
+        "discriminator/gate_openings": state.gate_openings.astype(jnp.float32),
         "nonfinite_steps": state.nonfinite_steps.astype(jnp.float32),
     }
 
@@ -224,23 +247,26 @@ def _train_discriminator(spec: Spec, state: LearnerState, replay: adversary.Repl
     order = replay.draw_order(order_key)
     total_updates = spec.config.steps * config.steps_per_update
 
-    def loss_fn(params, chosen, key):
-        tokens = adversary.discriminator_input(jnp.concatenate([real[chosen], generated[chosen]]))
-        logits = spec.models.discriminator(params, tokens, key)
-        real_logits, generated_logits = jnp.split(logits, 2)
-        return adversary.discriminator_loss(real_logits, generated_logits, config.label_smoothing)
+    def loss(params, songs):
+        songs_real, songs_generated, places = songs
+        tokens = adversary.discriminator_input(jnp.concatenate([songs_real, songs_generated]))
+        keys = prng.per_example(dropout_key, jnp.concatenate([2 * places, 2 * places + 1]))
+        real_logits, generated_logits = jnp.split(spec.models.discriminator(params, tokens, keys), 2)
+        is_song = (songs_real[:, 0] != PAD).astype(jnp.float32)
+        return adversary.discriminator_loss(real_logits, generated_logits, is_song, config.label_smoothing), {}
 
     def gradient_step(carry, number):
         params, optimizer = carry
-        draws = (number * config.minibatch_size + jnp.arange(config.minibatch_size)) % (replay.filled * rows)
-        key = jax.random.fold_in(dropout_key, number)
-        loss, gradients = jax.value_and_grad(loss_fn)(params, order[draws], key)
+        places = number * config.minibatch_size + jnp.arange(config.minibatch_size)
+        chosen = order[places % (replay.filled * rows)]
+        songs = real[chosen], generated[chosen], places
+        value, _, gradient = gradients.of_rows(loss, spec.layout, params, songs)
         position = (
             optimizer.updates if config.schedule_follows_updates else state.step * config.steps_per_update + number
         )
         rate = state.hyper.discriminator_learning_rate * optim.schedule(optimizer_config, position, total_updates)
-        params, optimizer, info = optim.update(optimizer_config, params, gradients, optimizer, rate)
-        return (params, optimizer), (loss, info["skipped"])
+        params, optimizer, info = optim.update(optimizer_config, params, gradient, optimizer, rate)
+        return (params, optimizer), (value, info["skipped"])
 
     carry = (state.discriminator, state.discriminator_optimizer)
     (params, optimizer), (losses, skipped) = jax.lax.scan(gradient_step, carry, jnp.arange(config.steps_per_update))
@@ -262,10 +288,3 @@ def _stream(state: LearnerState, name: str) -> jax.Array:
 
 def _valid(spec: Spec, chords: jax.Array) -> jax.Array | None:
     return rules.valid_along(chords, spec.vocabulary.tables) if spec.config.validity_mask else None
-
-
-def _in_chunks(fn: Any, size: int, *trees: Any) -> Any:
-    """Applies `fn` to `size` rows at a time, so that [rows, T, V] arrays never exist for the whole batch."""
-    chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), trees)
-    out = jax.lax.map(lambda rows: fn(*rows), chunks)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)

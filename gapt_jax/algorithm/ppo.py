@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gapt_jax import masked
+from gapt_jax.masked import Ratio
 
 
 def kl_divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
@@ -28,20 +29,20 @@ def clipped_surrogate(
     advantages: jax.Array,
     mask: jax.Array,
     clip_epsilon: float,
-) -> jax.Array:
+) -> Ratio:
     """-E[min(rho A, clip(rho, 1 ± epsilon) A)]: mean over each song's actions, then over songs (Schulman et al. 2017,
     eq. 7). All inputs [B, T] float32."""
     chex.assert_equal_shape([log_probs, behaviour_log_probs, advantages, mask])
     chex.assert_type([log_probs, behaviour_log_probs, advantages, mask], jnp.float32)
     rho = jnp.exp(jnp.where(mask > 0, log_probs - behaviour_log_probs, 0.0))
     clipped = jnp.clip(rho, 1 - clip_epsilon, 1 + clip_epsilon)
-    return jnp.mean(masked.row_mean(-jnp.minimum(rho * advantages, clipped * advantages), mask))
+    return masked.ratio_of_rows(-jnp.minimum(rho * advantages, clipped * advantages), mask)
 
 
-def value_loss(values: jax.Array, returns: jax.Array, mask: jax.Array) -> jax.Array:
+def value_loss(values: jax.Array, returns: jax.Array, mask: jax.Array) -> Ratio:
     """Half the mean squared error, over each song's actions, then over songs; no clipping."""
     chex.assert_equal_shape([values, returns, mask])
-    return 0.5 * jnp.mean(masked.row_mean(jnp.square(jnp.where(mask > 0, values - returns, 0.0)), mask))
+    return masked.ratio_of_rows(0.5 * jnp.square(jnp.where(mask > 0, values - returns, 0.0)), mask)
 
 
 def ratio_deviation(log_probs: jax.Array, behaviour_log_probs: jax.Array, mask: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gapt_jax import prng
 from gapt_jax.algorithm import optim
 from gapt_jax.algorithm.adversary import Replay
+from gapt_jax.algorithm.layout import ONE_DEVICE, Layout
 from gapt_jax.algorithm.optim import OptimizerState
 from gapt_jax.config import AlgorithmConfig
 from gapt_jax.models import Models
@@ -26,6 +27,7 @@ class Spec:
     models: Models
     config: AlgorithmConfig
     vocabulary: Vocabulary
+    layout: Layout = ONE_DEVICE
 
 
 @pytree

@@ -61,7 +61,7 @@ def build(config: ModelsConfig, size: int) -> Models:
     dtype = jnp.dtype(config.compute_dtype)
 
     def of(network: Callable[..., nnx.Module], *args: Any) -> Model:
-        return Model.of(lambda rngs: network(*args, dtype=dtype, rngs=rngs))
+        return Model.of(lambda rngs: network(*args, dtype=dtype, remat=config.remat, rngs=rngs))
 
     return Models(
         policy=of(networks.Decoder, config.policy, size, size),

@@ -7,6 +7,7 @@ softmax in float32, matmuls in `dtype`.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gapt_jax import prng
 from gapt_jax.config import TransformerConfig
 
 ATTENTION_FACTOR = 10.0
@@ -78,14 +80,19 @@ def relative_bucket(distance: jax.Array, *, causal: bool) -> jax.Array:
     return offset + jnp.where(distance < exact, distance, logarithmic)
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    if key is None or rate == 0.0:
+Keys = jax.Array | None  # [B] random keys, one per song, so that dropout does not depend on the device; None = off
+
+
+def dropout(x: jax.Array, rate: float, keys: Keys) -> jax.Array:
+    """Drops entries of x [B, ...], each song's by its own key."""
+    if keys is None or rate == 0.0:
         return x
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0.0)
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0.0)
 
 
-def _fold(key: jax.Array | None, number: int) -> jax.Array | None:
-    return None if key is None else jax.random.fold_in(key, number)
+def fold(keys: Keys, number: int) -> Keys:
+    return None if keys is None else prng.fold_each(keys, number)
 
 
 class Attention(nnx.Module):
@@ -115,12 +122,10 @@ class Attention(nnx.Module):
         k = rotate(k, positions) if self.rotary else k
         return k.swapaxes(-1, -2), self._heads(self.value(x))
 
-    def attend(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, *, bias: jax.Array, key: jax.Array | None = None
-    ) -> jax.Array:
+    def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, *, bias: jax.Array, keys: Keys = None) -> jax.Array:
         """softmax(10 q k + bias) v, projected: [B, L, D]; bias broadcasts to [B, H, L, S]."""
         scores = ATTENTION_FACTOR * jnp.einsum("bhld,bhds->bhls", q, k) + bias
-        weights = dropout(jax.nn.softmax(scores.astype(jnp.float32), axis=-1), self.config.dropout, key)
+        weights = dropout(jax.nn.softmax(scores.astype(jnp.float32), axis=-1), self.config.dropout, keys)
         mixed = jnp.einsum("bhls,bhsd->bhld", weights.astype(v.dtype), v)
         return self.out(mixed.swapaxes(1, 2).reshape(mixed.shape[0], mixed.shape[2], -1)).astype(jnp.float32)
 
@@ -134,9 +139,9 @@ class FeedForward(nnx.Module):
         self.inner = linear(config.dim, 2 * inner, bias=True, rngs=rngs, dtype=dtype)
         self.outer = linear(inner, config.dim, bias=True, rngs=rngs, dtype=dtype)
 
-    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, keys: Keys = None) -> jax.Array:
         value, gate = jnp.split(self.inner(x), 2, axis=-1)
-        return self.outer(dropout(value * jax.nn.silu(gate), self.config.dropout, key)).astype(jnp.float32)
+        return self.outer(dropout(value * jax.nn.silu(gate), self.config.dropout, keys)).astype(jnp.float32)
 
 
 class Block(nnx.Module):
@@ -162,9 +167,10 @@ class Stack(nnx.Module):
         relative: bool = False,
         cross: bool = False,
         dtype: Any = jnp.float32,
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        self.config, self.causal = config, causal
+        self.config, self.causal, self.remat = config, causal, remat
         self.blocks = nnx.List(
             [Block(config, rotary=not relative, cross=cross, dtype=dtype, rngs=rngs) for _ in range(config.depth)]
         )
@@ -189,12 +195,12 @@ class Stack(nnx.Module):
         *,
         context: jax.Array | None = None,
         context_mask: jax.Array | None = None,
-        key: jax.Array | None = None,
+        keys: Keys = None,
         only_first: bool = False,
     ) -> jax.Array:
         """[B, L, D] -> [B, L, D] ([B, 1, D] with `only_first`, which spares the last block the other positions).
 
-        mask: [B, L] bool, True = attend; context: [B, S, D] for cross-attention; key: dropout, None = no dropout.
+        mask: [B, L] bool, True = attend; context: [B, S, D] for cross-attention; keys [B]: dropout, None = none.
         """
         positions = jnp.arange(h.shape[1])
         bias = self._position_bias(h.shape[1])
@@ -202,19 +208,24 @@ class Stack(nnx.Module):
             bias = bias + jnp.where(mask, 0.0, _MASKED)[:, None, None, :]
         seen = jnp.ones((1, 1), bool) if context_mask is None else context_mask
         context_bias = jnp.where(seen, 0.0, _MASKED)[:, None, None, :]
-        for number, block in enumerate(self.blocks):
-            block_key = _fold(key, number)
+
+        def through(block: Block, h: jax.Array, context: jax.Array | None, block_keys: Keys, count: int) -> jax.Array:
+            """`count` first positions of the block's output; later blocks do not see the others."""
             normed = rms_norm(h)
             k, v = block.attention.keys_values(normed, positions)
-            if only_first and number == len(self.blocks) - 1:
-                h, normed, positions, bias = h[:, :1], normed[:, :1], positions[:1], bias[:, :, :1]
-            q = block.attention.queries(normed, positions)
-            h = h + block.attention.attend(q, k, v, bias=bias, key=_fold(block_key, 0))
+            h, normed, places = h[:, :count], normed[:, :count], positions[:count]
+            q = block.attention.queries(normed, places)
+            h = h + block.attention.attend(q, k, v, bias=bias[:, :, :count], keys=fold(block_keys, 0))
             if block.cross is not None and context is not None:
                 k, v = block.cross.keys_values(context, positions)
-                q = block.cross.queries(rms_norm(h), positions)
-                h = h + block.cross.attend(q, k, v, bias=context_bias, key=_fold(block_key, 1))
-            h = h + block.feed_forward(rms_norm(h), _fold(block_key, 2))
+                q = block.cross.queries(rms_norm(h), places)
+                h = h + block.cross.attend(q, k, v, bias=context_bias, keys=fold(block_keys, 1))
+            return h + block.feed_forward(rms_norm(h), fold(block_keys, 2))
+
+        for number, block in enumerate(self.blocks):
+            count = 1 if only_first and number == len(self.blocks) - 1 else h.shape[1]
+            apply = functools.partial(through, block, count=count)
+            h = (jax.checkpoint(apply) if self.remat else apply)(h, context, fold(keys, number))
         return rms_norm(h)
 
     def empty_cache(self, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:

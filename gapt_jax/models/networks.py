@@ -9,21 +9,23 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gapt_jax.config import TransformerConfig
-from gapt_jax.models.layers import Cache, Stack, embedding, l2_normalise, linear
+from gapt_jax.models.layers import Cache, Keys, Stack, embedding, fold, l2_normalise, linear
 from gapt_jax.vocabulary import BOS, EOS, PAD
 
 
 class Decoder(nnx.Module):
     """Online policy (outputs = V) or critic (outputs = 1) over the interleaved stream BOS c1 m1 c2 m2 ... ."""
 
-    def __init__(self, config: TransformerConfig, size: int, outputs: int, *, dtype: Any, rngs: nnx.Rngs):
+    def __init__(
+        self, config: TransformerConfig, size: int, outputs: int, *, dtype: Any, remat: bool = False, rngs: nnx.Rngs
+    ):
         self.embed = embedding(size, config.dim, rngs=rngs)
-        self.stack = Stack(config, causal=True, dtype=dtype, rngs=rngs)
+        self.stack = Stack(config, causal=True, dtype=dtype, remat=remat, rngs=rngs)
         self.head = linear(config.dim, outputs, rngs=rngs, dtype=dtype)
 
-    def __call__(self, tokens: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, tokens: jax.Array, keys: Keys = None) -> jax.Array:
         """[B, L] tokens -> [B, L, outputs] float32."""
-        return self.head(self.stack(self.embed(tokens), key=key)).astype(jnp.float32)
+        return self.head(self.stack(self.embed(tokens), keys=keys)).astype(jnp.float32)
 
     def at_states(self, tokens: jax.Array) -> jax.Array:
         """[B, 2T] tokens -> [B, T, outputs] float32 at the positions from which chords are played (0, 2, 4, ...)."""
@@ -41,50 +43,48 @@ class Decoder(nnx.Module):
 class EncoderDecoder(nnx.Module):
     """Anchor: the decoder plays one part while the encoder has read the whole other part."""
 
-    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, remat: bool = False, rngs: nnx.Rngs):
         self.source_embed = embedding(size, config.dim, rngs=rngs)
         self.target_embed = embedding(size, config.dim, rngs=rngs)
-        self.encoder = Stack(config, causal=False, relative=True, dtype=dtype, rngs=rngs)
-        self.decoder = Stack(config, causal=True, relative=True, cross=True, dtype=dtype, rngs=rngs)
+        self.encoder = Stack(config, causal=False, relative=True, dtype=dtype, remat=remat, rngs=rngs)
+        self.decoder = Stack(config, causal=True, relative=True, cross=True, dtype=dtype, remat=remat, rngs=rngs)
         self.head = linear(config.dim, size, rngs=rngs, dtype=dtype)
 
-    def __call__(self, source: jax.Array, target: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, source: jax.Array, target: jax.Array, keys: Keys = None) -> jax.Array:
         """source [B, S] and target [B, L] tokens -> [B, L, V] float32; entry j predicts target token j + 1."""
-        encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
         mask = source != PAD
-        context = self.encoder(self.source_embed(source), mask, key=encoder_key)
-        hidden = self.decoder(self.target_embed(target), context=context, context_mask=mask, key=decoder_key)
+        context = self.encoder(self.source_embed(source), mask, keys=fold(keys, 0))
+        hidden = self.decoder(self.target_embed(target), context=context, context_mask=mask, keys=fold(keys, 1))
         return self.head(hidden).astype(jnp.float32)
 
 
 class Tower(nnx.Module):
     """Encoder with a projection to the unit sphere, read at BOS."""
 
-    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, remat: bool = False, rngs: nnx.Rngs):
         self.embed = embedding(size, config.dim, rngs=rngs)
-        self.stack = Stack(config, causal=False, dtype=dtype, rngs=rngs)
+        self.stack = Stack(config, causal=False, dtype=dtype, remat=remat, rngs=rngs)
         self.inner = linear(config.dim, config.dim, bias=True, rngs=rngs, dtype=dtype)
         self.outer = linear(config.dim, config.dim, bias=True, rngs=rngs, dtype=dtype)
 
-    def __call__(self, part: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, part: jax.Array, keys: Keys = None) -> jax.Array:
         """[B, L] one part, BOS first -> [B, D] unit vectors."""
-        pooled = self.stack(self.embed(part), part != PAD, key=key, only_first=True)[:, 0]
+        pooled = self.stack(self.embed(part), part != PAD, keys=keys, only_first=True)[:, 0]
         return l2_normalise(self.outer(jax.nn.relu(self.inner(pooled))))
 
 
 class Contrastive(nnx.Module):
     """Two towers whose cosine says how well chords and melody fit (reference.md §2.4)."""
 
-    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, rngs: nnx.Rngs):
-        self.melody_tower = Tower(config, size, dtype=dtype, rngs=rngs)
-        self.chord_tower = Tower(config, size, dtype=dtype, rngs=rngs)
+    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, remat: bool = False, rngs: nnx.Rngs):
+        self.melody_tower = Tower(config, size, dtype=dtype, remat=remat, rngs=rngs)
+        self.chord_tower = Tower(config, size, dtype=dtype, remat=remat, rngs=rngs)
         self.log_scale = nnx.Param(jnp.log(1 / 0.07))
 
-    def __call__(self, melody: jax.Array, chords: jax.Array, key: jax.Array | None = None):
+    def __call__(self, melody: jax.Array, chords: jax.Array, keys: Keys = None):
         """Parts [B, L] -> (melody [B, D], chords [B, D]) unit vectors and the similarity scale []."""
-        melody_key, chord_key = (None, None) if key is None else jax.random.split(key)
         scale = jnp.exp(self.log_scale[...])
-        return self.melody_tower(melody, melody_key), self.chord_tower(chords, chord_key), scale
+        return self.melody_tower(melody, fold(keys, 0)), self.chord_tower(chords, fold(keys, 1)), scale
 
     def embed_chords(self, chords: jax.Array) -> jax.Array:
         """[B, L] -> [B, D]: the chord tower alone, the encoder of the Vendi score."""
@@ -94,14 +94,14 @@ class Contrastive(nnx.Module):
 class Classifier(nnx.Module):
     """Two-class encoder read at BOS: discriminative reward (pairs) and the adversary (chords alone)."""
 
-    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, remat: bool = False, rngs: nnx.Rngs):
         self.embed = embedding(size, config.dim, rngs=rngs)
-        self.stack = Stack(config, causal=False, dtype=dtype, rngs=rngs)
+        self.stack = Stack(config, causal=False, dtype=dtype, remat=remat, rngs=rngs)
         self.head = linear(config.dim, 2, bias=True, rngs=rngs, dtype=dtype)
 
-    def __call__(self, tokens: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, tokens: jax.Array, keys: Keys = None) -> jax.Array:
         """[B, L] tokens, PAD ignored -> [B] float32 logit of class 1 (data, genuine pair) against class 0."""
-        logits = self.head(self.stack(self.embed(tokens), tokens != PAD, key=key, only_first=True)[:, 0])
+        logits = self.head(self.stack(self.embed(tokens), tokens != PAD, keys=keys, only_first=True)[:, 0])
         return (logits[:, 1] - logits[:, 0]).astype(jnp.float32)
 
 

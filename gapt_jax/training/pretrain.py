@@ -1,7 +1,7 @@
 """Supervised stages (reference.md §3): maximum likelihood for policy and anchor, and fitting of the reward models.
 
-A loss is a pure function (params, batch, key, dropout_key) -> (loss, metrics); `key` draws negatives, `dropout_key`
-is None in validation.
+A loss is a pure function (params, batch, key, dropout_keys) -> (Ratio, {name: Ratio}); `key` draws negatives,
+`dropout_keys` [B] are None in validation.
 """
 
 from __future__ import annotations
@@ -14,25 +14,29 @@ import jax
 import jax.numpy as jnp
 
 from gapt_jax import masked, prng
-from gapt_jax.algorithm import optim
+from gapt_jax.algorithm import gradients, optim
+from gapt_jax.algorithm.layout import ONE_DEVICE, Layout
 from gapt_jax.algorithm.optim import OptimizerState
 from gapt_jax.config import FitConfig
+from gapt_jax.masked import Ratio
 from gapt_jax.models import Models
+from gapt_jax.models.layers import Keys
 from gapt_jax.models.networks import interleave, pair, part
 from gapt_jax.types import Batch, Params, pytree
 from gapt_jax.vocabulary import EOS, PAD, SILENCE, TokenTables
 
 Metrics = dict[str, jax.Array]
-Loss = Callable[[Params, Batch, jax.Array, jax.Array | None], tuple[jax.Array, Metrics]]
+Ratios = tuple[Ratio, dict[str, Ratio]]
+Loss = Callable[[Params, Batch, jax.Array, Keys], Ratios]
 _ONSET, _HOLD = 4, 5  # in the rhythm alphabet
 
 
-def next_token_loss(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, Metrics]:
+def next_token_loss(logits: jax.Array, targets: jax.Array) -> Ratios:
     """Mean cross-entropy and accuracy over the targets that are not PAD; logits [B, L, V], targets [B, L]."""
     log_p = masked.select(logits, targets) - jax.nn.logsumexp(logits, axis=-1)
     mask = (targets != PAD).astype(jnp.float32)
-    accuracy = masked.mean((jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32), mask)
-    return -masked.mean(log_p, mask), {"accuracy": accuracy}
+    hits = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
+    return masked.ratio(-log_p, mask), {"accuracy": masked.ratio(hits, mask)}
 
 
 def with_end(tokens: jax.Array) -> jax.Array:
@@ -44,9 +48,10 @@ def with_end(tokens: jax.Array) -> jax.Array:
 def policy_loss(models: Models) -> Loss:
     """Next token of the interleaved stream, chords and notes alike."""
 
-    def loss(params, batch, key, dropout_key):
+    def loss(params, batch, key, dropout_keys):
         stream = with_end(interleave(batch.chords, batch.melody))
-        return next_token_loss(models.policy(params, stream[:, :-1], dropout_key), stream[:, 1:])
+        targets = jnp.where(batch.melody[:, :1] == PAD, PAD, stream[:, 1:])  # a row that fills up has no end either
+        return next_token_loss(models.policy(params, stream[:, :-1], dropout_keys), targets)
 
     return loss
 
@@ -54,9 +59,10 @@ def policy_loss(models: Models) -> Loss:
 def anchor_loss(models: Models) -> Loss:
     """Next chord given all earlier chords and the whole melody."""
 
-    def loss(params, batch, key, dropout_key):
-        target = part(batch.chords)
-        return next_token_loss(models.anchor(params, part(batch.melody), target[:, :-1], dropout_key), target[:, 1:])
+    def loss(params, batch, key, dropout_keys):
+        heard = part(batch.chords)
+        targets = jnp.where(batch.melody[:, :1] == PAD, PAD, heard[:, 1:])
+        return next_token_loss(models.anchor(params, part(batch.melody), heard[:, :-1], dropout_keys), targets)
 
     return loss
 
@@ -64,13 +70,15 @@ def anchor_loss(models: Models) -> Loss:
 def contrastive_loss(models: Models, kind: str, tables: TokenTables) -> Loss:
     """Symmetric InfoNCE over the batch; accuracy is retrieval at rank 1, melody to chords."""
 
-    def loss(params, batch, key, dropout_key):
+    def loss(params, batch, key, dropout_keys):
         melody, chords = _parts(kind, batch, tables)
-        melody_embedding, chord_embedding, scale = models.reward(kind)(params, part(melody), part(chords), dropout_key)
+        melody_embedding, chord_embedding, scale = models.reward(kind)(params, part(melody), part(chords), dropout_keys)
         similarity = scale * melody_embedding @ chord_embedding.T
         rows, columns = jax.nn.log_softmax(similarity, axis=1), jax.nn.log_softmax(similarity, axis=0)
-        hits = jnp.argmax(similarity, axis=1) == jnp.arange(len(similarity))
-        return -0.5 * (jnp.mean(jnp.diagonal(rows)) + jnp.mean(jnp.diagonal(columns))), {"accuracy": jnp.mean(hits)}
+        hits = (jnp.argmax(similarity, axis=1) == jnp.arange(len(similarity))).astype(jnp.float32)
+        every = jnp.ones_like(hits)
+        losses = -0.5 * (jnp.diagonal(rows) + jnp.diagonal(columns))
+        return masked.ratio(losses, every), {"accuracy": masked.ratio(hits, every)}
 
     return loss
 
@@ -78,7 +86,7 @@ def contrastive_loss(models: Models, kind: str, tables: TokenTables) -> Loss:
 def discriminative_loss(models: Models, kind: str, tables: TokenTables) -> Loss:
     """Genuine pairs against re-paired ones, and for rhythm half of the time against shifted ones."""
 
-    def loss(params, batch, key, dropout_key):
+    def loss(params, batch, key, dropout_keys):
         melody, chords = _parts(kind, batch, tables)
         partner_key, choice_key, shift_key = jax.random.split(key, 3)
         partner = derangement(partner_key, len(melody))
@@ -92,9 +100,12 @@ def discriminative_loss(models: Models, kind: str, tables: TokenTables) -> Loss:
         ended = (negative_melody == PAD) | (negative_chords == PAD)
         cut = [jnp.where(ended, PAD, x) for x in (melody, chords, negative_melody, negative_chords)]
         tokens = jnp.concatenate([pair(cut[0], cut[1]), pair(cut[2], cut[3])])
-        positive, negative = jnp.split(models.reward(kind)(params, tokens, dropout_key), 2)
-        value = 0.5 * (jnp.mean(jax.nn.softplus(-positive)) + jnp.mean(jax.nn.softplus(negative)))
-        return value, {"accuracy": 0.5 * (jnp.mean(positive > 0) + jnp.mean(negative <= 0))}
+        keys = None if dropout_keys is None else jnp.concatenate([prng.fold_each(dropout_keys, n) for n in (0, 1)])
+        positive, negative = jnp.split(models.reward(kind)(params, tokens, keys), 2)
+        every = jnp.ones_like(positive)
+        losses = 0.5 * (jax.nn.softplus(-positive) + jax.nn.softplus(negative))
+        hits = 0.5 * ((positive > 0).astype(jnp.float32) + (negative <= 0))
+        return masked.ratio(losses, every), {"accuracy": masked.ratio(hits, every)}
 
     return loss
 
@@ -141,11 +152,16 @@ class FitState:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fit:
-    """A stage: its loss, its settings and how many seeds train together (None: one, without a member axis)."""
+    """A stage: its loss, its settings and how many seeds train together (None: one, without a member axis).
+
+    Members contrast the songs of a batch with each other, so that their loss needs the whole batch; without a member
+    axis the loss is a mean over rows.
+    """
 
     loss: Loss
     config: FitConfig
     members: int | None = None
+    layout: Layout = ONE_DEVICE
 
     @property
     def rows(self) -> int:
@@ -170,22 +186,26 @@ def fit_step(fit: Fit, state: FitState, batch: Batch) -> tuple[FitState, Metrics
     """One optimiser step on `fit.rows` songs. Metrics are means over members."""
     key = jax.random.wrap_key_data(state.key)
     keys = prng.stream(key, state.step, "negatives"), prng.stream(key, state.step, "dropout")
-    optimizer_config = fit.config.optimizer
+    config = fit.config.optimizer
 
-    def one(params, optimizer, batch, key, dropout_key):
-        (loss, metrics), gradients = jax.value_and_grad(fit.loss, has_aux=True)(params, batch, key, dropout_key)
-        rate = optimizer_config.learning_rate * optim.schedule(optimizer_config, optimizer.updates, fit.config.steps)
-        params, optimizer, info = optim.update(optimizer_config, params, gradients, optimizer, rate)
-        return params, optimizer, {"loss": loss} | metrics | info
+    def one(layout, params, optimizer, batch, key, dropout_key):
+        def loss(params, songs):
+            return fit.loss(params, songs, key, prng.per_example(dropout_key, songs.index))
+
+        value, metrics, gradient = gradients.of_rows(loss, layout, params, batch)
+        rate = config.learning_rate * optim.schedule(config, optimizer.updates, fit.config.steps)
+        params, optimizer, info = optim.update(config, params, gradient, optimizer, rate)
+        return params, optimizer, {"loss": value} | metrics | info
 
     if fit.members is None:
-        params, optimizer, metrics = one(state.params, state.optimizer, batch, *keys)
+        params, optimizer, metrics = one(fit.layout, state.params, state.optimizer, batch, *keys)
     else:
-        split = jax.tree.map(lambda x: x.reshape(fit.members, -1, *x.shape[1:]), batch)
+        split = fit.layout.rows(jax.tree.map(lambda x: x.reshape(fit.members, -1, *x.shape[1:]), batch), axis=1)
         member_keys = [jax.random.split(k, fit.members) for k in keys]
-        params, optimizer, metrics = jax.vmap(one)(state.params, state.optimizer, split, *member_keys)
+        each = jax.vmap(functools.partial(one, ONE_DEVICE))  # the compiler spreads what needs a whole batch
+        params, optimizer, metrics = each(state.params, state.optimizer, split, *member_keys)
         metrics = jax.tree.map(jnp.mean, metrics)
-    return FitState(state.step + 1, state.key, params, optimizer), metrics
+    return fit.layout.stored(FitState(state.step + 1, state.key, params, optimizer)), metrics
 
 
 @functools.partial(jax.jit, static_argnames="fit")
@@ -195,6 +215,6 @@ def validate(fit: Fit, params: Params, batch: Batch) -> Metrics:
 
     def one(params):
         loss, metrics = fit.loss(params, batch, key, None)
-        return {"valid/loss": loss} | {f"valid/{name}": value for name, value in metrics.items()}
+        return {f"valid/{name}": ratio.value() for name, ratio in ({"loss": loss} | metrics).items()}
 
     return one(params) if fit.members is None else jax.tree.map(jnp.mean, jax.vmap(one)(params))

@@ -55,17 +55,27 @@ def test_input_hides_the_end():
     assert discriminator_input(chords).tolist() == [[BOS, 300, PAD, 301, PAD]]
 
 
+def loss(real, generated, smoothing, is_song=None):
+    counted = jnp.ones_like(real) if is_song is None else is_song
+    return float(discriminator_loss(real, generated, counted, smoothing).value())
+
+
+def test_rows_that_fill_up_do_not_count_in_the_loss():
+    real, generated = jnp.array([2.0, 5.0]), jnp.array([-2.0, 7.0])
+    assert loss(real, generated, 0.0, jnp.array([1.0, 0.0])) == pytest.approx(0.126928, rel=1e-5)
+
+
 def test_smoothed_loss_is_the_two_class_cross_entropy_with_targets_095_005():
     real, generated = jnp.array([2.0, -1.0, 0.3]), jnp.array([1.5, -3.0, 0.0])
     logits = jnp.stack([jnp.zeros(6), jnp.concatenate([real, generated])], axis=1)  # class 0 = generated, 1 = data
     targets = jnp.array([[0.05, 0.95]] * 3 + [[0.95, 0.05]] * 3)
     expected = optax.softmax_cross_entropy(logits, targets).mean()
-    assert float(discriminator_loss(real, generated, 0.1)) == pytest.approx(float(expected), rel=1e-6)
+    assert loss(real, generated, 0.1) == pytest.approx(float(expected), rel=1e-6)
     # by hand, z = 0 on both sides: log 2 whatever the smoothing; z = 2 and -2: .95 log(1 + e^-2) + .05 log(1 + e^2)
-    assert float(discriminator_loss(jnp.zeros(2), jnp.zeros(2), 0.1)) == pytest.approx(np.log(2), rel=1e-6)
+    assert loss(jnp.zeros(2), jnp.zeros(2), 0.1) == pytest.approx(np.log(2), rel=1e-6)
     by_hand = 0.95 * 0.126928 + 0.05 * 2.126928
-    assert float(discriminator_loss(jnp.array([2.0]), jnp.array([-2.0]), 0.1)) == pytest.approx(by_hand, rel=1e-5)
-    assert float(discriminator_loss(jnp.array([2.0]), jnp.array([-2.0]), 0.0)) == pytest.approx(0.126928, rel=1e-5)
+    assert loss(jnp.array([2.0]), jnp.array([-2.0]), 0.1) == pytest.approx(by_hand, rel=1e-5)
+    assert loss(jnp.array([2.0]), jnp.array([-2.0]), 0.0) == pytest.approx(0.126928, rel=1e-5)
 
 
 def test_accuracy():

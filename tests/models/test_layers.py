@@ -85,7 +85,7 @@ def test_l2_normalise_has_a_finite_gradient_at_zero():
 
 def test_dropout_keeps_the_mean_and_zeroes_the_stated_share():
     x = jnp.ones(20_000)
-    out = np.asarray(dropout(x, 0.1, jax.random.key(0)))
+    out = np.asarray(dropout(x, 0.1, jax.random.split(jax.random.key(0), len(x))))
     # share of zeros: 0.1, standard deviation sqrt(.1 * .9 / 20000) = 0.0021; 4 of them
     assert abs(np.mean(out == 0) - 0.1) < 4 * 0.0021
     np.testing.assert_allclose(out[out != 0], 1 / 0.9, rtol=1e-6)

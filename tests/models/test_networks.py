@@ -289,9 +289,12 @@ def test_only_first_is_position_0_of_the_full_pass():
 def test_dropout_needs_a_key_and_differs_by_key():
     params, stream = random_params("policy"), tokens(13)
     apply = compiled("policy")
-    a, b = apply(params, stream, jax.random.key(0)), apply(params, stream, jax.random.key(1))
+    keys = [jax.random.split(jax.random.key(seed), len(stream)) for seed in (0, 1)]
+    a, b = apply(params, stream, keys[0]), apply(params, stream, keys[1])
     assert np.abs(a - b).max() > 1e-3
-    np.testing.assert_array_equal(a, apply(params, stream, jax.random.key(0)))
+    np.testing.assert_array_equal(a, apply(params, stream, keys[0]))
+    alone = apply(params, stream[1:2], keys[0][1:2])  # a song's dropout does not depend on its place in the batch
+    np.testing.assert_allclose(a[1:2], alone, atol=1e-5)
     np.testing.assert_array_equal(apply(params, stream), apply(params, stream))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gapt_jax import models
+from gapt_jax import masked, models
 from gapt_jax.algorithm.state import Frozen, Spec
 from gapt_jax.config import (
     AlgorithmConfig,
@@ -86,13 +86,14 @@ def assert_same(a, b):
         np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
 
-def noisy_regression(params, batch, key, dropout_key):
+def noisy_regression(params, batch, key, dropout_keys):
     """A loss that compiles fast and uses songs, draws and dropout (None in validation)."""
     noise = jax.random.normal(key, batch.index.shape)
-    if dropout_key is not None:
-        noise += jax.random.bernoulli(dropout_key, 0.5, batch.index.shape)
+    if dropout_keys is not None:
+        noise += jax.vmap(jax.random.bernoulli)(dropout_keys)
     error = batch.melody / 100 @ params["weights"] - noise
-    return jnp.mean(jnp.square(error)), {"accuracy": jnp.mean(error > 0)}
+    every = jnp.ones_like(error)
+    return masked.ratio(jnp.square(error), every), {"accuracy": masked.ratio((error > 0).astype(jnp.float32), every)}
 
 
 def stage(steps: int = 6, name: str = "policy", **identity) -> Stage:

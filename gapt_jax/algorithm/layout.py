@@ -1,0 +1,62 @@
+"""How rows (songs) are spread over devices, as the mathematics sees it: it says what is per row and what is a sum."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Everything on one device. `runtime.mesh.MeshLayout` has the same methods for a mesh of devices."""
+
+    microbatch_rows: int = 0  # rows per device and gradient computation; 0 = all at once
+
+    def each(self, fn: Callable[[Any, Any], T], params: Any, rows: Any) -> T:
+        """fn(params, rows) where every row's result depends on that row alone: each device takes its own rows."""
+        return fn(params, rows)
+
+    def sums(self, fn: Callable[[P, Any], tuple[P, T]], params: P, rows: Any) -> tuple[P, T]:
+        """fn(params, rows) -> (a tree like `params`, small ones), all of them sums over rows.
+
+        Each device sums over its own rows; the partial sums are added once, at the end.
+        """
+        return fn(params, rows)
+
+    def stored(self, tree: T) -> T:
+        """A tree of parameters, or one that holds such trees, as it is kept between steps."""
+        return tree
+
+    def rows(self, tree: T, axis: int = 0) -> T:
+        """A tree of row arrays, their rows along `axis`, spread over the devices."""
+        return tree
+
+    def everywhere(self, tree: T) -> T:
+        """A tree that every device holds whole."""
+        return tree
+
+
+ONE_DEVICE = Layout()
+
+
+def pad_rows(rows: Any, multiple: int) -> Any:
+    """Fills up with zero rows, which are songs without a frame, to a multiple of `multiple`."""
+    count = len(jax.tree.leaves(rows)[0])
+    return jax.tree.map(lambda x: jnp.pad(x, [(0, -count % multiple)] + [(0, 0)] * (x.ndim - 1)), rows)
+
+
+def in_chunks(fn: Callable[[Any], T], size: int, rows: Any) -> T:
+    """fn(rows) for at most `size` rows at a time, so that [rows, T, V] arrays never exist for all of them."""
+    count = len(jax.tree.leaves(rows)[0])
+    chunks = -(-count // size)
+    size = -(-count // chunks)
+    padded = jax.tree.map(lambda x: x.reshape(chunks, size, *x.shape[1:]), pad_rows(rows, size))
+    out = jax.lax.map(fn, padded)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], out)

@@ -1,0 +1,136 @@
+"""Meshes of devices: which axis splits what. The mathematics sees only the `Layout` that is made here.
+
+Songs are spread over slice × data × fsdp, in forward passes over tensor as well. Parameters and optimiser moments
+rest split over fsdp and tensor by one table of names. A gradient is computed from parameters gathered over fsdp, and
+reduced once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from gapt_jax.algorithm.layout import Layout, pad_rows
+from gapt_jax.config import MeshConfig
+from gapt_jax.errors import UserError
+
+P = TypeVar("P")
+T = TypeVar("T")
+AXES = ("slice", "data", "fsdp", "tensor")
+SONGS = AXES[:3]  # axes that split the songs of an update
+NOWHERE, BY_SONG = PartitionSpec(), PartitionSpec(SONGS)
+
+# The end of a parameter's path -> how its last axes are split. A split that does not come out even is left out.
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"(query|key|value|inner)/kernel", ("fsdp", "tensor")),
+    (r"inner/bias", ("tensor",)),
+    (r"(out|outer)/kernel", ("tensor", "fsdp")),
+    (r"head/kernel", ("fsdp", None)),
+    (r"embedding", (None, "fsdp")),
+)
+
+
+def build(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh (slice, data, fsdp, tensor) over all devices; the slice axis is what DCN connects."""
+    devices = jax.devices() if devices is None else devices
+    slices = len({_slice(device) for device in devices})
+    per_slice = len(devices) // slices
+    inner = config.fsdp * config.tensor
+    data = config.data or per_slice // inner
+    if data * inner != per_slice:
+        wanted = f"{config.data or '(rest)'} × {config.fsdp} × {config.tensor}"
+        raise UserError(
+            f"runtime.mesh data × fsdp × tensor = {wanted} does not come out at the {per_slice} devices"
+            f"{' of a slice' if slices > 1 else ''}: their product must be {per_slice}"
+        )
+    shape = (data, config.fsdp, config.tensor)
+    if slices > 1:
+        grid = mesh_utils.create_hybrid_device_mesh((1, *shape), (slices, 1, 1, 1), devices)
+    else:
+        grid = mesh_utils.create_device_mesh((1, *shape), devices, allow_split_physical_axes=True)
+    return Mesh(np.asarray(grid), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _slice(device: Any) -> int:
+    return getattr(device, "slice_index", 0) or 0
+
+
+def shardings(mesh: Mesh, tree: Any) -> Any:
+    """The sharding of every leaf of a tree of parameters (or of states that hold some), by `RULES`."""
+    return jax.tree_util.tree_map_with_path(lambda path, x: NamedSharding(mesh, _spec(mesh, path, x.shape)), tree)
+
+
+def _spec(mesh: Mesh, path: tuple[Any, ...], shape: tuple[int, ...]) -> PartitionSpec:
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for pattern, axes in RULES:
+        if re.search(rf"(^|/){pattern}$", name) and len(shape) >= len(axes):
+            sizes = shape[len(shape) - len(axes) :]
+            split = [
+                a if a and mesh.shape[a] > 1 and n % mesh.shape[a] == 0 else None
+                for a, n in zip(axes, sizes, strict=True)
+            ]
+            return PartitionSpec(*[None] * (len(shape) - len(axes)), *split) if any(split) else NOWHERE
+    return NOWHERE
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshLayout(Layout):
+    """Rows spread over a mesh; see `Layout` for what the methods promise."""
+
+    mesh: Mesh = dataclasses.field(kw_only=True)
+
+    def each(self, fn: Callable[[Any, Any], T], params: Any, rows: Any) -> T:
+        count = len(jax.tree.leaves(rows)[0])
+        by_row = PartitionSpec(AXES)
+        spread = jax.shard_map(fn, mesh=self.mesh, in_specs=(NOWHERE, by_row), out_specs=by_row, check_vma=False)
+        out = spread(params, pad_rows(rows, self.mesh.size))
+        return self.rows(jax.tree.map(lambda x: x[:count], out))
+
+    def sums(self, fn: Callable[[P, Any], tuple[P, T]], params: P, rows: Any) -> tuple[P, T]:
+        specs = jax.tree_util.tree_map_with_path(lambda path, x: _spec(self.mesh, path, x.shape), params)
+        fsdp_only = jax.tree.map(lambda spec: PartitionSpec(*[a if a == "fsdp" else None for a in spec]), specs)
+
+        def gather(x, spec):
+            return jax.lax.all_gather(x, "fsdp", axis=tuple(spec).index("fsdp"), tiled=True) if "fsdp" in spec else x
+
+        def reduce(x, spec):
+            if "fsdp" not in spec:
+                return jax.lax.psum(x, SONGS)
+            own = jax.lax.psum_scatter(x, "fsdp", scatter_dimension=tuple(spec).index("fsdp"), tiled=True)
+            return jax.lax.psum(own, ("slice", "data"))
+
+        def local(params, rows):
+            gradient, small = fn(jax.tree.map(gather, params, fsdp_only), rows)
+            return jax.tree.map(reduce, gradient, fsdp_only), jax.lax.psum(small, SONGS)
+
+        spread = jax.shard_map(
+            local,
+            mesh=self.mesh,
+            axis_names=set(SONGS),  # tensor is left to the compiler
+            in_specs=(fsdp_only, BY_SONG),
+            out_specs=(fsdp_only, NOWHERE),
+            check_vma=False,
+        )
+        return spread(params, pad_rows(rows, math.prod(self.mesh.shape[axis] for axis in SONGS)))
+
+    def stored(self, tree: T) -> T:
+        return jax.lax.with_sharding_constraint(tree, shardings(self.mesh, tree))
+
+    def rows(self, tree: T, axis: int = 0) -> T:
+        return jax.lax.with_sharding_constraint(tree, jax.tree.map(lambda x: self.row_sharding(x.shape, axis), tree))
+
+    def everywhere(self, tree: T) -> T:
+        return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, NOWHERE))
+
+    def row_sharding(self, shape: tuple[int, ...], axis: int = 0) -> NamedSharding:
+        """Rows along `axis` over the axes of songs, where they come out even; else everywhere."""
+        even = shape[axis] % math.prod(self.mesh.shape[name] for name in SONGS) == 0
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, SONGS) if even else NOWHERE)
