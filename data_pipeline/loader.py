@@ -142,15 +142,13 @@ def _derived_seed(seed: int, name: str) -> int:
 
 
 class TrainingBatches:
-    """Endless iterator of `Batch` (NumPy int32: melody and chords [B, T], index [B]); B is this host's rows.
+    """Endless iterator of `Batch` (NumPy int32: melody and chords [R, T], index [R]) of the wanted rows of each batch.
 
     Its whole state is `position`, the number of batches given so far.
     """
 
-    def __init__(self, examples: grain.MapDataset, batch_size: int, start: int, host: int, hosts: int) -> None:
-        self._rows = batch_size // hosts
-        self._batches = examples.batch(self._rows)  # batch n of host h is number n * hosts + h of these
-        self._host, self._hosts = host, hosts
+    def __init__(self, examples: grain.MapDataset, batch_size: int, start: int, rows: np.ndarray) -> None:
+        self._examples, self._batch_size, self._rows = examples, batch_size, rows
         self._position = start
 
     @property
@@ -161,13 +159,12 @@ class TrainingBatches:
         return self
 
     def __next__(self) -> Batch:
-        number = self._position * self._hosts + self._host
-        first = number * self._rows
-        if first + self._rows > MAX_EXAMPLES:
+        first = self._position * self._batch_size
+        if first + self._batch_size > MAX_EXAMPLES:
             raise UserError("the training stream has given 2^31 examples, its limit: start a run with another seed")
-        tokens = self._batches[number]
+        index = (first + self._rows).astype(np.int32)
+        tokens = np.stack([self._examples[int(i)] for i in index])
         self._position += 1
-        index = np.arange(first, first + self._rows, dtype=np.int32)
         return Batch(melody=tokens[:, 0], chords=tokens[:, 1], index=index)
 
 
@@ -210,15 +207,13 @@ class Corpus:
         return grain.MapDataset.mix(parts, weights=[weight for _, weight in self.mixture])
 
     def training_batches(
-        self, *, batch_size: int, seed: int, transpose: bool, start: int = 0, host: int = 0, hosts: int = 1
+        self, *, batch_size: int, seed: int, transpose: bool, start: int = 0, rows: np.ndarray | None = None
     ) -> TrainingBatches:
-        """Batches from number `start` on; host h gets rows ``h * B/hosts .. (h + 1) * B/hosts`` of each."""
-        if batch_size < 1 or batch_size % hosts:
-            raise UserError(f"the batch size ({batch_size}) must be a multiple of the number of hosts ({hosts})")
-        if not (0 <= host < hosts and start >= 0):
-            raise ValueError(f"host {host} of {hosts}, start {start}")
+        """Batches from number `start` on; of each only the `rows` that this host wants (default: all)."""
+        if start < 0:
+            raise ValueError(f"start {start}")
         examples = self.training_examples(seed=seed, transpose=transpose)
-        return TrainingBatches(examples, batch_size, start, host, hosts)
+        return TrainingBatches(examples, batch_size, start, np.arange(batch_size) if rows is None else rows)
 
     def evaluation_songs(self, dataset: str, split: str, max_songs: int) -> EvaluationSongs:
         """At most `max_songs` songs of a split ("all": of all), the first in hash order of their ids, each

@@ -15,10 +15,10 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from gapt_jax import __version__, config
-from gapt_jax.errors import TrainingStopped, UserError
+from gapt_jax.errors import Preempted, TrainingStopped, UserError
 from gapt_jax.runtime.console import Console
 
-EXIT_FAULT, EXIT_BAD_INPUT, EXIT_TRAINING_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_FAULT, EXIT_BAD_INPUT, EXIT_TRAINING_STOPPED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 2, 3, 42, 130
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 _EXAMPLES = """\
 examples:
@@ -32,7 +32,8 @@ examples:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command.
 
-    Exit codes: 0 done, 1 a fault of ours, 2 bad input, 3 training stopped, 130 interrupted.
+    Exit codes: 0 done, 1 a fault of ours, 2 bad input, 3 training stopped, 42 preempted (all is saved: run the same
+    command again), 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -43,13 +44,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
         code = EXIT_INTERRUPTED
+    except Preempted as news:
+        print(f"{news}; run the same command again to continue", file=sys.stderr)
+        code = EXIT_PREEMPTED
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
         code, text = _explain(error)
         print(f"error: {text}", file=sys.stderr)
+    if code not in (0, EXIT_PREEMPTED):
+        _leave_other_hosts(code)
     if code:
         sys.exit(code)
+
+
+def _leave_other_hosts(code: int) -> None:
+    """Ends at once where other processes would be waited for that in turn wait for this one."""
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -76,7 +91,10 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     workdir = args.workdir or Path("runs") / experiment.name
     from gapt_jax.training import pipeline
 
-    evaluation = pipeline.run(experiment, workdir, console, stage=args.stage)
+    init_from = args.init_from and _run_folder(args.init_from)
+    evaluation = pipeline.run(experiment, workdir, console, args.stage, init_from)
+    if console.is_silent:  # another process writes and speaks
+        return
     console.emit(evaluation)
     if evaluation:
         console.say(f"wrote {workdir / 'evaluation.json'}")
@@ -333,6 +351,12 @@ def _add_run(commands: Any) -> None:
         help="change a setting, for example algorithm.adversarial_weight=0.5; may be repeated",
     )
     run.add_argument("--workdir", type=Path, metavar="DIR", help="folder of the run (default: runs/NAME)")
+    run.add_argument(
+        "--init-from",
+        type=Path,
+        metavar="RUN",
+        help="start post-training from the newest policy of this run instead of the supervised one",
+    )
     run.add_argument("--stage", metavar="NAME", help="stop after this stage; an unknown name lists them")
 
 

@@ -296,6 +296,7 @@ _AT_LEAST_ONE = (
     *(f"evaluation.{name}" for name in ("songs", "batch_size", "every", "monitor_songs")),
     *(f"runtime.{name}" for name in ("checkpoint_every", "stage_checkpoint_every", "keep_checkpoints")),
     *("runtime.max_nonfinite_steps", "pretrain.members", "data.max_frames"),
+    *("runtime.mesh.fsdp", "runtime.mesh.tensor"),
     *(f"models.{net}.{size}" for net in ("policy", "anchor", "reward", "discriminator") for size in ("dim", "depth")),
     *(
         f"models.{net}.{size}"
@@ -314,6 +315,10 @@ _AT_LEAST_ONE = (
         )
         for name in ("steps", "batch_size")
     ),
+)
+_NOT_NEGATIVE = (
+    *("pretrain.held_out", "runtime.mesh.data"),
+    *(f"runtime.{name}" for name in ("microbatch_rows", "keep_every", "keep_best")),
 )
 _CHOICES = {
     "algorithm.discriminator.reward_form": (
@@ -343,8 +348,11 @@ def validate(experiment: Experiment) -> Experiment:
             raise ConfigError(
                 f"algorithm.rewards.{name} must be 0 or more, not {weight}: penalties are negative already"
             )
-    if experiment.pretrain.held_out < 0:
-        raise ConfigError(f"pretrain.held_out must be 0 or more, not {experiment.pretrain.held_out}")
+    for path in _NOT_NEGATIVE:
+        if _value_at(experiment, path) < 0:
+            raise ConfigError(f"{path} must be 0 or more, not {_value_at(experiment, path)}")
+    if experiment.runtime.hang_minutes <= 0:
+        raise ConfigError(f"runtime.hang_minutes must be more than 0, not {experiment.runtime.hang_minutes}")
     for name, network in vars(experiment.models).items():
         if isinstance(network, TransformerConfig):
             if not 0 <= network.dropout < 1:

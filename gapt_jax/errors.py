@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class TrainingStopped(Exception):
     """Training gave up with its last good checkpoint intact; the message names the culprit. Exit code 3."""
+
+
+class Preempted(Exception):
+    """The machine is being taken away; all is saved, and the same command goes on from there."""

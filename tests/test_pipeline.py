@@ -11,7 +11,9 @@ import pytest
 
 from data_pipeline.loader import TrainingBatches
 from gapt_jax import cli
+from gapt_jax.config import RuntimeConfig
 from gapt_jax.runtime.checkpoint import checkpoints
+from gapt_jax.runtime.console import Console
 
 NETWORKS = [
     f"models.{net}.{key}={value}"
@@ -28,6 +30,7 @@ TOY = [
     "algorithm.minibatch_size=8", "algorithm.discriminator.minibatch_size=8",
     "algorithm.discriminator.steps_per_update=3", "evaluation.songs=24", "evaluation.batch_size=16",
     "evaluation.every=3", "evaluation.monitor_songs=16", "runtime.checkpoint_every=2",
+    "runtime.mesh.data=1",
 ]  # fmt: skip
 
 
@@ -45,7 +48,7 @@ def toy_run(workdir, *settings: str) -> int:
 
 
 def final_state(workdir):
-    with checkpoints(workdir / "checkpoints", keep=2) as saved:
+    with checkpoints(workdir / "checkpoints", RuntimeConfig(keep_checkpoints=2), Console()) as saved:
         return saved._manager.restore(saved.latest())
 
 

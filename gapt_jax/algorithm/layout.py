@@ -38,6 +38,19 @@ class Layout:
         """A tree of row arrays, their rows along `axis`, spread over the devices."""
         return tree
 
+    def start(self, init: Callable[..., T], *args: Any) -> T:
+        """init(*args): a tree of parameters, or one that holds such trees."""
+        return init(*args)
+
+    def abstract(self, tree: Any) -> Any:
+        """Shapes, dtypes and shardings of such a tree: enough to restore it."""
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), tree)
+
+    def place(self, rows: Any, count: int) -> Any:
+        """Rows in host memory -> arrays of `count` rows for a compiled function."""
+        return rows
+
     def everywhere(self, tree: T) -> T:
         """A tree that every device holds whole."""
         return tree

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +40,24 @@ class Experience:
     returns: jax.Array
 
 
-def iteration(spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch) -> tuple[LearnerState, Metrics]:
-    """State after one more step, and what happened in it."""
+def iteration(
+    spec: Spec,
+    state: LearnerState,
+    frozen: Frozen,
+    batch: Batch,
+    done: Callable[[str, Any], None] = lambda phase, result: None,
+) -> tuple[LearnerState, Metrics]:
+    """State after one more step, and what happened in it; `done` hears of each phase, to time it for example."""
     trajectory = play(spec, state, batch)
+    done("play", trajectory)
     reward_terms, realism = judge(spec, state, frozen, batch, trajectory)
+    done("judge", realism)
     experience, estimate_metrics = estimate(spec, state, frozen, trajectory, reward_terms)
+    done("estimate", experience)
     state, policy_metrics = improve_policy(spec, state, experience)
+    done("improve_policy", state)
     state, adversary_metrics = improve_discriminator(spec, state, batch, trajectory, realism)
+    done("improve_discriminator", state)
     return state, estimate_metrics | policy_metrics | realism | adversary_metrics
 
 

@@ -35,6 +35,10 @@ METRICS: dict[str, Metric] = {
     "note_in_chord_per_song": Metric(
         "Note-in-chord, per song", "share of frames", "higher", "Mean of each song's share (ReaLchords)."
     ),
+    "held_out_coherence": Metric(
+        "Held-out coherence", "cosine", "higher",
+        "How well chords and melody fit for the reward model that no policy was trained against.",
+    ),
     "silent_share": Metric(
         "No chord under melody", "share of frames", "near data", "Frames that note-in-chord leaves out."
     ),

@@ -1,17 +1,20 @@
-"""Orbax checkpoints of trees: saved asynchronously and atomically, restored by the shapes of a given tree."""
+"""Orbax checkpoints of trees: saved asynchronously and atomically, restored on whatever mesh there is now."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from gapt_jax.config import RuntimeConfig
 from gapt_jax.errors import UserError
+from gapt_jax.runtime.console import Console
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of errors that it raises to us as well
 
@@ -37,41 +40,86 @@ def save_tree(folder: Path, tree: Any) -> None:
 
 
 def load_tree(folder: Path, like: Any) -> Any:
-    """The tree in `folder`, with the shapes and dtypes of `like`, on the first device."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
+    """The tree in `folder`, with the shapes, dtypes and shardings of `like`."""
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(folder.resolve(), abstract)
+        try:
+            return checkpointer.restore(folder.resolve(), jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+        except (ValueError, OSError, KeyError) as error:
+            raise UserError(
+                f"{folder} cannot be read ({_first_line(error)}): remove {folder.parent}, it will be made again"
+            ) from error
 
 
 class Checkpoints:
-    """Numbered steps in one folder; the newest `keep` complete ones are kept."""
+    """Numbered steps in one folder. The newest ones stay, those of every so many steps, and the best."""
 
-    def __init__(self, folder: Path, keep: int):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
-        self.folder = folder
+    def __init__(self, folder: Path, config: RuntimeConfig, console: Console):
+        policies: list[Any] = [preservation_policy.LatestN(config.keep_checkpoints)]
+        if config.keep_every:
+            policies.append(preservation_policy.EveryNSteps(config.keep_every))
+        if config.keep_best:
+            best = preservation_policy.BestN(
+                get_metric_fn=lambda metrics: metrics["score"],
+                n=config.keep_best,
+                keep_checkpoints_without_metrics=False,
+            )
+            policies.append(best)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+            create=True,
+            enable_async_checkpointing=True,
+        )
+        self.folder, self._console = folder, console
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        self._damaged: set[int] = set()
 
-    def save(self, step: int, tree: Any) -> None:
-        """Starts a save; the error of an earlier one surfaces here."""
+    def save(self, step: int, tree: Any, facts: Mapping[str, Any], score: float | None = None) -> None:
+        """Starts a save of a tree and of what must be the same when it is read; `score` says how good it is."""
+        if step in self._damaged:
+            self._manager.delete(step)
         if step not in self._manager.all_steps():
+            metrics = None if score is None else {"score": score}
             with _disk_faults(self.folder):
-                self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
+                self._manager.save(
+                    step, args=ocp.args.StandardSave(tree), metrics=metrics, custom_metadata=dict(facts), force=True
+                )
+
+    def check(self) -> None:
+        """Raises the error of a save that went wrong in the background."""
+        with _disk_faults(self.folder):
+            self._manager.check_for_errors()
 
     def latest(self) -> int | None:
         return self._manager.latest_step()
 
-    def restore(self, like: Any, step: int | None = None) -> Any:
-        """The tree saved at `step` (default: the newest), with the shapes and dtypes of `like`."""
-        step = self.latest() if step is None else step
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except (ValueError, FileNotFoundError, KeyError) as error:
-            raise UserError(
-                f"the checkpoint of step {step} in {self.folder} cannot be read ({str(error).splitlines()[0][:120]}); "
-                "remove that step's folder to go on from the one before"
-            ) from error
+    def restore(self, like: Any, facts: Mapping[str, Any]) -> tuple[int, Any] | None:
+        """(step, tree) of the newest checkpoint that can be read, None where there is none at all.
+
+        The tree gets the shapes, dtypes and shardings of `like`. Raises UserError where there are only damaged ones,
+        or where the newest was saved under other `facts`.
+        """
+        like, faults = jax.tree.map(ocp.utils.to_shape_dtype_struct, like), []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                known = self._manager.metadata(step).custom_metadata or {}
+                tree = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+            except (ValueError, OSError, KeyError, TypeError) as error:
+                self._damaged.add(step)
+                faults.append(f"step {step}: {_first_line(error)}")
+                self._console.warn(f"{self.folder} is damaged at step {step} ({_first_line(error)})")
+                continue
+            other = [name for name, value in facts.items() if known.get(name, value) != value]
+            if other:
+                raise UserError(
+                    f"the checkpoint of step {step} in {self.folder} was saved with another {' and '.join(other)}: "
+                    "choose another --workdir, or put back what was changed"
+                )
+            if faults:
+                self._console.warn(f"goes on from step {step}, the last complete one")
+            return step, tree
+        if faults:
+            raise UserError(f"no checkpoint in {self.folder} can be read ({'; '.join(faults)}): remove the folder")
+        return None
 
     def close(self) -> None:
         with _disk_faults(self.folder):
@@ -79,10 +127,14 @@ class Checkpoints:
             self._manager.close()
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+
+
 @contextlib.contextmanager
-def checkpoints(folder: Path, keep: int) -> Iterator[Checkpoints]:
+def checkpoints(folder: Path, config: RuntimeConfig, console: Console) -> Iterator[Checkpoints]:
     """Opens a folder of checkpoints and waits for its saves on every way out."""
-    opened = Checkpoints(folder, keep)
+    opened = Checkpoints(folder, config, console)
     try:
         yield opened
     finally:

@@ -24,11 +24,16 @@ class Console:
     """Where a command writes. In JSON mode stdout holds nothing but the object given to `emit`."""
 
     def __init__(self, json_mode: bool = False) -> None:
-        self.json_mode = json_mode
+        self.json_mode, self.is_silent = json_mode, False
         self._stream = sys.stderr if json_mode else sys.stdout
         if isinstance(self._stream, io.TextIOWrapper):
             self._stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show λ must not end a run
         self._rich = _rich_console(self._stream) if self._stream.isatty() else None
+
+    def silence(self) -> None:
+        """Nothing is written any more: another process speaks for all."""
+        self.json_mode, self._rich, self._stream = False, None, io.StringIO()
+        self.is_silent = True
 
     def say(self, text: str) -> None:
         """One line for the user."""

@@ -41,6 +41,9 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 def build(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh (slice, data, fsdp, tensor) over all devices; the slice axis is what DCN connects."""
     devices = jax.devices() if devices is None else devices
+    asked = config.data * config.fsdp * config.tensor
+    if asked and jax.process_count() == 1:
+        devices = devices[: max(asked, 1)]
     slices = len({_slice(device) for device in devices})
     per_slice = len(devices) // slices
     inner = config.fsdp * config.tensor
@@ -57,6 +60,14 @@ def build(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     else:
         grid = mesh_utils.create_device_mesh((1, *shape), devices, allow_split_physical_axes=True)
     return Mesh(np.asarray(grid), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def build_any(config: MeshConfig) -> Mesh:
+    """The mesh of the settings where this machine has the devices for it, else all songs over all devices."""
+    try:
+        return build(config)
+    except UserError:
+        return build(MeshConfig())
 
 
 def _slice(device: Any) -> int:
@@ -129,6 +140,34 @@ class MeshLayout(Layout):
 
     def everywhere(self, tree: T) -> T:
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, NOWHERE))
+
+    def place(self, rows: Any, count: int) -> Any:
+        """Takes the rows that `rows_here` names, or all."""
+        here = self.rows_here(count)
+
+        def put(x: np.ndarray) -> jax.Array:
+            known = here if len(x) == len(here) else np.arange(count)
+            shape = (count, *x.shape[1:])
+            wanted = lambda index: x[np.searchsorted(known, np.arange(count)[index[0]])]  # noqa: E731
+            return jax.make_array_from_callback(shape, self.row_sharding(shape), wanted)
+
+        return jax.tree.map(put, rows)
+
+    def rows_here(self, count: int) -> np.ndarray:
+        """Which of `count` rows this process's devices hold."""
+        places = self.row_sharding((count,)).addressable_devices_indices_map((count,)).values()
+        return np.unique(np.concatenate([np.arange(count)[index] for index in places]))
+
+    def start(self, init: Callable[..., T], *args: Any) -> T:
+        # Compiled with its shardings, so that no part of it is ever whole on one device.
+        return jax.jit(init, out_shardings=shardings(self.mesh, jax.eval_shape(init, *args)))(*args)
+
+    def abstract(self, tree: Any) -> Any:
+        return jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            tree,
+            shardings(self.mesh, tree),
+        )
 
     def row_sharding(self, shape: tuple[int, ...], axis: int = 0) -> NamedSharding:
         """Rows along `axis` over the axes of songs, where they come out even; else everywhere."""

@@ -22,14 +22,16 @@ class MetricLog:
     Each stage is a TensorBoard run of its own under ``tensorboard/``, cut at the same place.
     """
 
-    def __init__(self, folder: Path, resume_step: int | None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, resume_step: int | None, *, is_silent: bool = False) -> None:
+        self._folder, self._is_silent = folder, is_silent  # silent where another process writes
         self._path = folder / FILE_NAME
         self._last_kept = -1 if resume_step is None else resume_step
         self._writers: dict[str, Any] = {}
 
     def write(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Adds one row; values may be arrays with a single element."""
+        if self._is_silent:
+            return
         if stage not in self._writers:
             self._cut(stage)
             self._writers[stage] = self._open_writer(stage)

@@ -16,15 +16,18 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from gapt_jax import models as model_library
 from gapt_jax.algorithm.state import Frozen, Spec
-from gapt_jax.config import Experiment, from_dict, to_dict
+from gapt_jax.config import Experiment, config_hash, from_dict, to_dict
 from gapt_jax.errors import UserError
 from gapt_jax.models import REWARD_KINDS
+from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import enable_compilation_cache
-from gapt_jax.runtime.files import read_json, read_vocabulary, strict_json, write_atomic
+from gapt_jax.runtime.files import git_revision, read_json, read_vocabulary, strict_json, write_atomic
+from gapt_jax.runtime.mesh import MeshLayout
 from gapt_jax.training import pretrain, run_folder
 from gapt_jax.training.stages import Stage, run_stage
 from gapt_jax.training.systems import Evaluator
@@ -56,6 +59,7 @@ class Job:
     workdir: Path
     corpus: Any  # data_pipeline.loader.Corpus
     spec: Spec
+    layout: MeshLayout  # that of `spec`
     console: Console
 
     @property
@@ -63,10 +67,10 @@ class Job:
         return self.workdir.parent
 
     def batches(self, seed: int, *, transpose: bool = True) -> Any:
-        """Training batches by (rows, start)."""
+        """Training batches by (rows, start); of each, this host loads what its devices hold."""
         transpose = transpose and self.experiment.data.transpose
         return lambda rows, start: self.corpus.training_batches(
-            batch_size=rows, seed=seed, transpose=transpose, start=start
+            batch_size=rows, seed=seed, transpose=transpose, start=start, rows=self.layout.rows_here(rows)
         )
 
     def valid_songs(self, count: int) -> Any:
@@ -83,19 +87,33 @@ class Upstream:
     rewards: dict[str, Params]  # stacked members by kind; of the contrastive kind the held-out ones come last
 
 
-def run(experiment: Experiment, workdir: Path, console: Console, stage: str | None = None) -> dict[str, Any]:
-    """Runs or resumes everything up to `stage` (default: the evaluation) and returns the evaluation."""
+def run(
+    experiment: Experiment, workdir: Path, console: Console, stage: str | None = None, init_from: Path | None = None
+) -> dict[str, Any]:
+    """Runs or resumes everything up to `stage` (default: the evaluation) and returns the evaluation.
+
+    Post-training starts from the supervised policy, or from that of the run `init_from`. Raises Preempted.
+    """
     if stage is not None and stage not in STAGES:
         raise UserError(f"unknown stage '{stage}': choose one of {', '.join(STAGES)}")
-    last = stage or STAGES[-1]
     enable_compilation_cache()
+    hosts.start(console)
     workdir, experiment = workdir.resolve(), run_folder.with_absolute_paths(experiment)
     run_folder.check_same_run(experiment, workdir)
+    with hosts.watching_for_hangs(experiment.runtime.hang_minutes):
+        return _run(experiment, workdir, console, stage or STAGES[-1], init_from)
+
+
+def _run(experiment: Experiment, workdir: Path, console: Console, last: str, init_from: Path | None) -> dict[str, Any]:
     started = time.monotonic()
-    job = _open(experiment, workdir, console)
+    job = _open(experiment, workdir, mesh.build(experiment.runtime.mesh), console)
+    _agree(job)
     if last in REWARD_KINDS and last not in {s.name for s in _stages(job)}:
         raise UserError(f"stage '{last}' is not part of this run: its reward has weight 0")
-    run_folder.write_facts(workdir, experiment, job.corpus)
+    if hosts.is_first():
+        run_folder.write_facts(workdir, experiment, job.corpus, str(init_from.resolve()) if init_from else None)
+    hosts.wait_for_all("facts")
+    hosts.stop_if_told()
     run_folder.add_time(workdir, "data", time.monotonic() - started)
     if last == "data":
         return {}
@@ -107,7 +125,7 @@ def run(experiment: Experiment, workdir: Path, console: Console, stage: str | No
         state = post_train(
             job.spec,
             _frozen(job, upstream),
-            upstream.policy,
+            _policy_of(job, upstream, init_from) if init_from else upstream.policy,
             job.batches(experiment.seed),
             _evaluator(job, upstream),
             job.valid_songs(experiment.evaluation.monitor_songs),
@@ -197,10 +215,12 @@ def _known(metrics: dict[str, Any], name: str) -> bool:
     return metrics.get(name, {}).get("mean") is not None
 
 
-def _open(experiment: Experiment, workdir: Path, console: Console) -> Job:
+def _open(experiment: Experiment, workdir: Path, devices: Mesh, console: Console) -> Job:
     """Opens the data; the vocabulary and fingerprint of an existing run must be those of the data."""
     from data_pipeline.loader import open_corpus
 
+    if not hosts.is_first():
+        hosts.wait_for_all("data")  # the first process prepares what is not there yet
     data, path = experiment.data, workdir / "vocabulary.json"
     vocabulary = read_vocabulary(path) if path.exists() else None
     with console.phases() as on_progress:
@@ -214,6 +234,8 @@ def _open(experiment: Experiment, workdir: Path, console: Console) -> Job:
             vocabulary=vocabulary,
             on_progress=on_progress,
         )
+    if hosts.is_first():
+        hosts.wait_for_all("data")
     facts = workdir / "run.json"
     if facts.exists():
         known = read_json(facts, "gapt run")["data_fingerprint"]
@@ -223,7 +245,24 @@ def _open(experiment: Experiment, workdir: Path, console: Console) -> Job:
                 "give data.songs the folder it was made from, or choose another --workdir"
             )
     models = model_library.build(experiment.models, corpus.vocabulary.size)
-    return Job(experiment, workdir, corpus, Spec(models, experiment.algorithm, corpus.vocabulary), console)
+    layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=devices)
+    spec = Spec(models, experiment.algorithm, corpus.vocabulary, layout)
+    return Job(experiment, workdir, corpus, spec, layout, console)
+
+
+def _agree(job: Job) -> None:
+    """All processes must be about to do the same; compared before any of them waits for another's device."""
+    hosts.agree(
+        {
+            "settings": run_folder.run_hash(job.experiment),
+            "runtime settings": config_hash(job.experiment.runtime),
+            "source code": git_revision(),
+            "jax": jax.__version__,
+            "songs": job.corpus.fingerprint,
+            "vocabulary": job.spec.vocabulary.hash,
+            "devices": f"{jax.device_count()} in all, {jax.local_device_count()} here",
+        }
+    )
 
 
 def _stages(job: Job) -> list[Stage]:
@@ -240,7 +279,7 @@ def _stages(job: Job) -> list[Stage]:
     }
 
     def stage(number: int, name: str, loss: Any, fit_config: Any, model_config: Any, members: int | None) -> Stage:
-        fit = pretrain.Fit(loss, fit_config, members)
+        fit = pretrain.Fit(loss, fit_config, members, job.layout)
         identity = common | {"model": dataclasses.asdict(model_config)}
         return Stage(name, fit, getattr(models, name).init, fits.seed * len(STAGES) + number, identity)
 
@@ -281,6 +320,19 @@ def _frozen(job: Job, upstream: Upstream) -> Frozen:
     return Frozen(upstream.anchor, {k: jax.tree.map(lambda x: x[:members], p) for k, p in used.items()})
 
 
+def _policy_of(job: Job, upstream: Upstream, source: Path) -> Params:
+    """The newest policy of another run of the same network and vocabulary: its weights, nothing else."""
+    other = from_dict(Experiment, read_json(source / "config.json", "gapt run"))
+    same = other.models.policy == job.experiment.models.policy
+    if not same or read_vocabulary(source / "vocabulary.json").to_json() != job.spec.vocabulary.to_json():
+        raise UserError(f"{source} has another policy network or vocabulary: its weights do not fit this experiment")
+    spec = dataclasses.replace(job.spec, config=other.algorithm)
+    found = restore_policy(spec, upstream.policy, other, source, job.console)
+    if found is None:
+        raise UserError(f"{source} has no checkpoint of the policy yet: go on with 'gapt run {other.name}'")
+    return found[1]
+
+
 def _evaluator(job: Job, upstream: Upstream) -> Evaluator:
     def member(number: int) -> Params:
         return jax.tree.map(lambda x: x[number], upstream.rewards["contrastive"])
@@ -319,6 +371,7 @@ def _evaluate(
             name: evaluator.play(policy, songs.melody, songs.index, sampling=sampling),
         }
         for system, chords in played.items():
+            hosts.stop_if_told()
             values = evaluator.measure(songs.melody, chords, songs.chords)
             systems[system][f"{dataset}/{split}"] = {
                 metric: {"mean": v, "ci95": None, "n_seeds": 1, "per_seed": [v], "n_songs": len(songs.ids)}
@@ -342,9 +395,10 @@ def _evaluate(
         "systems": systems,
     }
     path = job.workdir / ("evaluation.json" if sampling == own else f"evaluation-{sampling}.json")
-    run_folder.add_results(path, result)
-    if sampling == own and sets == _evaluation_sets(experiment):
-        write_atomic(job.workdir / "samples.json", strict_json(samples))
+    if hosts.is_first():
+        run_folder.add_results(path, result)
+        if sampling == own and sets == _evaluation_sets(experiment):
+            write_atomic(job.workdir / "samples.json", strict_json(samples))
     return result, path
 
 
@@ -353,13 +407,13 @@ def _load_run(workdir: Path, console: Console) -> tuple[Job, Upstream, tuple[int
     workdir = workdir.resolve()
     enable_compilation_cache()
     experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
-    job = _open(experiment, workdir, console)
+    job = _open(experiment, workdir, mesh.build_any(experiment.runtime.mesh), console)
     unfinished = [s.name for s in _stages(job) if not (s.folder(job.root / "stages") / "done.json").exists()]
     if unfinished:
         raise UserError(f"{workdir} has not finished {unfinished[0]} yet: go on with 'gapt run {experiment.name}'")
     upstream = _pretrain(job, STAGES[-1], lambda _: contextlib.nullcontext())
     assert upstream is not None
-    found = restore_policy(job.spec, upstream.policy, experiment, workdir)
+    found = restore_policy(job.spec, upstream.policy, experiment, workdir, console)
     if found is None:
         raise UserError(f"{workdir} has no checkpoint of the policy yet: go on with 'gapt run {experiment.name}'")
     return job, upstream, found

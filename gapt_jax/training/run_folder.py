@@ -18,14 +18,20 @@ import jax
 
 from gapt_jax.config import Experiment, config_hash, from_dict, to_dict, to_json
 from gapt_jax.errors import UserError
+from gapt_jax.runtime import hosts
 from gapt_jax.runtime.files import git_revision, read_json, strict_json, write_atomic
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
-    """What makes two runs the same: everything but where the songs lie (their fingerprint stands for them)."""
+    """What makes two runs the same: not where the songs lie (their fingerprint stands for them), nor on what and how
+    the run is computed."""
     config = to_dict(experiment)
-    del config["data"]["songs"]
+    del config["data"]["songs"], config["runtime"]
     return config
+
+
+def run_hash(experiment: Experiment) -> str:
+    return config_hash(_identity(experiment))
 
 
 def with_absolute_paths(experiment: Experiment) -> Experiment:
@@ -57,18 +63,25 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {json.dumps(old)} there, {json.dumps(new)} asked"]
 
 
-def write_facts(workdir: Path, experiment: Experiment, corpus: Any) -> None:
+def write_facts(workdir: Path, experiment: Experiment, corpus: Any, init_from: str | None) -> None:
     """The folder's account of itself, written when it is new; `corpus` is a data_pipeline.loader.Corpus."""
     if not (workdir / "config.json").exists():
         write_atomic(workdir / "config.json", to_json(experiment))
     write_atomic(workdir / "vocabulary.json", corpus.vocabulary.to_json())
     path = workdir / "run.json"
     if path.exists():
+        known = read_json(path, "gapt run").get("init_from")
+        if known != init_from:
+            raise UserError(
+                f"{workdir} was started from {known or 'its own supervised policy'}, not from "
+                f"{init_from or 'that'}: give the same --init-from, or choose another --workdir"
+            )
         return
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "gapt-jax")
     facts = {
         "command": " ".join(["gapt", *sys.argv[1:]]),
-        "config_hash": config_hash(_identity(experiment)),
+        "config_hash": run_hash(experiment),
+        "init_from": init_from,
         "data_fingerprint": corpus.fingerprint,
         "unlisted_chord_share": corpus.unlisted_chord_share,
         "git_revision": git_revision(),
@@ -81,6 +94,8 @@ def write_facts(workdir: Path, experiment: Experiment, corpus: Any) -> None:
 
 def add_time(workdir: Path, stage: str, seconds: float) -> None:
     """Adds to the seconds that this run has spent on a stage, all attempts together."""
+    if not hosts.is_first():
+        return
     facts = read_json(workdir / "run.json", "gapt run")
     facts["time_s"][stage] = round(facts["time_s"].get(stage, 0.0) + seconds, 1)
     write_atomic(workdir / "run.json", strict_json(facts, indent=1))

@@ -11,11 +11,13 @@ from typing import Any
 import jax
 
 from gapt_jax.config import RuntimeConfig, config_hash
+from gapt_jax.errors import Preempted
+from gapt_jax.runtime import hosts
 from gapt_jax.runtime.checkpoint import checkpoints, load_tree, save_tree
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import strict_json, write_atomic
 from gapt_jax.runtime.metrics import MetricLog
-from gapt_jax.training.pretrain import Fit, fit_step, init_fit, validate
+from gapt_jax.training.pretrain import Fit, FitState, fit_step, init_fit, validate
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Batch, Params
 
@@ -48,17 +50,23 @@ def run_stage(
 ) -> Params:
     """The stage's parameters: read where they are finished, else trained from the last checkpoint on.
 
-    `batches(rows, start)` gives training batches of `rows` songs from batch number `start`.
+    `batches(rows, start)` gives training batches of `rows` songs from batch number `start`. Raises Preempted.
     """
     folder = stage.folder(root)
     if (folder / "done.json").exists():
         console.say(f"{stage.name}: reused from {folder}")
-        like = jax.eval_shape(lambda: init_fit(stage.fit, stage.init, stage.seed)).params
-        return load_tree(folder / "params", like)
+        return load_tree(folder / "params", _abstract(stage).params)
+    hosts.stop_if_told()
     params = _fit(stage, folder, batches, validation, runtime, console)
     save_tree(folder / "params", params)
-    write_atomic(folder / "done.json", strict_json({"stage": stage.name, "steps": stage.fit.config.steps}))
+    if hosts.is_first():
+        write_atomic(folder / "done.json", strict_json({"stage": stage.name, "steps": stage.fit.config.steps}))
+    hosts.wait_for_all(stage.name)
     return params
+
+
+def _abstract(stage: Stage) -> FitState:
+    return stage.fit.layout.abstract(jax.eval_shape(lambda: init_fit(stage.fit, stage.init, stage.seed)))
 
 
 def _fit(
@@ -69,22 +77,30 @@ def _fit(
     runtime: RuntimeConfig,
     console: Console,
 ) -> Params:
-    steps, state = stage.fit.config.steps, init_fit(stage.fit, stage.init, stage.seed)
+    steps, layout, rows = stage.fit.config.steps, stage.fit.layout, stage.fit.rows
     validation = jax.tree.map(lambda x: x[: stage.fit.config.batch_size * 4], validation)
-    with checkpoints(folder / "checkpoints", keep=1) as saved:
-        start = saved.latest() or 0
-        if start:
+    validation = layout.place(validation, len(validation.index))
+    keep = dataclasses.replace(runtime, keep_checkpoints=1, keep_every=0, keep_best=0)
+    with checkpoints(folder / "checkpoints", keep, console) as saved:
+        start, state = saved.restore(_abstract(stage), {}) or (0, None)
+        if state is None:
+            state = layout.start(lambda: init_fit(stage.fit, stage.init, stage.seed))
+        else:
             console.say(f"{stage.name}: goes on from step {start} of {steps}")
-            state = saved.restore(state)
-        log = MetricLog(folder, resume_step=start or None)
+        log = MetricLog(folder, resume_step=start or None, is_silent=not hosts.is_first())
         with contextlib.closing(log), console.progress(stage.name, steps, start) as progress:
             watch = Watch(stage.name, log, progress, SHOWN, runtime.max_nonfinite_steps)
-            for step, batch in zip(range(start + 1, steps + 1), batches(stage.fit.rows, start), strict=False):
-                state, metrics = fit_step(stage.fit, state, jax.device_put(batch))
+            for step, batch in zip(range(start + 1, steps + 1), batches(rows, start), strict=False):
+                state, metrics = fit_step(stage.fit, state, layout.place(batch, rows))
                 if step % max(steps // VALIDATIONS, 1) == 0 or step == steps:
                     metrics |= validate(stage.fit, state.params, validation)
                 watch.push(step, metrics)
-                if step % runtime.stage_checkpoint_every == 0 and step < steps:
-                    saved.save(step, state)
+                saved.check()
+                is_told = hosts.should_stop()
+                if is_told or (step % runtime.stage_checkpoint_every == 0 and step < steps):
+                    watch.flush()  # a step that stops the run is not saved
+                    saved.save(step, state, {"data_position": step * rows})
+                if is_told:
+                    raise Preempted(f"preempted at step {step} of {steps} of the stage '{stage.name}', which is saved")
             watch.finish(start, steps)
     return state.params

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,23 +20,25 @@ from gapt_jax.types import Params
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "validity_mask"))
-def _play(spec: Spec, params: Params, melody, index, key, *, validity_mask: bool) -> jax.Array:
-    tables = spec.vocabulary.tables
-    return rollout(spec.models.policy, params, melody, index, key, tables, validity_mask=validity_mask).chords
+def _play(spec: Spec, params: Params, songs, key, *, validity_mask: bool) -> jax.Array:
+    tables, policy = spec.vocabulary.tables, spec.models.policy
+
+    def accompany(params, rows):
+        melody, index = rows
+        return rollout(policy, params, melody, index, key, tables, validity_mask=validity_mask).chords
+
+    return spec.layout.everywhere(spec.layout.each(accompany, params, songs))
 
 
 @functools.partial(jax.jit, static_argnames="spec")
-def _embed(spec: Spec, params: Params, chords: jax.Array) -> jax.Array:
-    return spec.models.contrastive.method(params, "embed_chords", part(chords))
+def _embed(spec: Spec, params: Params, songs) -> tuple[jax.Array, jax.Array]:
+    """[B, D] embeddings of the chords, and [B] their similarity to the melody."""
 
+    def embedded(params, rows):
+        melody, chords, _ = spec.models.contrastive(params, *map(part, rows))
+        return chords, jnp.sum(melody * chords, axis=-1)
 
-def _in_batches(fn, size: int, *arrays: np.ndarray) -> np.ndarray:
-    """Applies `fn` to `size` rows at a time (the last batch is filled up with row 0, so that shapes stay fixed)."""
-    rows, out = len(arrays[0]), []
-    for start in range(0, rows, size):
-        chosen = np.arange(start, start + size)
-        out.append(fn(*(jnp.asarray(x[np.where(chosen < rows, chosen, 0)]) for x in arrays)))
-    return np.concatenate(jax.device_get(out))[:rows]
+    return spec.layout.everywhere(spec.layout.each(embedded, params, songs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +55,24 @@ class Evaluator:
         """[N, T] chords of `policy` over `melody`, T = 1, over all tokens or (sampling = masked) the valid ones."""
         key = prng.stream(jax.random.key(self.config.seed), seed, "evaluation")
         play = functools.partial(_play, validity_mask=sampling == "masked")
-        return _in_batches(lambda m, i: play(self.spec, policy, m, i, key), self.config.batch_size, melody, index)
+        return self._in_batches(lambda songs: play(self.spec, policy, songs, key), melody, index)
 
     def measure(self, melody: np.ndarray, chords: np.ndarray, data_chords: np.ndarray) -> dict[str, float]:
-        """All metrics of method.md §6 (first part)."""
-        embeddings = {
-            name: _in_batches(lambda c, p=params: _embed(self.spec, p, c), self.config.batch_size, chords)
-            for name, params in self.encoders.items()
-        }
-        return summarize(melody, chords, data_chords, self.spec.vocabulary, embeddings)
+        """All metrics of method.md §6 (first part), and what a reward model that no policy saw thinks of the pairs."""
+        embeddings, similarity = {}, {}
+        for name, params in self.encoders.items():
+            embed = functools.partial(_embed, self.spec, params)
+            embeddings[name], similarity[name] = self._in_batches(embed, melody, chords)
+        measured = summarize(melody, chords, data_chords, self.spec.vocabulary, embeddings)
+        if "independent" in similarity:
+            measured["held_out_coherence"] = float(similarity["independent"].mean())
+        return measured
+
+    def _in_batches(self, fn: Any, *arrays: np.ndarray) -> Any:
+        """Applies `fn` to some rows at a time (the last batch is filled up with row 0, so that shapes stay fixed)."""
+        rows, size, out = len(arrays[0]), self.config.batch_size, []
+        for start in range(0, rows, size):
+            chosen = np.arange(start, start + size)
+            songs = tuple(x[np.where(chosen < rows, chosen, 0)] for x in arrays)
+            out.append(fn(self.spec.layout.place(songs, size)))
+        return jax.tree.map(lambda *parts: np.concatenate(jax.device_get(parts))[:rows], *out)

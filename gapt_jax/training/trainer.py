@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import jax
 
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
-from gapt_jax.config import Experiment
+from gapt_jax.config import Experiment, to_dict
+from gapt_jax.errors import Preempted
+from gapt_jax.runtime import hosts
+from gapt_jax.runtime.account import Account, show
 from gapt_jax.runtime.checkpoint import checkpoints
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.metrics import MetricLog
@@ -20,6 +24,7 @@ from gapt_jax.training.watch import Watch
 from gapt_jax.types import Params
 
 STAGE = "gapt"
+SCORE = "valid/held_out_coherence"  # by which the best checkpoint is chosen
 SHOWN = (
     "reward/total",
     "reward/contrastive",
@@ -46,35 +51,71 @@ def post_train(
 ) -> LearnerState:
     """The learner's state after all iterations, from the last checkpoint in `folder` on if there is one.
 
-    `batches(rows, start)` gives training batches from batch number `start`: the data position is the step.
+    `batches(rows, start)` gives training batches from batch number `start`: the data position is the step. Raises
+    Preempted after a save when any host is told to stop.
     """
-    steps, runtime, every = spec.config.steps, experiment.runtime, experiment.evaluation.every
-    state = init_state(spec, policy, experiment.seed, experiment.data.max_frames)
-    with checkpoints(folder / "checkpoints", keep=runtime.keep_checkpoints) as saved:
-        start = saved.latest()
-        if start is not None:
-            state = saved.restore(state)
+    steps, rows, runtime = spec.config.steps, spec.config.batch_size, experiment.runtime
+    every, layout, facts = experiment.evaluation.every, spec.layout, checkpoint_facts(spec)
+    account, frames = Account(folder), rows * experiment.data.max_frames
+    with account.listening(), checkpoints(folder / "checkpoints", runtime, console) as saved:
+        with account.of("restore"):
+            start, state = saved.restore(abstract_state(spec, policy, experiment), facts) or (None, None)
+            if state is None:
+                state = layout.start(functools.partial(_first_state, spec, experiment), policy)
         if start and start < steps:
             console.say(f"{STAGE}: goes on from step {start} of {steps}")
-        log = MetricLog(folder, resume_step=start)
+        log = MetricLog(folder, resume_step=start, is_silent=not hosts.is_first())
         with contextlib.closing(log), console.progress(STAGE, steps, start or 0) as progress:
             streak = int(state.nonfinite_steps)
             watch = Watch(STAGE, log, progress, SHOWN, runtime.max_nonfinite_steps, streak)
             if start is None:
-                log.write(STAGE, 0, monitor(evaluator, state, monitor_songs, experiment))
-            for step, batch in zip(
-                range((start or 0) + 1, steps + 1), batches(spec.config.batch_size, start or 0), strict=False
-            ):
-                state, measured = learner.iteration(spec, state, frozen, jax.device_put(batch))
-                metrics: dict[str, Any] = dict(measured)
+                with account.of("evaluation"):
+                    log.write(STAGE, 0, monitor(evaluator, state, monitor_songs, experiment))
+            first, source = (start or 0) + 1, batches(rows, start or 0)
+            for step in range(first, steps + 1):
+                with account.of("input"):
+                    batch = next(source, None)
+                    if batch is None:
+                        break
+                    batch = layout.place(batch, rows)
+                with account.iteration(step - first + 1) as done:
+                    state, measured = learner.iteration(spec, state, frozen, batch, done)
+                    metrics: dict[str, Any] = dict(measured)
+                    watch.flush()  # waits for the iteration before
+                score = None
                 if step % every == 0 or step == steps:
-                    metrics |= monitor(evaluator, state, monitor_songs, experiment)
+                    with account.of("evaluation"):
+                        found = monitor(evaluator, state, monitor_songs, experiment)
+                    metrics, score = metrics | found, found.get(SCORE)
                 watch.push(step, metrics)
-                if step % runtime.checkpoint_every == 0 or step == steps:
+                saved.check()
+                is_told = hosts.should_stop()
+                if is_told or step % runtime.checkpoint_every == 0 or step == steps:
                     watch.flush()  # a step that stops the run is not saved
-                    saved.save(step, state)
+                    with account.of("checkpoint"):
+                        saved.save(step, state, facts | {"data_position": step * rows}, score)
+                    if hosts.is_first():
+                        account.write(frames)
+                if is_told:
+                    raise Preempted(f"preempted at step {step} of {steps} of post-training, which is saved")
             watch.finish(start or 0, steps)
+    if hosts.is_first() and (start or 0) < steps:
+        show(account.write(frames), console)
     return state
+
+
+def _first_state(spec: Spec, experiment: Experiment, policy: Params) -> LearnerState:
+    return init_state(spec, policy, experiment.seed, experiment.data.max_frames)
+
+
+def abstract_state(spec: Spec, policy: Params, experiment: Experiment) -> LearnerState:
+    """Shapes, dtypes and shardings of the learner's state; nothing is computed. `policy` may be abstract too."""
+    return spec.layout.abstract(jax.eval_shape(functools.partial(_first_state, spec, experiment), policy))
+
+
+def checkpoint_facts(spec: Spec) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be gone on from; stored in it."""
+    return {"config": to_dict(spec.config), "vocabulary": spec.vocabulary.to_json()}
 
 
 def monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: Experiment) -> dict[str, float]:
@@ -83,10 +124,10 @@ def monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: E
     return {f"valid/{name}": value for name, value in evaluator.measure(songs.melody, chords, songs.chords).items()}
 
 
-def restore_policy(spec: Spec, policy: Params, experiment: Experiment, folder: Path) -> tuple[int, Params] | None:
+def restore_policy(
+    spec: Spec, policy: Params, experiment: Experiment, folder: Path, console: Console
+) -> tuple[int, Params] | None:
     """(step, policy) of the newest checkpoint of a run, None where there is none; `policy` gives the shapes."""
-    with checkpoints(folder / "checkpoints", keep=experiment.runtime.keep_checkpoints) as saved:
-        step = saved.latest()
-        if step is None:
-            return None
-        return step, saved.restore(init_state(spec, policy, experiment.seed, experiment.data.max_frames)).policy
+    with checkpoints(folder / "checkpoints", experiment.runtime, console) as saved:
+        found = saved.restore(abstract_state(spec, policy, experiment), checkpoint_facts(spec))
+    return found and (found[0], found[1].policy)

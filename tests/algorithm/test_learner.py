@@ -10,8 +10,10 @@ import pytest
 
 from gapt_jax.algorithm import learner, ppo
 from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, Spec, init_state
+from gapt_jax.config import RuntimeConfig
 from gapt_jax.models.networks import part
 from gapt_jax.runtime.checkpoint import checkpoints
+from gapt_jax.runtime.console import Console
 from gapt_jax.types import Batch, Trajectory
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET, PAD, SILENCE
 
@@ -266,13 +268,13 @@ def test_a_simple_rule_is_learnt(spec, frozen, start):
 def test_interrupted_is_uninterrupted_bit_for_bit(spec, frozen, start, tmp_path):
     whole, whole_metrics = iterate(spec, frozen, start(), range(6))
     state, _ = iterate(spec, frozen, start(), range(3))
-    with checkpoints(tmp_path, keep=1) as saved:
-        saved.save(3, state)
+    with checkpoints(tmp_path, RuntimeConfig(keep_checkpoints=1), Console()) as saved:
+        saved.save(3, state, {})
         state, _ = iterate(spec, frozen, state, [3])  # its buffers are donated while the save is under way
     del state
-    with checkpoints(tmp_path, keep=1) as saved:
+    with checkpoints(tmp_path, RuntimeConfig(keep_checkpoints=1), Console()) as saved:
         assert saved.latest() == 3
-        restored = saved.restore(start(seed=5, gate_threshold=77.0))  # of the template only shapes count
+        _, restored = saved.restore(start(seed=5, gate_threshold=77.0), {})  # of the template only shapes count
     assert int(restored.step) == 3 and float(restored.hyper.gate_threshold) == 1.0
     restored = jax.tree.map(lambda x: jnp.array(np.array(x)), restored)  # not bound to a device: no second compilation
     resumed, metrics = iterate(spec, frozen, restored, range(3, 6))

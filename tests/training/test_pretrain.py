@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from gapt_jax import masked, models
-from gapt_jax.config import FitConfig, ModelsConfig, OptimizerConfig, TransformerConfig
+from gapt_jax.config import FitConfig, ModelsConfig, OptimizerConfig, RuntimeConfig, TransformerConfig
 from gapt_jax.runtime.checkpoint import checkpoints
+from gapt_jax.runtime.console import Console
 from gapt_jax.training import pretrain
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import BOS, CHORD_HOLD, EOS, NOTE_ONSET, PAD, SILENCE, Vocabulary
@@ -253,11 +254,11 @@ def test_a_resumed_fit_is_bit_equal(tmp_path):
     fresh = lambda seed=3: pretrain.init_fit(POLICY, NETWORKS.policy.init, seed)  # noqa: E731
     whole, whole_losses = fit(POLICY, fresh(), range(6))
     state, first = fit(POLICY, fresh(), range(3))
-    with checkpoints(tmp_path, keep=1) as saved:
-        saved.save(3, state)
+    with checkpoints(tmp_path, RuntimeConfig(keep_checkpoints=1), Console()) as saved:
+        saved.save(3, state, {})
         fit(POLICY, state, [3])  # donates what is being saved
-    with checkpoints(tmp_path, keep=1) as saved:
-        restored = saved.restore(fresh(seed=4))
+    with checkpoints(tmp_path, RuntimeConfig(keep_checkpoints=1), Console()) as saved:
+        _, restored = saved.restore(fresh(seed=4), {})
     resumed, rest = fit(POLICY, restored, range(3, 6))
     assert first + rest == whole_losses
     assert_same(whole, resumed)

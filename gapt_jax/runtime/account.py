@@ -1,0 +1,134 @@
+"""The time account of post-training: where the hours of a run went, over all its attempts."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.files import read_json, strict_json, write_atomic
+
+FILE_NAME = "account.json"
+# Phases of an iteration -> where they are booked.
+PHASES = {
+    "play": "rollout",
+    "judge": "score",
+    "estimate": "score",
+    "improve_policy": "update",
+    "improve_discriminator": "update",
+}
+ORDER = ("compile", "restore", "input", "rollout", "score", "update", "checkpoint", "evaluation", "idle", "lost")
+SAMPLE_EVERY = 100  # iterations, of which one is timed phase by phase
+_ITERATIONS = "iterations"  # their time before it is divided among the phases
+_COMPILING = "/jax/core/compile/"
+
+
+class Account:
+    """Seconds by what they were spent on, in this process.
+
+    The host does not wait for the device inside an iteration, so that its clock cannot tell the phases apart. One
+    iteration in 100 is timed with a wait after each phase; the time of all iterations is divided in these
+    proportions, and what exceeds them is idle. Lost is the time of an attempt after its last checkpoint.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE_NAME
+        known = read_json(self._path, "gapt run") if self._path.exists() else {}
+        self._seconds: dict[str, float] = known.get("raw_s", {})
+        self._phases: dict[str, list[float]] = known.get("phases_s", {})
+        self._iterations, self._attempts = known.get("iterations", 0), known.get("attempts", 0) + 1
+        self._compiling = 0.0
+        signs_of_life = folder / "metrics.jsonl"
+        if known and signs_of_life.exists():
+            self._add("lost", max(signs_of_life.stat().st_mtime - known["written"], 0.0))
+
+    def _add(self, name: str, seconds: float) -> None:
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hears of every compilation."""
+
+        def heard(event: str, duration_secs: float, **_: Any) -> None:
+            if event.startswith(_COMPILING):
+                self._compiling += duration_secs
+                self._add("compile", duration_secs)
+
+        jax.monitoring.register_event_duration_secs_listener(heard)
+        try:
+            yield
+        finally:
+            jax.monitoring.unregister_event_duration_listener(heard)
+
+    @contextlib.contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Counts a block; what is compiled in it counts as compilation."""
+        started, compiling = time.monotonic(), self._compiling
+        try:
+            yield
+        finally:
+            self._add(name, time.monotonic() - started - (self._compiling - compiling))
+
+    @contextlib.contextmanager
+    def iteration(self, number: int) -> Iterator[Callable[[str, Any], None]]:
+        """Counts iteration `number` of this attempt (from 1); gives what is to be told after each phase."""
+        self._iterations += 1
+        with self.of(_ITERATIONS):
+            if number % SAMPLE_EVERY != 3:  # the first two compile
+                yield lambda phase, result: None
+                return
+            marked = time.monotonic()
+
+            def done(phase: str, result: Any) -> None:
+                nonlocal marked
+                jax.block_until_ready(result)
+                now = time.monotonic()
+                self._phases.setdefault(phase, []).append(round(now - marked, 4))
+                marked = now
+
+            yield done
+
+    def divided(self) -> dict[str, float]:
+        """Seconds by category, in the order of `ORDER`."""
+        known, spent = dict(self._seconds), self._seconds.get(_ITERATIONS, 0.0)
+        means = {phase: sum(times) / len(times) for phase, times in self._phases.items()}
+        busy = self._iterations * sum(means.values())
+        for phase, seconds in means.items():
+            known[PHASES[phase]] = known.get(PHASES[phase], 0.0) + self._iterations * seconds * min(1.0, spent / busy)
+        known["idle"] = max(spent - busy, 0.0) if busy else spent
+        return {name: round(known[name], 2) for name in ORDER if name in known}
+
+    def write(self, frames: int, flops: float | None = None, peak_flops: float | None = None) -> dict[str, Any]:
+        """Writes the account; `frames` and `flops` of one iteration, `peak_flops` a second of all devices."""
+        seconds = self.divided()
+        spent = self._seconds.get(_ITERATIONS, 0.0) + self._seconds.get("input", 0.0)
+        rate = self._iterations / spent if spent else None
+        account = {
+            "seconds": seconds,
+            "iterations": self._iterations,
+            "attempts": self._attempts,
+            "frames_per_s": rate and round(rate * frames, 1),
+            "tokens_per_s": rate and round(2 * rate * frames, 1),  # a chord and a note
+            "flops_per_iteration": flops,
+            "mfu": rate * flops / peak_flops if rate and flops and peak_flops else None,
+            "phases_s": self._phases,
+            "raw_s": {name: round(value, 3) for name, value in self._seconds.items()},
+            "written": time.time(),
+        }
+        write_atomic(self._path, strict_json(account, indent=1))
+        return account
+
+
+def show(account: dict[str, Any], console: Console) -> None:
+    """The account as a table."""
+    total = sum(account["seconds"].values()) or 1.0
+    rows = [[name, f"{value:.1f}", f"{100 * value / total:.1f}"] for name, value in account["seconds"].items()]
+    mfu = "" if account["mfu"] is None else f", MFU {100 * account['mfu']:.1f} %"
+    speed = f"{account['frames_per_s']:.0f} frames/s{mfu}" if account["frames_per_s"] else "no iteration yet"
+    title = f"time of post-training: {account['iterations']} iterations, {account['attempts']} attempts, {speed}"
+    console.table(title, ["", "s", "%"], rows)
