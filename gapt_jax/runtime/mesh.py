@@ -39,11 +39,13 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 
 
 def build(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh (slice, data, fsdp, tensor) over all devices; the slice axis is what DCN connects."""
-    devices = jax.devices() if devices is None else devices
-    asked = config.data * config.fsdp * config.tensor
-    if asked and jax.process_count() == 1:
-        devices = devices[: max(asked, 1)]
+    """The mesh (slice, data, fsdp, tensor); the slice axis is what DCN connects.
+
+    It covers all devices; on a single host, settings that name every axis may ask for fewer.
+    """
+    if devices is None:
+        asked = config.data * config.fsdp * config.tensor
+        devices = jax.devices()[: asked if asked and jax.process_count() == 1 else None]
     slices = len({_slice(device) for device in devices})
     per_slice = len(devices) // slices
     inner = config.fsdp * config.tensor

@@ -1,5 +1,9 @@
 """Faults of the disk under a checkpoint; saving and resuming themselves are tested in tests/training."""
 
+import subprocess
+from pathlib import Path
+
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -53,3 +57,85 @@ def test_a_tree_comes_back_and_is_replaced(tmp_path):
     save_tree(tmp_path / "t", {"a": jnp.ones(3)})
     save_tree(tmp_path / "t", {"a": jnp.arange(3.0)})
     assert load_tree(tmp_path / "t", {"a": jnp.zeros(3)})["a"].tolist() == [0, 1, 2]
+
+
+def tree(step: int):
+    return {"a": jnp.full(1000, float(step)), "b": {"c": jnp.int32(step)}}
+
+
+def save(folder, steps, scores=None, **settings):
+    with opened(folder, **settings) as saved:
+        for step in steps:
+            saved.save(step, tree(step), {"config": "x", "data_position": 8 * step}, (scores or {}).get(step))
+
+
+def arrays(folder, step) -> list[Path]:
+    return [path for path in (folder / "c" / str(step)).rglob("d/*") if path.is_file()]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "delete", "empty the folder"])
+def test_a_damaged_step_is_named_and_the_one_before_is_taken(tmp_path, capsys, damage):
+    save(tmp_path, (1, 2))
+    files = arrays(tmp_path, 2)
+    assert files
+    for path in files if damage != "empty the folder" else (tmp_path / "c" / "2").rglob("*"):
+        if damage == "truncate":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        elif path.is_file():
+            path.unlink()
+    with opened(tmp_path) as saved:
+        step, restored = saved.restore(tree(0), {"config": "x"})
+        assert step == 1 and float(restored["a"][7]) == 1
+        told = capsys.readouterr().out
+        assert "damaged at step 2" in told and "goes on from step 1, the last complete one" in told
+        saved.save(2, tree(2), {})  # the run comes by step 2 again
+    with opened(tmp_path) as saved:
+        assert saved.restore(tree(0), {})[0] == 2
+        assert "damaged" not in capsys.readouterr().out
+
+
+def test_only_damaged_steps_are_an_error_not_a_new_start(tmp_path):
+    save(tmp_path, (1,))
+    for path in arrays(tmp_path, 1):
+        path.unlink()
+    with opened(tmp_path) as saved, pytest.raises(UserError, match=r"no checkpoint in .* can be read \(step 1"):
+        saved.restore(tree(0), {})
+
+
+def test_a_checkpoint_of_another_config_is_refused(tmp_path):
+    save(tmp_path, (1,))
+    with opened(tmp_path) as saved, pytest.raises(UserError, match="saved with another config"):
+        saved.restore(tree(0), {"config": "y"})
+    with opened(tmp_path) as saved:
+        assert saved._manager.metadata(1).custom_metadata == {"config": "x", "data_position": 8}
+
+
+def test_the_newest_the_best_and_every_so_many_stay(tmp_path):
+    save(tmp_path, range(1, 11), scores={2: 0.5, 3: 0.9, 5: 0.1}, keep_every=4, keep_best=1)
+    assert sorted(int(path.name) for path in (tmp_path / "c").iterdir()) == [3, 4, 8, 9, 10]
+
+
+def test_the_error_of_a_save_in_the_background_comes_up_at_the_next_step(tmp_path, monkeypatch):
+    with opened(tmp_path) as saved, monkeypatch.context() as patch:
+        patch.setattr(saved._manager, "check_for_errors", lambda: (_ for _ in ()).throw(ValueError(TENSORSTORE)))
+        with pytest.raises(UserError, match="no space is left"):
+            saved.check()
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    """On a file system of 1 MB: the save fails with one sentence, what was saved before stays readable."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system here: {mounted.stderr.decode().strip()}")
+    try:
+        save(disk, (1,))
+        noise = {"a": jax.random.normal(jax.random.key(0), (600_000,))}
+        with pytest.raises(UserError, match="no space is left for"), opened(disk) as saved:
+            saved.save(2, noise, {})
+        with opened(disk) as saved:
+            step, restored = saved.restore(tree(0), {})
+        assert step == 1 and float(restored["a"][0]) == 1
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

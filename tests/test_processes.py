@@ -1,0 +1,63 @@
+"""Runs in processes of their own, killed and told to stop: they end as if nothing had happened."""
+
+import json
+import random
+import signal
+
+import jax
+import numpy as np
+import pytest
+from kill_points import kill_and_resume
+from small_runs import STAGE_STEPS, STEPS, Run, assert_same_end
+
+pytestmark = pytest.mark.slow
+TOLERANCE = 1e-5  # of parameters after all stages and 12 iterations: another order of addition on another mesh
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A whole run on one device."""
+    run = Run(tmp_path_factory.mktemp("alone") / "run")
+    assert run.start().wait() == [0], run.log().read_text()[-2000:]
+    return run
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A whole run by two processes of four devices each, parameters split over fsdp = 2."""
+    run = two_processes(tmp_path_factory.mktemp("two"))
+    assert run.start().wait() == [0, 0], run.log().read_text()[-2000:]
+    return run
+
+
+def two_processes(folder) -> Run:
+    return Run(folder / "run", 2, 4, ("runtime.mesh.fsdp=2",))
+
+
+@pytest.mark.parametrize("stage", ["anchor", "contrastive", "gapt"])
+def test_a_run_killed_at_a_random_point_ends_bit_equal(alone, tmp_path, stage):
+    draw = random.Random()
+    rows, delay = draw.randint(0, STEPS if stage == "gapt" else STAGE_STEPS), draw.uniform(0, 0.3)
+    print(f"killed in {stage} {delay:.3f} s after step {rows}")  # shown when it fails
+    kill_and_resume(alone, tmp_path / "killed", stage, rows, delay)
+
+
+def test_two_processes_train_what_one_device_trains(alone, two):
+    (_, ours), (_, theirs) = two.final_state(), alone.final_state()
+    for part in ("policy", "critic", "discriminator"):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE), ours[part], theirs[part])
+    samples = [json.loads((run.workdir / "samples.json").read_text()) for run in (two, alone)]
+    assert samples[0] == samples[1]  # token for token
+    assert "[Gloo]" not in two.log(0).read_text() or "gapt" not in two.log(1).read_text()
+
+
+def test_sigterm_to_one_of_two_saves_both_and_resumes_bit_equal(two, tmp_path):
+    run = two_processes(tmp_path).start()
+    run.wait_for("gapt", 4)
+    run.signal(signal.SIGTERM, process=1)
+    assert run.wait() == [42, 42], run.log().read_text()[-2000:]
+    step = run.final_state()[0]
+    assert f"preempted at step {step} of {STEPS} of post-training, which is saved" in run.log().read_text()
+    assert f"preempted at step {step}" in run.log(1).read_text()
+    assert run.start().wait() == [0, 0], run.log().read_text()[-2000:]
+    assert_same_end(run, two)
