@@ -7,6 +7,7 @@ import errno
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from gapt_jax import __version__, config
 from gapt_jax.errors import Preempted, TrainingStopped, UserError
 from gapt_jax.runtime.console import Console
 
-EXIT_FAULT, EXIT_BAD_INPUT, EXIT_TRAINING_STOPPED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 2, 3, 42, 130
+EXIT_FAULT, EXIT_BAD_INPUT, EXIT_TRAINING_STOPPED = 1, 2, 3
+EXIT_PREEMPTED, EXIT_LOST_HOST, EXIT_INTERRUPTED = 42, 43, 130
+_LOST_HOST = re.compile(r"connection (reset|closed|refused)|UNAVAILABLE|DEADLINE_EXCEEDED|heartbeat|peer", re.I)
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 _EXAMPLES = """\
 examples:
@@ -32,8 +35,8 @@ examples:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command.
 
-    Exit codes: 0 done, 1 a fault of ours, 2 bad input, 3 training stopped, 42 preempted (all is saved: run the same
-    command again), 130 interrupted.
+    Exit codes: 0 done, 1 a fault of ours, 2 bad input, 3 training stopped, 42 preempted (all is saved), 43 another
+    host was lost (42 and 43: run the same command again), 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -60,11 +63,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _leave_other_hosts(code: int) -> None:
     """Ends at once where other processes would be waited for that in turn wait for this one."""
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1:
+    if _is_one_of_many():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _is_one_of_many() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -83,6 +90,8 @@ def _explain(error: Exception) -> tuple[int, str]:
         where = f": {error.filename}" if error.filename else ""
         return EXIT_BAD_INPUT, f"{(error.strerror or 'the disk refuses').lower()}{where}"
     first_line = str(error).strip().partition("\n")[0]
+    if _is_one_of_many() and type(error).__name__ == "JaxRuntimeError" and _LOST_HOST.search(text):
+        return EXIT_LOST_HOST, f"another host was lost ({first_line[:120]}): run the same command on all hosts again"
     return EXIT_FAULT, f"{type(error).__name__}: {first_line} (run again with --debug for the traceback)"
 
 
@@ -323,6 +332,8 @@ def _build_parser() -> _Parser:
     _add_sample(commands)
     _add_report(commands)
     _add_data(commands)
+    for module in ("launch.plan_command", "launch.command"):
+        importlib.import_module(module).add_parser(commands, _add)
     _add(commands, "doctor", _doctor, "check this installation: devices, invariants, disk, optional parts")
     return parser
 

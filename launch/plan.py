@@ -1,0 +1,336 @@
+"""Post-training compiled for chips that are not there, and what that tells: memory, network, a bound on its speed.
+
+Nothing is materialised and no data is read: on a machine with a CPU alone, libtpu compiles for a topology by its name.
+The roofline of a phase is the longest of its times for matmuls, HBM and network, each at the ceiling of the chip
+(`launch.chips`, `launch.cost`, `launch.collectives`): a bound, not a forecast. Assumptions: docs/plan.md.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from gapt_jax import models
+from gapt_jax.algorithm import learner
+from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
+from gapt_jax.config import Experiment
+from gapt_jax.errors import UserError
+from gapt_jax.runtime import mesh as meshes
+from gapt_jax.types import Batch
+from gapt_jax.vocabulary import Vocabulary
+from launch import chips, collectives, cost, topology
+from launch.chips import Chip
+from launch.collectives import Collective
+from launch.cost import Cost
+
+ASSUMED_QUALITIES = 107  # interval sets that cover 99.9 % of the training chords of Hooktheory, POP909 and Nottingham
+_LIBTPU = {  # it looks for the host of a TPU, waits, complains, and lets one process in at a time
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",  # any
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+Say = Callable[[str], None]  # takes a line for the user
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase on one device."""
+
+    name: str
+    bytes: int  # everything on the device while it runs
+    largest_array: str  # of those it computes, such as "f32[48,8,512,512]"
+    cost: Cost
+    collectives: Sequence[Collective]
+    song_share: float  # of the rows that are computed; the others only fill up the devices
+    compile_seconds: float
+    chip: Chip
+
+    @property
+    def times(self) -> dict[str, float]:
+        """Seconds at the ceilings of the chip, by what they are spent on."""
+        within, between = (sum(c.sent for c in self.collectives if c.crosses_slices is far) for far in (False, True))
+        return {
+            "matmuls": self.cost.flops / self.chip.flops,
+            "HBM": self.cost.bytes / self.chip.hbm_bandwidth,
+            "ICI": within / self.chip.ici_bandwidth,
+            "DCN": between / self.chip.dcn_bandwidth,
+        }
+
+    @property
+    def bound(self) -> str:
+        """What takes longest."""
+        return max(self.times, key=lambda name: self.times[name])
+
+    @property
+    def roofline(self) -> float:
+        """Seconds, everything overlapping."""
+        return self.times[self.bound]
+
+    @property
+    def alone(self) -> float:
+        """Seconds without a network."""
+        return max(self.times["matmuls"], self.times["HBM"])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was found, up to the first phase that does not fit."""
+
+    experiment: str
+    topology: str
+    slices: int
+    devices: int
+    chip: Chip
+    vocabulary: int  # V, assumed
+    state_bytes: int  # per device: learner, frozen models and batch, there in all phases
+    phases: Sequence[Phase]
+    problem: str | None  # one sentence: what does not fit, and what would help
+
+    @property
+    def fits(self) -> bool:
+        return self.problem is None
+
+    @property
+    def efficiency(self) -> dict[str, float]:
+        """Weak scaling from one chip that has as many rows: Σ alone / Σ (alone + network), and Σ alone / Σ roofline."""
+        alone = sum(phase.alone for phase in self.phases)
+        network = sum(phase.times["ICI"] + phase.times["DCN"] for phase in self.phases)
+        overlapping = sum(phase.roofline for phase in self.phases)
+        return {"without_overlap": alone / (alone + network), "with_overlap": alone / overlapping}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "experiment": self.experiment,
+            "topology": self.topology,
+            "slices": self.slices,
+            "devices": self.devices,
+            "chip": self.chip.name,
+            "hbm_bytes": self.chip.hbm_bytes,
+            "assumed_vocabulary": self.vocabulary,
+            "state_bytes_per_device": self.state_bytes,
+            "fits": self.fits,
+            "problem": self.problem,
+            "efficiency": self.efficiency if self.fits else None,
+            "phases": {phase.name: _phase_json(phase) for phase in self.phases},
+        }
+
+
+def _phase_json(phase: Phase) -> dict[str, Any]:
+    kinds = collectives.summarize(phase.collectives)
+    return {
+        "bytes_per_device": phase.bytes,
+        "flops": phase.cost.flops,
+        "vector_flops": phase.cost.vector_flops,
+        "hbm_traffic": phase.cost.bytes,
+        "unknown_loops": phase.cost.unknown_loops,
+        "collectives": {kind: summary.count for kind, summary in kinds.items()},
+        "collective_bytes": {kind: summary.bytes for kind, summary in kinds.items()},
+        "between_slices": {kind: summary.crossing for kind, summary in kinds.items() if summary.crossing},
+        "roofline_ms": 1e3 * phase.roofline,
+        "bound": phase.bound,
+        "times_ms": {name: 1e3 * seconds for name, seconds in phase.times.items()},
+        "song_share": phase.song_share,
+        "compile_seconds": phase.compile_seconds,
+    }
+
+
+def plan(experiment: Experiment, where: str, slices: int, say: Say) -> Plan:
+    """The plan for `slices` slices of a topology such as ``v5e:16x16``."""
+    devices = tpu_devices(where, slices)
+    return plan_for(experiment, devices, chips.BY_DEVICE_KIND[devices[0].device_kind], where, say)
+
+
+def tpu_devices(where: str, slices: int) -> Sequence[Any]:
+    """Devices to compile for; they need not exist."""
+    wanted = topology.parse(where)
+    generation = wanted.generation.name
+    if wanted.generation.dimensions == 1:
+        raise UserError(f"gapt plan compiles for TPUs, not for {generation}: name one, such as v5e:16x16 or v5p:4x4x4")
+    if slices < 1:
+        raise UserError(f"--slices must be at least 1, not {slices}")
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("gapt plan needs the TPU compiler, but no TPU: pip install 'gapt-jax[tpu]'")
+    from jax.experimental import topologies  # slow
+
+    for variable, value in _LIBTPU.items():
+        os.environ.setdefault(variable, value)
+    options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
+    if generation == "v4":
+        options["chip_config_name"] = "megacore"
+    name = f"{generation}:{wanted.topology}"
+    return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+
+
+def plan_for(experiment: Experiment, devices: Sequence[Any], chip: Chip, where: str, say: Say) -> Plan:
+    """The plan for these devices, of which `where` is the name."""
+    compiler = PhaseCompiler(experiment, meshes.build(experiment.runtime.mesh, devices), chip, say)
+    problem = None
+    try:
+        compiler.iteration()
+    except _NoRoom:
+        problem = _problem(compiler.phases[-1], experiment, compiler.mesh, compiler.state_bytes)
+    return Plan(
+        experiment=experiment.name,
+        topology=where,
+        slices=compiler.mesh.shape["slice"],
+        devices=compiler.mesh.size,
+        chip=chip,
+        vocabulary=compiler.spec.vocabulary.size,
+        state_bytes=compiler.state_bytes,
+        phases=compiler.phases,
+        problem=problem,
+    )
+
+
+def assumed_vocabulary() -> Vocabulary:
+    """A vocabulary of about the size that real songs give: a plan reads no data."""
+    above = range(1, 12)
+    sets = ((0, *rest) for size in range(12) for rest in itertools.combinations(above, size))
+    return Vocabulary.from_qualities(list(itertools.islice(sets, ASSUMED_QUALITIES)))
+
+
+def _abstract(experiment: Experiment, spec: Spec, mesh: Mesh) -> tuple[LearnerState, Frozen, Batch]:
+    """Shapes and shardings of all that stays on the devices."""
+    networks, weights = spec.models, experiment.algorithm.rewards
+    rows, frames = experiment.algorithm.batch_size, experiment.data.max_frames
+
+    def start(key: jax.Array) -> tuple[LearnerState, Frozen]:
+        keys = jax.random.split(key, experiment.pretrain.members)
+        used = [kind for kind in models.REWARD_KINDS if getattr(weights, kind) > 0]
+        frozen = Frozen(networks.anchor.init(key), {kind: jax.vmap(networks.reward(kind).init)(keys) for kind in used})
+        return init_state(spec, networks.policy.init(key), experiment.seed, frames), frozen
+
+    state, frozen = jax.eval_shape(start, jax.random.key(0))
+    shapes = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((rows, frames), (rows, frames), (rows,))))
+    by_row = jax.tree.map(lambda x: meshes.MeshLayout(mesh=mesh).row_sharding(x.shape), shapes)
+    state, frozen = (_placed(tree, meshes.shardings(mesh, tree)) for tree in (state, frozen))
+    return state, frozen, _placed(shapes, by_row)
+
+
+def _placed(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+
+
+def _bytes_per_device(tree: Any) -> int:
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
+
+
+class _NoRoom(Exception):
+    """The last phase does not fit."""
+
+
+class PhaseCompiler:
+    """Compiles the phases of an iteration in their order, each for the shardings that its predecessors leave."""
+
+    def __init__(self, experiment: Experiment, mesh: Mesh, chip: Chip, say: Say):
+        self.experiment, self.mesh, self.chip, self.say = experiment, mesh, chip, say
+        vocabulary = assumed_vocabulary()
+        layout = meshes.MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh)
+        self.spec = Spec(models.build(experiment.models, vocabulary.size), experiment.algorithm, vocabulary, layout)
+        self.resident = _abstract(experiment, self.spec, mesh)
+        self.state_bytes = _bytes_per_device(self.resident)
+        self.phases: list[Phase] = []
+
+    def iteration(self) -> None:
+        """As `learner.iteration`. Raises `_NoRoom` after a phase that does not fit."""
+        state, frozen, batch = self.resident
+        trajectory = self.phase("rollout", learner.play, state, batch)
+        terms, realism = self.phase("judge", learner.judge, state, frozen, batch, trajectory)
+        experience, _ = self.phase("estimate", learner.estimate, state, frozen, trajectory, terms)
+        self.phase("policy_update", learner.improve_policy, state, experience)
+        self.phase("discriminator_update", learner.improve_discriminator, state, batch, trajectory, realism)
+
+    def phase(self, name: str, function: Any, *arguments: Any) -> Any:
+        """Shapes and shardings of what the phase returns."""
+        began = time.monotonic()
+        self.say(f"compiling {name}")
+        traced = function.trace(self.spec, *arguments)
+        compiled, needed = _compile(traced)
+        found: list[Collective] = []
+        if compiled is not None:
+            slices = self.mesh.shape["slice"]
+            found = collectives.parse(compiled.as_text(), self.mesh.size // slices, slices)
+        resident = {id(leaf) for leaf in jax.tree.leaves(self.resident)}
+        passed = [leaf for leaf in jax.tree.leaves(arguments) if id(leaf) not in resident]
+        phase = Phase(
+            name=name,
+            bytes=self.state_bytes + _bytes_per_device(passed) + needed,
+            largest_array=cost.largest_array(traced.jaxpr),
+            cost=cost.of(traced.jaxpr),
+            collectives=found,
+            song_share=_song_share(name, self.experiment, self.mesh),
+            compile_seconds=time.monotonic() - began,
+            chip=self.chip,
+        )
+        self.phases.append(phase)
+        if compiled is None or phase.bytes > self.chip.hbm_bytes:
+            raise _NoRoom
+        return _placed(traced.out_info, compiled.output_shardings)
+
+
+def _compile(traced: Any) -> tuple[Any, int]:
+    """(program, bytes that it needs beside its arguments); no program where the compiler finds no room for them."""
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = re.search(r"RESOURCE_EXHAUSTED.*?(?:temporaries \(|Used )([\d.]+)([KMG])", str(error), re.DOTALL)
+        if needed is None:
+            raise
+        return None, int(float(needed[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[needed[2]])
+    memory = compiled.memory_analysis()
+    made = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return compiled, made + memory.generated_code_size_in_bytes
+
+
+def _rows(name: str, experiment: Experiment, mesh: Mesh) -> tuple[int, int]:
+    """(songs of a phase, or of one gradient step in it; rows that each device computes for them at a time)."""
+    algorithm, microbatch = experiment.algorithm, experiment.runtime.microbatch_rows
+    if not name.endswith("update"):
+        return algorithm.batch_size, math.ceil(algorithm.batch_size / mesh.size)
+    songs = (algorithm if name == "policy_update" else algorithm.discriminator).minibatch_size
+    rows = math.ceil(songs / _song_devices(mesh))
+    return songs, min(rows, microbatch) if microbatch else rows
+
+
+def _song_devices(mesh: Mesh) -> int:
+    return math.prod(mesh.shape[axis] for axis in meshes.SONGS)
+
+
+def _song_share(name: str, experiment: Experiment, mesh: Mesh) -> float:
+    songs, rows = _rows(name, experiment, mesh)
+    devices = _song_devices(mesh) if name.endswith("update") else mesh.size
+    return songs / (math.ceil(songs / (devices * rows)) * devices * rows)
+
+
+def _problem(phase: Phase, experiment: Experiment, mesh: Mesh, state_bytes: int) -> str:
+    """What does not fit, and the setting that would help most."""
+    room, rows = phase.chip.hbm_bytes, _rows(phase.name, experiment, mesh)[1]
+    if state_bytes > room / 2:
+        way = f"split the {gib(state_bytes)} of state with runtime.mesh.fsdp={2 * mesh.shape['fsdp']}"
+    elif phase.name.endswith("update") and rows > 1:
+        way = f"compute fewer rows at a time with runtime.microbatch_rows={rows // 2}"
+    elif phase.name.endswith("update") and not experiment.models.remat:
+        way = "keep fewer activations with models.remat=true"
+    else:
+        way = f"spread the songs over more devices, or lower algorithm.batch_size={experiment.algorithm.batch_size}"
+    return (
+        f"{phase.name} needs {gib(phase.bytes)} per device where a {phase.chip.name} has {gib(room)} "
+        f"(its largest array: {phase.largest_array}): {way}, or take a bigger chip"
+    )
+
+
+def gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"

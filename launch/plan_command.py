@@ -1,0 +1,104 @@
+"""The command ``gapt plan``. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gapt_jax import config
+from gapt_jax.runtime.console import Console
+
+if TYPE_CHECKING:
+    from launch.plan import Phase, Plan
+
+EXIT_DOES_NOT_FIT = 2
+
+
+def add_parser(commands: Any, add: Any) -> None:
+    """Adds the command; `add` is ``(commands, name, function, help) -> parser``."""
+    parser = add(commands, "plan", run, "compile the training phases for TPUs that need not be there; memory and speed")
+    parser.add_argument("experiment", metavar="EXPERIMENT", help="a name, or path/to/file.py:function")
+    parser.add_argument(
+        "--topology", required=True, metavar="NAME", help="one slice, as v5e:16x16, v5e-256 or v5p:4x4x8"
+    )
+    parser.add_argument("--slices", type=int, default=1, metavar="N", help="how many of them (default: 1)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting; may be repeated"
+    )
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Prints the plan; 2 if it does not fit."""
+    from gapt_jax.cli import load_experiment
+
+    experiment = config.override(load_experiment(args.experiment), args.set)
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # with libtpu installed, JAX would look for a TPU first
+    jax.config.update("jax_enable_compilation_cache", False)  # programs for absent devices cannot be read back
+    from launch.plan import plan
+
+    found = plan(experiment, args.topology, args.slices, console.say)
+    console.emit(found.to_json())
+    show(found, console)
+    return 0 if found.fits else EXIT_DOES_NOT_FIT
+
+
+def show(found: Plan, console: Console) -> None:
+    """Tables and sentences for a person."""
+    from launch.plan import gib
+
+    slices = f"{found.slices} × " if found.slices > 1 else ""
+    console.table(
+        f"{found.experiment} on {slices}{found.topology}, per device",
+        ["phase", "memory", "TFLOP", "HBM GB", "network GB", "roofline ms", "bound", "collectives"],
+        [_row(phase) for phase in found.phases],
+    )
+    console.say(
+        f"{found.devices} devices of {found.chip.name}; {gib(found.state_bytes)} of state and frozen models on each"
+    )
+    console.say(f"assumed: a vocabulary of {found.vocabulary:,} tokens, as real songs give; no data was read")
+    for share, names in _by_share(found.phases).items():
+        if share < 1:
+            console.warn(f"{1 - share:.0%} of the rows of {names} only fill up the devices: give them larger batches")
+    for phase in found.phases:
+        if phase.cost.unknown_loops:
+            console.warn(f"{phase.name} has {phase.cost.unknown_loops} loops of unknown length, counted as one pass")
+    if found.problem:
+        console.warn(f"does not fit: {found.problem}")
+        return
+    bound = sum(phase.roofline for phase in found.phases)
+    low, high = found.efficiency["without_overlap"], found.efficiency["with_overlap"]
+    console.say(f"one iteration takes {1e3 * bound:.3g} ms or more")
+    console.say(
+        f"weak scaling from 1 to {found.devices} devices: {low:.1%} if nothing overlaps, {high:.1%} if all does "
+        "(Σ max(matmuls, HBM) / the same with the network)"
+    )
+    console.say("it fits; wrote nothing")
+
+
+def _by_share(phases: Sequence[Phase]) -> dict[float, str]:
+    """Names of the phases by the share of songs in their rows."""
+    shares = dict.fromkeys(phase.song_share for phase in phases)
+    return {share: ", ".join(phase.name for phase in phases if phase.song_share == share) for share in shares}
+
+
+def _row(phase: Phase) -> list[object]:
+    from launch.collectives import summarize
+    from launch.plan import gib
+
+    kinds = [
+        f"{kind} {summary.count}" + (f" ({summary.crossing} between slices)" if summary.crossing else "")
+        for kind, summary in summarize(phase.collectives).items()
+    ]
+    return [
+        phase.name,
+        f"{gib(phase.bytes)} ({phase.bytes / phase.chip.hbm_bytes:.0%})",
+        phase.cost.flops / 1e12,
+        phase.cost.bytes / 1e9,
+        sum(collective.sent for collective in phase.collectives) / 1e9,
+        1e3 * phase.roofline,
+        phase.bound,
+        ", ".join(kinds) or None,
+    ]
