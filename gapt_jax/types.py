@@ -26,7 +26,7 @@ def pytree(cls: type[T]) -> type[T]:
 class Batch:
     """Songs on the frame grid; the end of a song shorter than T is PAD in both parts."""
 
-    melody: Array  # [B, T] int32 note tokens
+    melody: Array  # [B, T] int32 note tokens; rows of PAD alone may follow, so that all devices have as many
     chords: Array  # [B, T] int32 chord tokens
     index: Array  # [B] int32 global example index: random draws depend on it, not on the device
 
@@ -39,6 +39,10 @@ class Trajectory:
     chords: jax.Array  # [B, T] int32 sampled chord tokens; PAD where the song has ended
     log_probs: jax.Array  # [B, T] float32 behaviour log-probabilities of `chords`
     mask: jax.Array  # [B, T] float32, 1 where an action was taken that counts (reference.md §4.2)
+
+    def is_song(self) -> jax.Array:
+        """[B] float32, 0 for rows that only fill up."""
+        return jnp.max(self.mask, axis=1)
 
 
 @pytree

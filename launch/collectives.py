@@ -210,24 +210,36 @@ def _numbers(text: str) -> list[int]:
 def _trip_count(loop: _Instruction, caller: Sequence[_Instruction], computations: dict[str, list[_Instruction]]) -> int:
     """How often a loop runs: as the compiler says, else from its bound; 1 where neither is there.
 
-    The TPU compiler says nothing; a loop over a known number then counts from a constant (else 0) by ones up to a
-    constant, as `scan` and `fori_loop` do.
+    The TPU compiler says nothing; the loop is then taken to count by ones, as `scan` does, from where it starts: 0, or
+    later where the compiler has taken the first passes out.
     """
     if said := _search(r'known_trip_count":\{"n":"(\d+)"', loop.rest):
         return int(said)
-    condition = computations[_search(r"condition=%?([\w.\-]+)", loop.rest) or ""]
-    constants = {line.name: int(line.rest.partition(")")[0]) for line in condition if _is_integer(line)}
-    root = next(line for line in condition if line.is_root)
-    bound = [constants[name] for name in _operands(root) if name in constants]
-    return bound[0] if root.opcode == "compare" and "direction=LT" in root.rest and bound else 1
+    condition = {line.name: line for line in computations[_search(r"condition=%?([\w.\-]+)", loop.rest) or ""]}
+    root = next(line for line in condition.values() if line.is_root)
+    if root.opcode != "compare" or "direction=LT" not in root.rest:
+        return 1
+    counter, limit = (condition[name] for name in _operands(root))
+    bound, place = _constant(limit.name, condition), _search(r"index=(\d+)", counter.rest)
+    if bound is None or place is None:
+        return 1
+    before = {line.name: line for line in caller}
+    start = before.get(_operands(loop)[0])
+    first = _constant(_operands(start)[int(place)], before) if start else None
+    return bound - (first or 0)
 
 
-def _is_integer(line: _Instruction) -> bool:
-    return line.opcode == "constant" and bool(re.match(r"-?\d+\)", line.rest))
+def _constant(name: str, lines: dict[str, _Instruction]) -> int | None:
+    """The whole number that a name stands for, copies followed."""
+    while name in lines and lines[name].opcode in ("copy", "bitcast"):
+        name = _operands(lines[name])[0]
+    found = lines.get(name)
+    is_number = found is not None and found.opcode == "constant" and re.match(r"-?\d+\)", found.rest)
+    return int(found.rest.partition(")")[0]) if found is not None and is_number else None
 
 
 def _operands(line: _Instruction) -> list[str]:
-    return re.findall(r"%?([\w.\-]+)", line.rest.partition(")")[0])
+    return re.findall(r"%?([\w.\-]+)", re.sub(r"/\*.*?\*/", "", line.rest.partition(")")[0]))
 
 
 def _search(pattern: str, text: str) -> str | None:

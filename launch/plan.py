@@ -204,7 +204,8 @@ def assumed_vocabulary() -> Vocabulary:
 def _abstract(experiment: Experiment, spec: Spec, mesh: Mesh) -> tuple[LearnerState, Frozen, Batch]:
     """Shapes and shardings of all that stays on the devices."""
     networks, weights = spec.models, experiment.algorithm.rewards
-    rows, frames = experiment.algorithm.batch_size, experiment.data.max_frames
+    layout, frames = meshes.MeshLayout(mesh=mesh), experiment.data.max_frames
+    rows = layout.filled(experiment.algorithm.batch_size)
 
     def start(key: jax.Array) -> tuple[LearnerState, Frozen]:
         keys = jax.random.split(key, experiment.pretrain.members)
@@ -214,7 +215,7 @@ def _abstract(experiment: Experiment, spec: Spec, mesh: Mesh) -> tuple[LearnerSt
 
     state, frozen = jax.eval_shape(start, jax.random.key(0))
     shapes = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((rows, frames), (rows, frames), (rows,))))
-    by_row = jax.tree.map(lambda x: meshes.MeshLayout(mesh=mesh).row_sharding(x.shape), shapes)
+    by_row = jax.tree.map(lambda x: layout.row_sharding(x.shape), shapes)
     state, frozen = (_placed(tree, meshes.shardings(mesh, tree)) for tree in (state, frozen))
     return state, frozen, _placed(shapes, by_row)
 

@@ -56,7 +56,7 @@ def show(found: Plan, console: Console) -> None:
         [_row(phase) for phase in found.phases],
     )
     console.say(
-        f"{found.devices} devices of {found.chip.name}; {gib(found.state_bytes)} of state and frozen models on each"
+        f"devices: {found.devices} ({found.chip.name}), each with {gib(found.state_bytes)} of state and frozen models"
     )
     console.say(f"assumed: a vocabulary of {found.vocabulary:,} tokens, as real songs give; no data was read")
     for share, names in _by_share(found.phases).items():

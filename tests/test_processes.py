@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 
 import jax
@@ -52,6 +53,8 @@ def test_two_processes_train_what_one_device_trains(alone, two):
 
 
 def test_sigterm_to_one_of_two_saves_both_and_resumes_bit_equal(two, tmp_path):
+    for made in ("data", "stages"):
+        shutil.copytree(two.workdir.parent / made, tmp_path / made)
     run = two_processes(tmp_path).start()
     run.wait_for("gapt", 4)
     run.signal(signal.SIGTERM, process=1)

@@ -45,9 +45,9 @@ def discriminator_loss(
     return masked.ratio(0.5 * (cross_entropy(real_logits) + cross_entropy(-generated_logits)), is_song)
 
 
-def discriminator_accuracy(real_logits: jax.Array, generated_logits: jax.Array) -> jax.Array:
+def discriminator_accuracy(real_logits: jax.Array, generated_logits: jax.Array, is_song: jax.Array) -> jax.Array:
     """Share of right answers on equally many real and generated songs."""
-    return 0.5 * (jnp.mean(real_logits > 0) + jnp.mean(generated_logits <= 0))
+    return masked.mean(0.5 * ((real_logits > 0).astype(jnp.float32) + (generated_logits <= 0)), is_song)
 
 
 def discriminator_gate(recent_rewards: jax.Array, step: jax.Array, threshold: jax.Array, config: DiscriminatorConfig):

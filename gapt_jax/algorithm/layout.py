@@ -20,7 +20,10 @@ class Layout:
     microbatch_rows: int = 0  # rows per device and gradient computation; 0 = all at once
 
     def each(self, fn: Callable[[Any, Any], T], params: Any, rows: Any) -> T:
-        """fn(params, rows) where every row's result depends on that row alone: each device takes its own rows."""
+        """fn(params, rows) where every row's result depends on that row alone: each device takes its own rows.
+
+        The number of rows is one that `place` gives.
+        """
         return fn(params, rows)
 
     def sums(self, fn: Callable[[P, Any], tuple[P, T]], params: P, rows: Any) -> tuple[P, T]:
@@ -48,8 +51,13 @@ class Layout:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), tree)
 
     def place(self, rows: Any, count: int) -> Any:
-        """Rows in host memory -> arrays of `count` rows for a compiled function."""
+        """`count` rows in host memory -> arrays for a compiled function, filled up with songs without a frame until
+        every device has as many."""
         return rows
+
+    def share(self, tree: Any) -> Any:
+        """Arrays in host memory -> arrays that every device holds whole."""
+        return tree
 
     def everywhere(self, tree: T) -> T:
         """A tree that every device holds whole."""

@@ -108,10 +108,12 @@ def judge(
     terminal = {kind: rewards.combine(s.T, spec.config.rewards.ensemble) for kind, s in scores.items()}
     terminal[ADVERSARIAL] = realism
     terms = {name: rewards.at_last(value, trajectory.mask) for name, value in terminal.items()}
+    is_song = trajectory.is_song()
+    mean = masked.mean(realism, is_song)
     metrics = {
-        "discriminator/accuracy": adversary.discriminator_accuracy(real_logits, logits),
-        "discriminator/reward_mean": jnp.mean(realism),
-        "discriminator/reward_std": jnp.std(realism),
+        "discriminator/accuracy": adversary.discriminator_accuracy(real_logits, logits, is_song),
+        "discriminator/reward_mean": mean,
+        "discriminator/reward_std": jnp.sqrt(masked.mean(jnp.square(realism - mean), is_song)),
     }
     return RewardTerms(terms | rewards.rule_terms(trajectory, tables), state.hyper.reward_weights), metrics
 
@@ -147,9 +149,9 @@ def estimate(
         discount=config.discount,
         gae_lambda=config.gae_lambda,
     )
-    metrics = {f"reward/{name}": jnp.mean(jnp.sum(term, axis=1)) for name, term in reward_terms.terms.items()}
+    by_song = {f"reward/{name}": term for name, term in reward_terms.terms.items()} | {"reward/total": reward}
+    metrics = {name: masked.mean(jnp.sum(x, axis=1), trajectory.is_song()) for name, x in by_song.items()}
     metrics |= {
-        "reward/total": jnp.mean(jnp.sum(reward, axis=1)),
         "kl": masked.mean(kl, mask),
         "value": masked.mean(values, mask),
         "return": masked.mean(targets, mask),
@@ -162,8 +164,7 @@ def estimate(
 def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> tuple[LearnerState, Metrics]:
     """`epochs` passes over the rollout in random minibatches: a step of the policy and one of the critic for each."""
     config, models = spec.config, spec.models
-    rows = experience.returns.shape[0]
-    minibatches = rows // config.minibatch_size
+    rows, minibatches = config.batch_size, config.batch_size // config.minibatch_size
     total_updates = config.steps * config.epochs * minibatches
 
     experience = spec.layout.everywhere(experience)  # small, and minibatches are drawn from all of it
@@ -227,7 +228,8 @@ def improve_discriminator(
     config = spec.config.discriminator
     step = state.step + 1
     is_open = adversary.discriminator_gate(state.recent_rewards, step, state.hyper.gate_threshold, config)
-    replay = state.replay.push(*spec.layout.everywhere((trajectory.chords, batch.chords)))
+    newest_chords = spec.layout.everywhere((trajectory.chords, batch.chords))
+    replay = state.replay.push(*(chords[: spec.config.batch_size] for chords in newest_chords))
     discriminator, optimizer, metrics = jax.lax.cond(
         is_open, functools.partial(_train_discriminator, spec), _keep_discriminator, state, replay
     )

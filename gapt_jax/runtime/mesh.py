@@ -101,11 +101,9 @@ class MeshLayout(Layout):
     mesh: Mesh = dataclasses.field(kw_only=True)
 
     def each(self, fn: Callable[[Any, Any], T], params: Any, rows: Any) -> T:
-        count = len(jax.tree.leaves(rows)[0])
         by_row = PartitionSpec(AXES)
         spread = jax.shard_map(fn, mesh=self.mesh, in_specs=(NOWHERE, by_row), out_specs=by_row, check_vma=False)
-        out = spread(params, pad_rows(rows, self.mesh.size))
-        return self.rows(jax.tree.map(lambda x: x[:count], out))
+        return self.rows(spread(params, rows))
 
     def sums(self, fn: Callable[[P, Any], tuple[P, T]], params: P, rows: Any) -> tuple[P, T]:
         specs = jax.tree_util.tree_map_with_path(lambda path, x: _spec(self.mesh, path, x.shape), params)
@@ -144,21 +142,38 @@ class MeshLayout(Layout):
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, NOWHERE))
 
     def place(self, rows: Any, count: int) -> Any:
-        """Takes the rows that `rows_here` names, or all."""
-        here = self.rows_here(count)
+        # The host has all rows, or only those that `rows_here` names.
+        here, filled = self.rows_here(count), self.filled(count)
 
         def put(x: np.ndarray) -> jax.Array:
             known = here if len(x) == len(here) else np.arange(count)
-            shape = (count, *x.shape[1:])
-            wanted = lambda index: x[np.searchsorted(known, np.arange(count)[index[0]])]  # noqa: E731
-            return jax.make_array_from_callback(shape, self.row_sharding(shape), wanted)
+
+            def part(index: Any) -> np.ndarray:
+                wanted = np.arange(filled)[index[0]]
+                real = wanted[wanted < count]
+                out = np.zeros((len(wanted), *x.shape[1:]), x.dtype)
+                out[: len(real)] = x[np.searchsorted(known, real)]
+                return out
+
+            shape = (filled, *x.shape[1:])
+            return jax.make_array_from_callback(shape, self.row_sharding(shape), part)
 
         return jax.tree.map(put, rows)
 
+    def share(self, tree: Any) -> Any:
+        everywhere = NamedSharding(self.mesh, NOWHERE)
+        return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, everywhere, lambda index: x[index]), tree)
+
     def rows_here(self, count: int) -> np.ndarray:
         """Which of `count` rows this process's devices hold."""
-        places = self.row_sharding((count,)).addressable_devices_indices_map((count,)).values()
-        return np.unique(np.concatenate([np.arange(count)[index] for index in places]))
+        shape = (self.filled(count),)
+        places = self.row_sharding(shape).addressable_devices_indices_map(shape).values()
+        rows = np.unique(np.concatenate([np.arange(shape[0])[index] for index in places]))
+        return rows[rows < count]
+
+    def filled(self, count: int) -> int:
+        """How many rows `place` makes of so many songs."""
+        return -(-count // self.mesh.size) * self.mesh.size
 
     def start(self, init: Callable[..., T], *args: Any) -> T:
         # Compiled with its shardings, so that no part of it is ever whole on one device.

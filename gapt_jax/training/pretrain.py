@@ -200,10 +200,11 @@ def fit_step(fit: Fit, state: FitState, batch: Batch) -> tuple[FitState, Metrics
     if fit.members is None:
         params, optimizer, metrics = one(fit.layout, state.params, state.optimizer, batch, *keys)
     else:
-        split = fit.layout.rows(jax.tree.map(lambda x: x.reshape(fit.members, -1, *x.shape[1:]), batch), axis=1)
+        songs = jax.tree.map(lambda x: x[: fit.rows].reshape(fit.members, -1, *x.shape[1:]), batch)
+        songs = fit.layout.rows(songs, axis=1)
         member_keys = [jax.random.split(k, fit.members) for k in keys]
         each = jax.vmap(functools.partial(one, ONE_DEVICE))  # the compiler spreads what needs a whole batch
-        params, optimizer, metrics = each(state.params, state.optimizer, split, *member_keys)
+        params, optimizer, metrics = each(state.params, state.optimizer, songs, *member_keys)
         metrics = jax.tree.map(jnp.mean, metrics)
     return fit.layout.stored(FitState(state.step + 1, state.key, params, optimizer)), metrics
 

@@ -79,7 +79,7 @@ def _fit(
 ) -> Params:
     steps, layout, rows = stage.fit.config.steps, stage.fit.layout, stage.fit.rows
     validation = jax.tree.map(lambda x: x[: stage.fit.config.batch_size * 4], validation)
-    validation = layout.place(validation, len(validation.index))
+    validation = layout.share(validation)
     keep = dataclasses.replace(runtime, keep_checkpoints=1, keep_every=0, keep_best=0)
     with checkpoints(folder / "checkpoints", keep, console) as saved:
         start, state = saved.restore(_abstract(stage), {}) or (0, None)

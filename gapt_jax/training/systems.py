@@ -75,4 +75,4 @@ class Evaluator:
             chosen = np.arange(start, start + size)
             songs = tuple(x[np.where(chosen < rows, chosen, 0)] for x in arrays)
             out.append(fn(self.spec.layout.place(songs, size)))
-        return jax.tree.map(lambda *parts: np.concatenate(jax.device_get(parts))[:rows], *out)
+        return jax.tree.map(lambda *parts: np.concatenate([np.asarray(p)[:size] for p in parts])[:rows], *out)

@@ -79,7 +79,7 @@ def test_smoothed_loss_is_the_two_class_cross_entropy_with_targets_095_005():
 
 
 def test_accuracy():
-    assert float(discriminator_accuracy(jnp.array([1.0, -1.0]), jnp.array([-1.0, -2.0]))) == 0.75
+    assert float(discriminator_accuracy(jnp.array([1.0, -1.0]), jnp.array([-1.0, -2.0]), jnp.ones(2))) == 0.75
 
 
 def openings(rewards, config=CONFIG):

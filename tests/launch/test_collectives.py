@@ -171,6 +171,12 @@ def test_loop_of_the_tpu_compiler_is_counted_by_its_bound():
     assert [c.runs for c in parse(module(loop + said, extra=extra), 16)] == [7]
     endless = extra.replace("direction=LT", "direction=NE")
     assert [c.runs for c in parse(module(loop, extra=endless), 16)] == [1]
+    peeled = (
+        "%one = s32[]{:T(128)} constant(1)",
+        "%copied = s32[]{:T(128)} copy(%one)",
+        "%t = (s32[]{:T(128)}, f32[8]{0:T(128)}) tuple(%copied, %p)",
+    )
+    assert [c.runs for c in parse(module(*peeled, loop, extra=extra), 16)] == [4]
 
 
 def test_transfer_between_slices_is_a_collective_of_its_own():

@@ -70,7 +70,8 @@ def begin(layout: Layout):
     """(spec, state, frozen) of one and the same run, laid out."""
 
     def frozen(key):
-        members = {k: jax.vmap(NETWORKS.reward(k).init)(jax.random.split(key, 2)) for k in models.REWARD_KINDS}
+        kinds = ("contrastive", "rhythm_discriminative")
+        members = {k: jax.vmap(NETWORKS.reward(k).init)(jax.random.split(key, 2)) for k in kinds}
         return Frozen(NETWORKS.anchor.init(key), members)
 
     spec = Spec(NETWORKS, CONFIG, VOCABULARY, layout)
@@ -83,7 +84,7 @@ def train(layout: Layout):
     played = []
     for number in range(STEPS):
         songs = layout.place(batch(number), ROWS)
-        played.append(np.asarray(learner.play(spec, state, songs).chords))
+        played.append(np.asarray(learner.play(spec, state, songs).chords)[:ROWS])
         state, metrics = learner.iteration(spec, state, frozen, songs)
     assert metrics["discriminator/is_open"] == 1
     return played, jax.tree.map(np.asarray, (state.policy, state.critic, state.discriminator)), metrics
@@ -115,6 +116,8 @@ def test_the_rollout_says_nothing_and_a_minibatch_one_thing():
     spec, state, frozen = begin(layout)
     songs = layout.place(batch(0), ROWS)
     assert collectives(learner.play.lower(spec, state, songs).compile()) == {}
+    uneven = layout.place(jax.tree.map(lambda x: x[:13], batch(0)), 13)
+    assert collectives(learner.play.lower(spec, state, uneven).compile()) == {}
     trajectory = learner.play(spec, state, songs)
     terms, _ = learner.judge(spec, state, frozen, songs, trajectory)
     experience, _ = learner.estimate(spec, state, frozen, trajectory, terms)
@@ -178,14 +181,14 @@ def test_every_device_holds_its_share_from_the_start():
 @pytest.mark.parametrize("shape", [(2, 4), (1, 1), (8, 1)])
 def test_a_checkpoint_comes_back_on_another_mesh(tmp_path, shape):
     there, here = on(8), on(*shape)
-    _, state, _ = begin(there)
+    params = there.start(NETWORKS.policy.init, KEY)
     with checkpoints(tmp_path, RuntimeConfig(), Console()) as saved:
-        saved.save(1, state, {})
+        saved.save(1, params, {})
     with checkpoints(tmp_path, RuntimeConfig(), Console()) as saved:
-        step, restored = saved.restore(here.abstract(state), {})
+        step, restored = saved.restore(here.abstract(params), {})
     assert step == 1
-    jax.tree.map(np.testing.assert_array_equal, restored, state)
-    kernel = restored.policy["stack"]["blocks"][0]["attention"]["query"]["kernel"]
+    jax.tree.map(np.testing.assert_array_equal, restored, params)
+    kernel = restored["stack"]["blocks"][0]["attention"]["query"]["kernel"]
     assert kernel.sharding.mesh == here.mesh and len(kernel.addressable_shards) == here.mesh.size
 
 
@@ -194,7 +197,10 @@ def test_rows_go_where_they_belong():
     placed = layout.place({"x": np.arange(16)}, 16)["x"]
     assert [shard.data.tolist() for shard in placed.addressable_shards[:2]] == [[0, 1], [2, 3]]
     assert layout.rows_here(16).tolist() == list(range(16))
-    assert layout.place({"x": np.arange(3)}, 3)["x"].sharding.is_fully_replicated  # does not come out even
+    filled = layout.place({"x": np.arange(1, 11)}, 10)["x"]  # two for each device, zeros at the end
+    assert filled.tolist() == [*range(1, 11), *[0] * 6]
+    assert layout.rows_here(10).tolist() == list(range(10))
+    assert layout.share({"x": np.arange(3)})["x"].sharding.is_fully_replicated
 
 
 @dataclasses.dataclass(frozen=True)
