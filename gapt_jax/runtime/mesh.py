@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gapt_jax.algorithm.layout import Layout, pad_rows
@@ -112,15 +113,17 @@ class MeshLayout(Layout):
         def gather(x, spec):
             return jax.lax.all_gather(x, "fsdp", axis=tuple(spec).index("fsdp"), tiled=True) if "fsdp" in spec else x
 
-        def reduce(x, spec):
-            if "fsdp" not in spec:
-                return jax.lax.psum(x, SONGS)
-            own = jax.lax.psum_scatter(x, "fsdp", scatter_dimension=tuple(spec).index("fsdp"), tiled=True)
-            return jax.lax.psum(own, ("slice", "data"))
+        def scatter(x, spec):
+            return jax.lax.psum_scatter(x, "fsdp", scatter_dimension=tuple(spec).index("fsdp"), tiled=True)
 
         def local(params, rows):
             gradient, small = fn(jax.tree.map(gather, params, fsdp_only), rows)
-            return jax.tree.map(reduce, gradient, fsdp_only), jax.lax.psum(small, SONGS)
+            leaves, treedef = jax.tree.flatten(gradient)
+            split = {n: scatter(leaves[n], spec) for n, spec in enumerate(jax.tree.leaves(fsdp_only)) if "fsdp" in spec}
+            whole = {n: leaf for n, leaf in enumerate(leaves) if n not in split}
+            whole, small = self._reduce((whole, small), SONGS)
+            summed = whole | self._reduce(split, ("slice", "data"))
+            return jax.tree.unflatten(treedef, [summed[n] for n in range(len(leaves))]), small
 
         spread = jax.shard_map(
             local,
@@ -131,6 +134,13 @@ class MeshLayout(Layout):
             check_vma=False,
         )
         return spread(params, pad_rows(rows, math.prod(self.mesh.shape[axis] for axis in SONGS)))
+
+    def _reduce(self, tree: T, axes: tuple[str, ...]) -> T:
+        """Sums a tree of float32 over devices, as one vector: between slices, each message costs its latency."""
+        if self.mesh.shape["tensor"] > 1:  # a vector would undo the split over tensor
+            return jax.lax.psum(tree, axes)
+        flat, restore = ravel_pytree(tree)
+        return restore(jax.lax.psum(flat, axes)) if flat.size else tree
 
     def stored(self, tree: T) -> T:
         return jax.lax.with_sharding_constraint(tree, shardings(self.mesh, tree))
