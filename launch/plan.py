@@ -2,7 +2,7 @@
 
 Nothing is materialised and no data is read: on a machine with a CPU alone, libtpu compiles for a topology by its name.
 The roofline of a phase is the longest of its times for matmuls, HBM and network, each at the ceiling of the chip
-(`launch.chips`, `launch.cost`, `launch.collectives`): a bound, not a forecast. Assumptions: docs/plan.md.
+(`runtime.chips`, `runtime.cost`, `launch.collectives`): a bound, not a forecast. Assumptions: docs/plan.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import math
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -26,21 +25,17 @@ from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
 from gapt_jax.config import Experiment
 from gapt_jax.errors import UserError
+from gapt_jax.runtime import chips, cost
 from gapt_jax.runtime import mesh as meshes
+from gapt_jax.runtime.chips import Chip
+from gapt_jax.runtime.cost import Cost
+from gapt_jax.runtime.devices import set_up
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import Vocabulary
-from launch import chips, collectives, cost, topology
-from launch.chips import Chip
+from launch import collectives, topology
 from launch.collectives import Collective
-from launch.cost import Cost
 
 ASSUMED_QUALITIES = 107  # interval sets that cover 99.9 % of the training chords of Hooktheory, POP909 and Nottingham
-_LIBTPU = {  # it looks for the host of a TPU, waits, complains, and lets one process in at a time
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-16",  # any
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}
 Say = Callable[[str], None]  # takes a line for the user
 
 
@@ -164,8 +159,7 @@ def tpu_devices(where: str, slices: int) -> Sequence[Any]:
         raise UserError("gapt plan needs the TPU compiler, but no TPU: pip install 'gapt-jax[tpu]'")
     from jax.experimental import topologies  # slow
 
-    for variable, value in _LIBTPU.items():
-        os.environ.setdefault(variable, value)
+    set_up()
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if generation == "v4":
         options["chip_config_name"] = "megacore"

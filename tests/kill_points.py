@@ -6,6 +6,7 @@ python tests/kill_points.py --points 20 --folder /tmp/kills
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import signal
@@ -13,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(Path(__file__).parent))
 
 from small_runs import STAGE_STEPS, STAGES, STEPS, Run, assert_same_end

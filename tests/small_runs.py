@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax warns of a file that it does not need
 NETS = ("policy", "anchor", "reward", "discriminator")
 STAGES = ("policy", "anchor", "contrastive")  # supervised ones, in order
 STAGE_STEPS, STEPS = 12, 12

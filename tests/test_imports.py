@@ -17,6 +17,7 @@ ALLOWED = {
     "evaluation": LOWER | {"evaluation"},
     "training": LOWER | {"evaluation", "training"},
     "cli": LOWER | {"evaluation", "training"},
+    "__main__": {"cli"},
 } | {name: BASE for name in BASE}
 PACKAGES = {
     "gapt_jax": set(),

@@ -71,7 +71,8 @@ def evaluation(workdir):
 @pytest.mark.slow
 def test_a_run_leaves_a_complete_account(root):
     run = root / "whole"
-    for name in ("config.json", "run.json", "vocabulary.json", "metrics.jsonl", "evaluation.json", "samples.json"):
+    files = "config.json run.json vocabulary.json metrics.jsonl account.json evaluation.json samples.json"
+    for name in files.split():
         assert (run / name).stat().st_size > 0
     result = evaluation(run)
     assert list(result["systems"]) == ["data", "mle", "gapt_lambda=1"]

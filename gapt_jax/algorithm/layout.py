@@ -19,6 +19,10 @@ class Layout:
 
     microbatch_rows: int = 0  # rows per device and gradient computation; 0 = all at once
 
+    @property
+    def devices(self) -> int:
+        return 1
+
     def each(self, fn: Callable[[Any, Any], T], params: Any, rows: Any) -> T:
         """fn(params, rows) where every row's result depends on that row alone: each device takes its own rows.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from gapt_jax.runtime import chips
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 
@@ -103,19 +104,20 @@ class Account:
         known["idle"] = max(spent - busy, 0.0) if busy else spent
         return {name: round(known[name], 2) for name in ORDER if name in known}
 
-    def write(self, frames: int, flops: float | None = None, peak_flops: float | None = None) -> dict[str, Any]:
-        """Writes the account; `frames` and `flops` of one iteration, `peak_flops` a second of all devices."""
+    def write(self, frames: int, flops: float) -> dict[str, Any]:
+        """Writes the account; `frames` of one iteration, `flops` (of matmuls, on all devices) of a mean one."""
         seconds = self.divided()
         spent = self._seconds.get(_ITERATIONS, 0.0) + self._seconds.get("input", 0.0)
         rate = self._iterations / spent if spent else None
+        chip = chips.BY_DEVICE_KIND.get(jax.devices()[0].device_kind)
         account = {
             "seconds": seconds,
             "iterations": self._iterations,
             "attempts": self._attempts,
             "frames_per_s": rate and round(rate * frames, 1),
             "tokens_per_s": rate and round(2 * rate * frames, 1),  # a chord and a note
-            "flops_per_iteration": flops,
-            "mfu": rate * flops / peak_flops if rate and flops and peak_flops else None,
+            "flops_per_s": rate and rate * flops,
+            "mfu": rate * flops / (chip.flops * jax.device_count()) if rate and chip else None,  # of bfloat16 peak
             "phases_s": self._phases,
             "raw_s": {name: round(value, 3) for name, value in self._seconds.items()},
             "written": time.time(),
@@ -128,7 +130,8 @@ def show(account: dict[str, Any], console: Console) -> None:
     """The account as a table."""
     total = sum(account["seconds"].values()) or 1.0
     rows = [[name, f"{value:.1f}", f"{100 * value / total:.1f}"] for name, value in account["seconds"].items()]
-    mfu = "" if account["mfu"] is None else f", MFU {100 * account['mfu']:.1f} %"
-    speed = f"{account['frames_per_s']:.0f} frames/s{mfu}" if account["frames_per_s"] else "no iteration yet"
-    title = f"time of post-training: {account['iterations']} iterations, {account['attempts']} attempts, {speed}"
+    title = f"time of post-training: {account['iterations']} iterations, {account['attempts']} attempt(s)"
+    if account["frames_per_s"]:
+        mfu = "" if account["mfu"] is None else f", MFU {100 * account['mfu']:.1f} %"
+        title += f", {account['frames_per_s']:.0f} frames/s, {account['flops_per_s'] / 1e9:.3g} GFLOP/s{mfu}"
     console.table(title, ["", "s", "%"], rows)

@@ -6,9 +6,22 @@ import os
 from pathlib import Path
 
 import jax
+from jax._src import hardware_utils  # no public way to ask for TPU chips without starting their runtime
+
+# With libtpu installed (for `gapt plan`) but no TPU, libtpu looks for its host, waits, complains on stderr, and lets
+# one process in at a time.
+LIBTPU_WITHOUT_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",  # any
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 
 
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs between runs, in ``JAX_COMPILATION_CACHE_DIR`` or ``~/.cache/gapt-jax/xla``."""
+def set_up() -> None:
+    """Keeps compiled programs in ``JAX_COMPILATION_CACHE_DIR`` or ``~/.cache/gapt-jax/xla``; quiets an absent TPU."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "gapt-jax" / "xla"))
+    if hardware_utils.num_available_tpu_chips_and_device_id()[0] == 0:
+        for variable, value in LIBTPU_WITHOUT_TPU.items():
+            os.environ.setdefault(variable, value)

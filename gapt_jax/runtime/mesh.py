@@ -101,6 +101,10 @@ class MeshLayout(Layout):
 
     mesh: Mesh = dataclasses.field(kw_only=True)
 
+    @property
+    def devices(self) -> int:
+        return self.mesh.size
+
     def each(self, fn: Callable[[Any, Any], T], params: Any, rows: Any) -> T:
         by_row = PartitionSpec(AXES)
         spread = jax.shard_map(fn, mesh=self.mesh, in_specs=(NOWHERE, by_row), out_specs=by_row, check_vma=False)

@@ -18,6 +18,7 @@ from gapt_jax.algorithm.state import Frozen, Spec, init_state
 from gapt_jax.config import AlgorithmConfig, ModelsConfig, TransformerConfig
 from gapt_jax.models.networks import interleave
 from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.devices import set_up
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import Vocabulary
 
@@ -29,6 +30,7 @@ Check = tuple[str, bool, str]  # what, whether it holds, what was seen
 
 def run(console: Console) -> bool:
     """Prints every check; True when all hold (missing optional parts do not count)."""
+    set_up()
     checks = [*_machine(), *_method()]
     optional = [(name, importlib.util.find_spec(name) is not None, use) for name, use in OPTIONAL.items()]
     rows = [["ok" if holds else "FAILED", what, seen] for what, holds, seen in checks]

@@ -25,7 +25,7 @@ from gapt_jax.errors import UserError
 from gapt_jax.models import REWARD_KINDS
 from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.devices import enable_compilation_cache
+from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import git_revision, read_json, read_vocabulary, strict_json, write_atomic
 from gapt_jax.runtime.mesh import MeshLayout
 from gapt_jax.training import pretrain, run_folder
@@ -96,7 +96,7 @@ def run(
     """
     if stage is not None and stage not in STAGES:
         raise UserError(f"unknown stage '{stage}': choose one of {', '.join(STAGES)}")
-    enable_compilation_cache()
+    set_up()
     hosts.start(console)
     workdir, experiment = workdir.resolve(), run_folder.with_absolute_paths(experiment)
     run_folder.check_same_run(experiment, workdir)
@@ -405,7 +405,7 @@ def _evaluate(
 def _load_run(workdir: Path, console: Console) -> tuple[Job, Upstream, tuple[int, Params]]:
     """A run as its folder describes it: data, finished upstream stages, (step, policy) of the newest checkpoint."""
     workdir = workdir.resolve()
-    enable_compilation_cache()
+    set_up()
     experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
     job = _open(experiment, workdir, mesh.build_any(experiment.runtime.mesh), console)
     unfinished = [s.name for s in _stages(job) if not (s.folder(job.root / "stages") / "done.json").exists()]

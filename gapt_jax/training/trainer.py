@@ -14,14 +14,14 @@ from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
 from gapt_jax.config import Experiment, to_dict
 from gapt_jax.errors import Preempted
-from gapt_jax.runtime import hosts
+from gapt_jax.runtime import cost, hosts
 from gapt_jax.runtime.account import Account, show
 from gapt_jax.runtime.checkpoint import checkpoints
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.metrics import MetricLog
 from gapt_jax.training.systems import Evaluator
 from gapt_jax.training.watch import Watch
-from gapt_jax.types import Params
+from gapt_jax.types import Batch, Params
 
 STAGE = "gapt"
 SCORE = "valid/held_out_coherence"  # by which the best checkpoint is chosen
@@ -56,7 +56,7 @@ def post_train(
     """
     steps, rows, runtime = spec.config.steps, spec.config.batch_size, experiment.runtime
     every, layout, facts = experiment.evaluation.every, spec.layout, checkpoint_facts(spec)
-    account, frames = Account(folder), rows * experiment.data.max_frames
+    account, frames, flops = Account(folder), rows * experiment.data.max_frames, (0.0, 0.0)
     with account.listening(), checkpoints(folder / "checkpoints", runtime, console) as saved:
         with account.of("restore"):
             start, state = saved.restore(abstract_state(spec, policy, experiment), facts) or (None, None)
@@ -83,6 +83,8 @@ def post_train(
                     metrics: dict[str, Any] = dict(measured)
                     watch.flush()  # waits for the iteration before
                 score = None
+                if step == first:
+                    flops = iteration_flops(spec, state, frozen, batch)
                 if step % every == 0 or step == steps:
                     with account.of("evaluation"):
                         found = monitor(evaluator, state, monitor_songs, experiment)
@@ -95,13 +97,25 @@ def post_train(
                     with account.of("checkpoint"):
                         saved.save(step, state, facts | {"data_position": step * rows}, score)
                     if hosts.is_first():
-                        account.write(frames)
+                        account.write(frames, flops[0] + flops[1] * int(state.gate_openings) / step)
                 if is_told:
                     raise Preempted(f"preempted at step {step} of {steps} of post-training, which is saved")
             watch.finish(start or 0, steps)
     if hosts.is_first() and (start or 0) < steps:
-        show(account.write(frames), console)
+        show(account.write(frames, flops[0] + flops[1] * int(state.gate_openings) / steps), console)
     return state
+
+
+def iteration_flops(spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch) -> tuple[float, float]:
+    """Matmul FLOPs of an iteration on all devices: (what every one needs, an update of the discriminator more)."""
+    play = learner.play.trace(spec, state, batch)
+    judge = learner.judge.trace(spec, state, frozen, batch, play.out_info)
+    terms, realism = judge.out_info
+    estimate = learner.estimate.trace(spec, state, frozen, play.out_info, terms)
+    policy = learner.improve_policy.trace(spec, state, estimate.out_info[0])
+    adversary = learner.improve_discriminator.trace(spec, state, batch, play.out_info, realism)
+    flops = [spec.layout.devices * cost.of(t.jaxpr).flops for t in (play, judge, estimate, policy, adversary)]
+    return sum(flops[:-1]), flops[-1]
 
 
 def _first_state(spec: Spec, experiment: Experiment, policy: Params) -> LearnerState:

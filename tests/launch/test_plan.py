@@ -24,13 +24,14 @@ from gapt_jax.config import (
     TransformerConfig,
 )
 from gapt_jax.errors import UserError
+from gapt_jax.runtime import chips
 from gapt_jax.runtime import mesh as meshes
+from gapt_jax.runtime.chips import Chip
 from gapt_jax.runtime.console import Console
-from launch import chips, plan_command
+from gapt_jax.runtime.cost import Cost
 from launch import plan as planning
-from launch.chips import Chip
+from launch import plan_command
 from launch.collectives import Collective, parse, summarize
-from launch.cost import Cost
 from launch.plan import Phase, PhaseCompiler, Plan
 
 TINY = TransformerConfig(dim=32, depth=1, heads=2, head_dim=16, dropout=0.0)

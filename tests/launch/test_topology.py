@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapt_jax.errors import UserError
-from launch import chips, topology
+from gapt_jax.runtime import chips
+from launch import topology
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,6 @@ def test_impossible_ones_name_the_nearest(name, message):
 
 
 def test_devices_are_those_of_the_roofline():
-    """`launch.chips` has the ceilings of one JAX device; both must count devices alike."""
+    """`runtime.chips` has the ceilings of one JAX device; both must count devices alike."""
     assert {chip.name for chip in chips.BY_DEVICE_KIND.values()} <= set(topology.GENERATIONS)
     assert topology.GENERATIONS["tpu7x"].devices_per_chip == 2  # chips.TPU7X is half a chip

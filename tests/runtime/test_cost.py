@@ -9,8 +9,8 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from launch import cost
-from launch.cost import Cost
+from gapt_jax.runtime import cost
+from gapt_jax.runtime.cost import Cost
 
 M, K, N = 8, 16, 4
 A, B = jnp.zeros((M, K)), jnp.zeros((K, N))

@@ -1,4 +1,4 @@
-"""What each accelerator can do at most: the ceilings of the roofline in `launch.plan`.
+"""What each accelerator can do at most: the ceilings of the roofline in `launch.plan`, and of the MFU of a run.
 
 Sources, read November 2026: the tables of key specifications of docs.cloud.google.com/tpu/docs, pages v4, v5e, v5p, v6e
 and tpu7x; NVIDIA's data sheet of the H100 SXM, dense. The TPU pages give ICI as the sum of both directions; here it is
