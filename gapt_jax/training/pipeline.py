@@ -299,15 +299,15 @@ def _stages(job: Job) -> list[Stage]:
 def _pretrain(job: Job, last: str, timed: Callable[[str], AbstractContextManager[None]]) -> Upstream | None:
     """Runs or reuses the supervised stages; None when `last` is one of them."""
     made: dict[str, Params] = {}
+    root = job.root / "stages"
+    hosts.agree({"finished stages": " ".join(s.name for s in _stages(job) if (s.folder(root) / "done.json").exists())})
     songs = job.valid_songs(512)
     validation = Batch(songs.melody, songs.chords, songs.index)
     for stage in _stages(job):
         # Rhythm does not depend on the key, and variety lies elsewhere: no transposition (papers.md a4).
         batches = job.batches(stage.seed, transpose=not stage.name.startswith("rhythm"))
         with timed(stage.name):
-            made[stage.name] = run_stage(
-                stage, job.root / "stages", batches, validation, job.experiment.runtime, job.console
-            )
+            made[stage.name] = run_stage(stage, root, batches, validation, job.experiment.runtime, job.console)
         if stage.name == last:
             return None
     return Upstream(made.pop("policy"), made.pop("anchor"), made)

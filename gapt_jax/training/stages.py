@@ -83,6 +83,7 @@ def _fit(
     keep = dataclasses.replace(runtime, keep_checkpoints=1, keep_every=0, keep_best=0)
     with checkpoints(folder / "checkpoints", keep, console) as saved:
         start, state = saved.restore(_abstract(stage), {}) or (0, None)
+        hosts.agree({"the step to go on from": start})
         if state is None:
             state = layout.start(lambda: init_fit(stage.fit, stage.init, stage.seed))
         else:

@@ -16,7 +16,7 @@ from gapt_jax.config import Experiment, to_dict
 from gapt_jax.errors import Preempted
 from gapt_jax.runtime import cost, hosts
 from gapt_jax.runtime.account import Account, show
-from gapt_jax.runtime.checkpoint import checkpoints
+from gapt_jax.runtime.checkpoint import Checkpoints, checkpoints
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.metrics import MetricLog
 from gapt_jax.training.systems import Evaluator
@@ -55,13 +55,11 @@ def post_train(
     Preempted after a save when any host is told to stop.
     """
     steps, rows, runtime = spec.config.steps, spec.config.batch_size, experiment.runtime
-    every, layout, facts = experiment.evaluation.every, spec.layout, checkpoint_facts(spec)
+    every, facts = experiment.evaluation.every, checkpoint_facts(spec)
     account, frames, flops = Account(folder), rows * experiment.data.max_frames, (0.0, 0.0)
     with account.listening(), checkpoints(folder / "checkpoints", runtime, console) as saved:
         with account.of("restore"):
-            start, state = saved.restore(abstract_state(spec, policy, experiment), facts) or (None, None)
-            if state is None:
-                state = layout.start(functools.partial(_first_state, spec, experiment), policy)
+            start, state = _restored_or_new(spec, saved, policy, experiment)
         if start and start < steps:
             console.say(f"{STAGE}: goes on from step {start} of {steps}")
         log = MetricLog(folder, resume_step=start, is_silent=not hosts.is_first())
@@ -77,7 +75,7 @@ def post_train(
                     batch = next(source, None)
                     if batch is None:
                         break
-                    batch = layout.place(batch, rows)
+                    batch = spec.layout.place(batch, rows)
                 with account.iteration(step - first + 1) as done:
                     state, measured = learner.iteration(spec, state, frozen, batch, done)
                     metrics: dict[str, Any] = dict(measured)
@@ -116,6 +114,15 @@ def iteration_flops(spec: Spec, state: LearnerState, frozen: Frozen, batch: Batc
     adversary = learner.improve_discriminator.trace(spec, state, batch, play.out_info, realism)
     flops = [spec.layout.devices * cost.of(t.jaxpr).flops for t in (play, judge, estimate, policy, adversary)]
     return sum(flops[:-1]), flops[-1]
+
+
+def _restored_or_new(
+    spec: Spec, saved: Checkpoints, policy: Params, experiment: Experiment
+) -> tuple[int | None, LearnerState]:
+    """(step, state) of the newest checkpoint, (None, the first state) where there is none."""
+    found = saved.restore(abstract_state(spec, policy, experiment), checkpoint_facts(spec))
+    hosts.agree({"the step to go on from": found and found[0]})
+    return found or (None, spec.layout.start(functools.partial(_first_state, spec, experiment), policy))
 
 
 def _first_state(spec: Spec, experiment: Experiment, policy: Params) -> LearnerState:
