@@ -7,17 +7,21 @@ The roofline of a phase is the longest of its times for matmuls, HBM and network
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import math
 import re
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
 from gapt_jax import models
@@ -172,7 +176,8 @@ def plan_for(experiment: Experiment, devices: Sequence[Any], chip: Chip, where: 
     compiler = PhaseCompiler(experiment, meshes.build(experiment.runtime.mesh, devices), chip, say)
     problem = None
     try:
-        compiler.iteration()
+        with _compiling_anew():
+            compiler.iteration()
     except _NoRoom:
         problem = _problem(compiler.phases[-1], experiment, compiler.mesh, compiler.state_bytes)
     return Plan(
@@ -186,6 +191,19 @@ def plan_for(experiment: Experiment, devices: Sequence[Any], chip: Chip, where: 
         phases=compiler.phases,
         problem=problem,
     )
+
+
+@contextlib.contextmanager
+def _compiling_anew() -> Iterator[None]:
+    """Without the persistent cache: programs for absent devices cannot be read back from it, and leave no HLO."""
+    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def assumed_vocabulary() -> Vocabulary:
@@ -253,11 +271,9 @@ class PhaseCompiler:
         began = time.monotonic()
         self.say(f"compiling {name}")
         traced = function.trace(self.spec, *arguments)
-        compiled, needed = _compile(traced)
-        found: list[Collective] = []
-        if compiled is not None:
-            slices = self.mesh.shape["slice"]
-            found = collectives.parse(compiled.as_text(), self.mesh.size // slices, slices)
+        compiled, needed, text = _compile(traced)
+        slices = self.mesh.shape["slice"]
+        found = collectives.parse(text, self.mesh.size // slices, slices) if compiled is not None else []
         resident = {id(leaf) for leaf in jax.tree.leaves(self.resident)}
         passed = [leaf for leaf in jax.tree.leaves(arguments) if id(leaf) not in resident]
         phase = Phase(
@@ -276,18 +292,24 @@ class PhaseCompiler:
         return _placed(traced.out_info, compiled.output_shardings)
 
 
-def _compile(traced: Any) -> tuple[Any, int]:
-    """(program, bytes that it needs beside its arguments); no program where the compiler finds no room for them."""
+def _compile(traced: Any) -> tuple[Any, int, str]:
+    """(program, bytes that it needs beside its arguments, its HLO); no program where the compiler finds no room.
+
+    The HLO is what the compiler dumps: `as_text` of JAX 0.10 cannot read programs that use the SparseCores of v6e.
+    """
     try:
-        compiled = traced.lower().compile()
+        with tempfile.TemporaryDirectory() as folder:
+            compiled = traced.lower().compile(compiler_options={"xla_dump_to": folder})
+            dumps = Path(folder).glob("*after_optimizations.txt")
+            text = max(dumps, key=lambda path: path.stat().st_size).read_text(encoding="utf-8")
     except jax.errors.JaxRuntimeError as error:
         needed = re.search(r"RESOURCE_EXHAUSTED.*?(?:temporaries \(|Used )([\d.]+)([KMG])", str(error), re.DOTALL)
         if needed is None:
             raise
-        return None, int(float(needed[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[needed[2]])
+        return None, int(float(needed[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[needed[2]]), ""
     memory = compiled.memory_analysis()
     made = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return compiled, made + memory.generated_code_size_in_bytes
+    return compiled, made + memory.generated_code_size_in_bytes, text
 
 
 def _rows(name: str, experiment: Experiment, mesh: Mesh) -> tuple[int, int]:

@@ -36,7 +36,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # with libtpu installed, JAX would look for a TPU first
-    jax.config.update("jax_enable_compilation_cache", False)  # programs for absent devices cannot be read back
     from launch.plan import plan
 
     found = plan(experiment, args.topology, args.slices, console.say)

@@ -254,7 +254,7 @@ def test_the_compiler_says_how_much_it_lacks(message, needed):
         def lower(self):
             raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: {message}")
 
-    assert planning._compile(Traced()) == (None, needed)
+    assert planning._compile(Traced()) == (None, needed, "")
 
 
 @pytest.fixture
