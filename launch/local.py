@@ -177,6 +177,8 @@ def environment(base: Mapping[str, str], job: LocalRun, index: int, port: int) -
     if job.devices_per_process:
         flags = [flag for flag in base.get("XLA_FLAGS", "").split() if not flag.startswith(_DEVICES_FLAG)]
         result["XLA_FLAGS"] = " ".join([*flags, f"{_DEVICES_FLAG}={job.devices_per_process}"])
+    # `gapt` lies beside the interpreter, also where nobody has activated its environment.
+    result["PATH"] = os.pathsep.join([base.get("PATH", os.defpath), os.path.dirname(sys.executable)])
     result["GAPT_COORDINATOR"] = f"127.0.0.1:{port}"
     result["GAPT_PROCESSES"] = str(job.processes)
     result["GAPT_PROCESS"] = str(index)

@@ -208,3 +208,10 @@ def test_a_reader_that_goes_away_stops_the_run(tmp_path):
     process = launcher(tmp_path, command=script(text, str(tmp_path)))
     process.stdout.close()
     assert process.wait(timeout=20) == 42
+
+
+def test_a_command_beside_the_interpreter_is_found_without_activation(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    lines: list[str] = []
+    assert local.run(LocalRun(("python", "-c", "print('found')")), lines.append) == 0
+    assert lines == ["found\n"]
