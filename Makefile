@@ -13,7 +13,7 @@ test: .venv/installed-report-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # A stamp per set of extras: it is older than pyproject.toml when the install has to be done again.
 .venv/installed-report: pyproject.toml | $(BIN)/python

@@ -147,8 +147,8 @@ class TrainingBatches:
     Its whole state is `position`, the number of batches given so far.
     """
 
-    def __init__(self, examples: grain.MapDataset, batch_size: int, start: int, rows: np.ndarray) -> None:
-        self._examples, self._batch_size, self._rows = examples, batch_size, rows
+    def __init__(self, examples: grain.MapDataset, frames: int, batch_size: int, start: int, rows: np.ndarray) -> None:
+        self._examples, self._frames, self._batch_size, self._rows = examples, frames, batch_size, rows
         self._position = start
 
     @property
@@ -163,9 +163,10 @@ class TrainingBatches:
         if first + self._batch_size > MAX_EXAMPLES:
             raise UserError("the training stream has given 2^31 examples, its limit: start a run with another seed")
         index = (first + self._rows).astype(np.int32)
-        tokens = np.stack([self._examples[int(i)] for i in index])
+        tokens = [self._examples[int(i)] for i in index]
         self._position += 1
-        return Batch(melody=tokens[:, 0], chords=tokens[:, 1], index=index)
+        parts = np.stack(tokens, axis=1) if tokens else np.zeros((2, 0, self._frames), np.int32)
+        return Batch(melody=parts[0], chords=parts[1], index=index)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -213,7 +214,8 @@ class Corpus:
         if start < 0:
             raise ValueError(f"start {start}")
         examples = self.training_examples(seed=seed, transpose=transpose)
-        return TrainingBatches(examples, batch_size, start, np.arange(batch_size) if rows is None else rows)
+        rows = np.arange(batch_size) if rows is None else rows
+        return TrainingBatches(examples, self.max_frames, batch_size, start, rows)
 
     def evaluation_songs(self, dataset: str, split: str, max_songs: int) -> EvaluationSongs:
         """At most `max_songs` songs of a split ("all": of all), the first in hash order of their ids, each

@@ -178,7 +178,7 @@ class RuntimeConfig:
     stage_checkpoint_every: int = 1_000  # steps of the supervised stages
     keep_checkpoints: int = 2  # newest
     keep_every: int = 0  # checkpoints of every such step stay for good; 0 = none
-    keep_best: int = 1  # checkpoints with the best valid/score stay
+    keep_best: int = 1  # of the checkpoints at evaluated steps, those with the best valid/held_out_coherence stay
     max_nonfinite_steps: int = 3  # consecutive skipped steps before the run stops
     hang_minutes: float = 30.0  # without a step for so long, all stacks are printed
 

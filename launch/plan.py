@@ -160,7 +160,7 @@ def tpu_devices(where: str, slices: int) -> Sequence[Any]:
     if slices < 1:
         raise UserError(f"--slices must be at least 1, not {slices}")
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError("gapt plan needs the TPU compiler, but no TPU: pip install 'gapt-jax[tpu]'")
+        raise UserError("gapt plan needs the TPU compiler, but no TPU: pip install 'gapt-jax[plan]'")
     from jax.experimental import topologies  # slow
 
     set_up()

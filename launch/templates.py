@@ -12,8 +12,9 @@ set -u
 starts=${SLURM_RESTART_COUNT:-0}
 @EXPORTS@code=0
 srun --cpus-per-task=@CPUS@ --kill-on-bad-exit=0 --wait=@WAIT@ @COMMAND@ || code=$?
-# @PREEMPTED@: preempted, saved. From 128 on: a process died of a signal. Both go on from the last checkpoint.
-if { [ "$code" -eq @PREEMPTED@ ] || [ "$code" -ge 128 ]; } && [ "$starts" -lt @RESTARTS@ ]; then
+# @PREEMPTED@: preempted, saved; 43: another host was lost; from 128 on: a process died of a signal. All of them go on
+# from the last checkpoint.
+if { [ "$code" -eq @PREEMPTED@ ] || [ "$code" -eq 43 ] || [ "$code" -ge 128 ]; } && [ "$starts" -lt @RESTARTS@ ]; then
   echo "exit code $code: restart $((starts + 1)) of @RESTARTS@"
   exec scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -33,10 +33,10 @@ def kill_and_resume(whole: Run, folder: Path, stage: str, rows: int, delay: floa
             shutil.copytree(done, folder / "stages" / done.name)
     run = Run(folder / "run", whole.processes, whole.devices).start()
     run.wait_for(stage, rows)
-    time.sleep(delay)
+    time.sleep(delay)  # small, but a later stage may be reached
     logged = run.rows(stage)
     run.signal(signal.SIGKILL)
-    run.wait()
+    assert run.wait() == [-signal.SIGKILL] * whole.processes, "it had ended before it could be killed"
     assert run.start().wait() == [0], run.log().read_text()[-2000:]
     assert_same_end(run, whole)
     return logged
@@ -54,7 +54,7 @@ def main() -> None:
     draw = random.Random(args.seed)
     for point in range(args.points):
         stage = PLACES[point % len(PLACES)]
-        rows, delay = draw.randint(0, STEPS if stage == "gapt" else STAGE_STEPS), draw.uniform(0, 0.3)
+        rows, delay = draw.randint(1, STEPS if stage == "gapt" else STAGE_STEPS), draw.uniform(0, 0.3)
         logged = kill_and_resume(whole, args.folder / "killed", stage, rows, delay)
         print(f"{point + 1:2d}  {stage:12s} killed after step {logged:2d}: ended bit-equal", flush=True)
 

@@ -38,7 +38,7 @@ def two_processes(folder) -> Run:
 @pytest.mark.parametrize("stage", ["anchor", "contrastive", "gapt"])
 def test_a_run_killed_at_a_random_point_ends_bit_equal(alone, tmp_path, stage):
     draw = random.Random()
-    rows, delay = draw.randint(0, STEPS if stage == "gapt" else STAGE_STEPS), draw.uniform(0, 0.3)
+    rows, delay = draw.randint(1, STEPS - 2 if stage == "gapt" else STAGE_STEPS), draw.uniform(0, 0.2)
     print(f"killed in {stage} {delay:.3f} s after step {rows}")  # shown when it fails
     kill_and_resume(alone, tmp_path / "killed", stage, rows, delay)
 
@@ -49,7 +49,7 @@ def test_two_processes_train_what_one_device_trains(alone, two):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE), ours[part], theirs[part])
     samples = [json.loads((run.workdir / "samples.json").read_text()) for run in (two, alone)]
     assert samples[0] == samples[1]  # token for token
-    assert "[Gloo]" not in two.log(0).read_text() or "gapt" not in two.log(1).read_text()
+    assert "gapt  12/12" in two.log(0).read_text() and "12/12" not in two.log(1).read_text()  # one speaks for both
 
 
 def test_sigterm_to_one_of_two_saves_both_and_resumes_bit_equal(two, tmp_path):

@@ -34,11 +34,12 @@ class Account:
 
     The host does not wait for the device inside an iteration, so that its clock cannot tell the phases apart. One
     iteration in 100 is timed with a wait after each phase; the time of all iterations is divided in these
-    proportions, and what exceeds them is idle. Lost is the time of an attempt after its last checkpoint.
+    proportions, and what exceeds them is idle. Lost is the time of an attempt from its last checkpoint, or its start,
+    to its last sign of life.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE_NAME
+    def __init__(self, folder: Path, devices: int) -> None:
+        self._path, self._devices = folder / FILE_NAME, devices
         known = read_json(self._path, "gapt run") if self._path.exists() else {}
         self._seconds: dict[str, float] = known.get("raw_s", {})
         self._phases: dict[str, list[float]] = known.get("phases_s", {})
@@ -76,13 +77,15 @@ class Account:
             self._add(name, time.monotonic() - started - (self._compiling - compiling))
 
     @contextlib.contextmanager
-    def iteration(self, number: int) -> Iterator[Callable[[str, Any], None]]:
-        """Counts iteration `number` of this attempt (from 1); gives what is to be told after each phase."""
+    def iteration(self, number: int, state: Any) -> Iterator[Callable[[str, Any], None]]:
+        """Counts iteration `number` of this attempt (from 1), which starts from `state`; gives what is to be told
+        after each phase."""
         self._iterations += 1
         with self.of(_ITERATIONS):
             if number % SAMPLE_EVERY != 3:  # the first two compile
                 yield lambda phase, result: None
                 return
+            jax.block_until_ready(state)  # else the first phase would be charged with the iteration before
             marked = time.monotonic()
 
             def done(phase: str, result: Any) -> None:
@@ -105,7 +108,7 @@ class Account:
         return {name: round(known[name], 2) for name in ORDER if name in known}
 
     def write(self, frames: int, flops: float) -> dict[str, Any]:
-        """Writes the account; `frames` of one iteration, `flops` (of matmuls, on all devices) of a mean one."""
+        """Writes the account; `frames` of one iteration, `flops` of the matmuls that a mean one is worth."""
         seconds = self.divided()
         spent = self._seconds.get(_ITERATIONS, 0.0) + self._seconds.get("input", 0.0)
         rate = self._iterations / spent if spent else None
@@ -117,7 +120,7 @@ class Account:
             "frames_per_s": rate and round(rate * frames, 1),
             "tokens_per_s": rate and round(2 * rate * frames, 1),  # a chord and a note
             "flops_per_s": rate and rate * flops,
-            "mfu": rate * flops / (chip.flops * jax.device_count()) if rate and chip else None,  # of bfloat16 peak
+            "mfu": rate * flops / (chip.flops * self._devices) if rate and chip else None,  # of bfloat16 peak
             "phases_s": self._phases,
             "raw_s": {name: round(value, 3) for name, value in self._seconds.items()},
             "written": time.time(),

@@ -14,6 +14,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from gapt_jax.config import RuntimeConfig
 from gapt_jax.errors import UserError
+from gapt_jax.runtime import hosts
 from gapt_jax.runtime.console import Console
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of errors that it raises to us as well
@@ -93,33 +94,52 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def restore(self, like: Any, facts: Mapping[str, Any]) -> tuple[int, Any] | None:
-        """(step, tree) of the newest checkpoint that can be read, None where there is none at all.
+        """(step, tree) of the newest checkpoint that every process can read, None where there is none at all.
 
         The tree gets the shapes, dtypes and shardings of `like`. Raises UserError where there are only damaged ones,
-        or where the newest was saved under other `facts`.
+        or where one was saved under other `facts`.
         """
-        like, faults = jax.tree.map(ocp.utils.to_shape_dtype_struct, like), []
+        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        return self._newest(ocp.args.StandardRestore(like), facts)
+
+    def restore_part(self, like: dict[str, Any], facts: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        """As `restore`, for some fields of the saved tree by their names."""
+        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        places = ocp.checkpoint_utils.construct_restore_args(like)
+        return self._newest(ocp.args.PyTreeRestore(like, restore_args=places, partial_restore=True), facts)
+
+    def _newest(self, arguments: Any, facts: Mapping[str, Any]) -> tuple[int, Any] | None:
+        faults: list[str] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
+            fault, tree = None, None
             try:
                 known = self._manager.metadata(step).custom_metadata or {}
-                tree = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+                self._check_facts(step, known, facts)
+                tree = self._manager.restore(step, args=arguments)
             except (ValueError, OSError, KeyError, TypeError) as error:
-                self._damaged.add(step)
-                faults.append(f"step {step}: {_first_line(error)}")
-                self._console.warn(f"{self.folder} is damaged at step {step} ({_first_line(error)})")
-                continue
-            other = [name for name, value in facts.items() if known.get(name, value) != value]
-            if other:
-                raise UserError(
-                    f"the checkpoint of step {step} in {self.folder} was saved with another {' and '.join(other)}: "
-                    "choose another --workdir, or put back what was changed"
-                )
-            if faults:
-                self._console.warn(f"goes on from step {step}, the last complete one")
-            return step, tree
+                fault = _first_line(error)
+            found = [fault for fault in hosts.gather(fault) if fault]  # each process reads its own part
+            if not found:
+                if faults:
+                    self._console.warn(f"goes on from step {step}, the last complete one")
+                return step, tree
+            self._damaged.add(step)
+            faults.append(f"step {step}: {found[0]}")
+            self._console.warn(f"{self.folder} cannot be read at step {step} ({found[0]})")
         if faults:
-            raise UserError(f"no checkpoint in {self.folder} can be read ({'; '.join(faults)}): remove the folder")
+            raise UserError(
+                f"no checkpoint in {self.folder} can be read ({'; '.join(faults)}): if these are damaged remove the "
+                "folder, if they are of another experiment choose another one"
+            )
         return None
+
+    def _check_facts(self, step: int, known: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        other = [name for name, value in facts.items() if known.get(name, value) != value]
+        if other:
+            raise UserError(
+                f"the checkpoint of step {step} in {self.folder} was saved with another {' and '.join(other)}: "
+                "choose another --workdir, or put back what was changed"
+            )
 
     def close(self) -> None:
         with _disk_faults(self.folder):

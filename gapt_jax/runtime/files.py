@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -74,6 +75,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def source_hash() -> str:
+    """Twelve hex digits of all that computes; the same for the same code, with or without a checkout."""
+    folders = (_SOURCE / name for name in ("gapt_jax", "data_pipeline", "experiments"))
+    files = sorted(path for folder in folders for path in folder.rglob("*.py"))
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(_SOURCE).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def git_revision() -> str:

@@ -102,7 +102,12 @@ def _call_roll(host: str, port: int, processes: int, deadline: float, console: C
         door.listen(processes)
         door.settimeout(1.0)
         reported = time.monotonic()
-        while missing := sorted(set(range(1, processes)) - set(present)):
+        while True:
+            missing = sorted(set(range(1, processes)) - set(present))
+            if not missing:
+                missing = _dismiss(present)
+            if not missing:
+                return
             if time.monotonic() > deadline:
                 raise UserError(f"{_numbers(missing)} of {processes} did not come to {host}:{port}: look at their logs")
             if time.monotonic() - reported > REPORT_SECONDS:
@@ -113,13 +118,37 @@ def _call_roll(host: str, port: int, processes: int, deadline: float, console: C
             except TimeoutError:
                 continue
             number = _number_of(visitor)
-            if number in missing:
+            if number is not None and 0 < number < processes:
+                if number in present:  # started again since
+                    present[number].close()
                 present[number] = visitor
             else:
                 visitor.close()
-    for visitor in present.values():
-        visitor.sendall(b"go\n")
-        visitor.close()
+
+
+def _dismiss(present: dict[int, socket.socket]) -> list[int]:
+    """Lets go all who are there; those who have gone away meanwhile are missing again."""
+    gone = [number for number, visitor in present.items() if not _is_there(visitor)]
+    for number in gone:
+        present.pop(number).close()
+    if not gone:
+        for visitor in present.values():
+            with contextlib.suppress(OSError):
+                visitor.sendall(b"go\n")
+            visitor.close()
+    return sorted(gone)
+
+
+def _is_there(visitor: socket.socket) -> bool:
+    """Whether the other end still waits: it sends nothing more, so that anything to read is its end."""
+    visitor.setblocking(False)
+    try:
+        return visitor.recv(1) != b""
+    except BlockingIOError:
+        visitor.setblocking(True)
+        return True
+    except OSError:
+        return False
 
 
 def _number_of(visitor: socket.socket) -> int | None:
@@ -164,22 +193,27 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def agree(facts: Mapping[str, Any]) -> None:
-    """Compares facts over all processes, without any device. Raises UserError, everywhere, where they differ."""
+def gather(value: Any) -> list[Any]:
+    """What every process says here, in their order; values are JSON. Uses no device."""
     client, process, processes = _client(), jax.process_index(), jax.process_count()
     if processes == 1:
-        return
-    folder, timeout = f"gapt/agree/{next(_rounds)}", int(AGREE_SECONDS * 1000)
-    client.key_value_set(f"{folder}/{process}", json.dumps(dict(facts)))
+        return [value]
+    folder, timeout = f"gapt/gather/{next(_rounds)}", int(AGREE_SECONDS * 1000)
+    client.key_value_set(f"{folder}/{process}", json.dumps(value))
     if process == 0:
         told = [json.loads(client.blocking_key_value_get(f"{folder}/{n}", timeout)) for n in range(processes)]
-        client.key_value_set(f"{folder}/verdict", _disagreement(told))
-    verdict = client.blocking_key_value_get(f"{folder}/verdict", timeout)
-    if verdict != "agreed":
-        raise UserError(verdict)
+        client.key_value_set(f"{folder}/all", json.dumps(told))
+    return json.loads(client.blocking_key_value_get(f"{folder}/all", timeout))
 
 
-def _disagreement(told: list[dict[str, Any]]) -> str:
+def agree(facts: Mapping[str, Any]) -> None:
+    """Compares facts over all processes. Raises UserError, everywhere, where they differ."""
+    difference = _disagreement(gather(dict(facts)))
+    if difference:
+        raise UserError(difference)
+
+
+def _disagreement(told: list[dict[str, Any]]) -> str | None:
     for name in told[0]:
         values: dict[Any, list[int]] = {}
         for process, facts in enumerate(told):
@@ -187,7 +221,7 @@ def _disagreement(told: list[dict[str, Any]]) -> str:
         if len(values) > 1:
             shown = "; ".join(f"{value} in {_numbers(who)}" for value, who in values.items())
             return f"the processes differ in {name}: {shown}: start all of them from the same code, settings and songs"
-    return "agreed"
+    return None
 
 
 def wait_for_all(what: str) -> None:
@@ -202,7 +236,7 @@ def should_stop() -> bool:
     Every process must call this equally often. Each call also tells the watchdog that there is progress.
     """
     if _hang_seconds:
-        faulthandler.dump_traceback_later(_hang_seconds)
+        faulthandler.dump_traceback_later(_hang_seconds, repeat=True)
     if distributed.global_state.preemption_sync_manager is None:
         return False
     return bool(multihost_utils.reached_preemption_sync_point(next(_polls)))
@@ -216,9 +250,10 @@ def stop_if_told() -> None:
 
 @contextlib.contextmanager
 def watching_for_hangs(minutes: float) -> Iterator[None]:
-    """Prints the stacks of all threads whenever `should_stop` was not called for so long."""
+    """Prints the stacks of all threads, again and again, while `should_stop` has not been called for so long."""
     global _hang_seconds
     _hang_seconds = 60.0 * minutes
+    faulthandler.dump_traceback_later(_hang_seconds, repeat=True)
     try:
         yield
     finally:

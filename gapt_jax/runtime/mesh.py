@@ -55,7 +55,7 @@ def build(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         wanted = f"{config.data or '(rest)'} × {config.fsdp} × {config.tensor}"
         raise UserError(
             f"runtime.mesh data × fsdp × tensor = {wanted} does not come out at the {per_slice} devices"
-            f"{' of a slice' if slices > 1 else ''}: their product must be {per_slice}"
+            f"{' of a slice' if slices > 1 else ''}: their product must be {per_slice} (data = 0 takes what is left)"
         )
     shape = (data, config.fsdp, config.tensor)
     if slices > 1:
@@ -74,7 +74,8 @@ def build_any(config: MeshConfig) -> Mesh:
 
 
 def _slice(device: Any) -> int:
-    return getattr(device, "slice_index", 0) or 0
+    # GPUs have an index too, one for each host; their hosts are no slices.
+    return (getattr(device, "slice_index", 0) or 0) if device.platform == "tpu" else 0
 
 
 def shardings(mesh: Mesh, tree: Any) -> Any:

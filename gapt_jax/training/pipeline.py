@@ -26,12 +26,12 @@ from gapt_jax.models import REWARD_KINDS
 from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
-from gapt_jax.runtime.files import git_revision, read_json, read_vocabulary, strict_json, write_atomic
+from gapt_jax.runtime.files import read_json, read_vocabulary, source_hash, strict_json, write_atomic
 from gapt_jax.runtime.mesh import MeshLayout
 from gapt_jax.training import pretrain, run_folder
 from gapt_jax.training.stages import Stage, run_stage
 from gapt_jax.training.systems import Evaluator
-from gapt_jax.training.trainer import post_train, restore_policy
+from gapt_jax.training.trainer import has_checkpoint, post_train, restore_policy
 from gapt_jax.types import Batch, Params
 from gapt_jax.vocabulary import PAD
 
@@ -107,7 +107,9 @@ def run(
 def _run(experiment: Experiment, workdir: Path, console: Console, last: str, init_from: Path | None) -> dict[str, Any]:
     started = time.monotonic()
     job = _open(experiment, workdir, mesh.build(experiment.runtime.mesh), console)
-    _agree(job)
+    _agree(job, {"--stage": last, "--init-from": str(init_from)})
+    if init_from and not has_checkpoint(workdir):
+        _check_source(job, init_from)
     if last in REWARD_KINDS and last not in {s.name for s in _stages(job)}:
         raise UserError(f"stage '{last}' is not part of this run: its reward has weight 0")
     if hosts.is_first():
@@ -125,7 +127,7 @@ def _run(experiment: Experiment, workdir: Path, console: Console, last: str, ini
         state = post_train(
             job.spec,
             _frozen(job, upstream),
-            _policy_of(job, upstream, init_from) if init_from else upstream.policy,
+            _first_policy(job, upstream, init_from),
             job.batches(experiment.seed),
             _evaluator(job, upstream),
             job.valid_songs(experiment.evaluation.monitor_songs),
@@ -250,13 +252,14 @@ def _open(experiment: Experiment, workdir: Path, devices: Mesh, console: Console
     return Job(experiment, workdir, corpus, spec, layout, console)
 
 
-def _agree(job: Job) -> None:
+def _agree(job: Job, flags: dict[str, str]) -> None:
     """All processes must be about to do the same; compared before any of them waits for another's device."""
     hosts.agree(
-        {
+        flags
+        | {
             "settings": run_folder.run_hash(job.experiment),
             "runtime settings": config_hash(job.experiment.runtime),
-            "source code": git_revision(),
+            "source code": source_hash(),
             "jax": jax.__version__,
             "songs": job.corpus.fingerprint,
             "vocabulary": job.spec.vocabulary.hash,
@@ -300,7 +303,6 @@ def _pretrain(job: Job, last: str, timed: Callable[[str], AbstractContextManager
     """Runs or reuses the supervised stages; None when `last` is one of them."""
     made: dict[str, Params] = {}
     root = job.root / "stages"
-    hosts.agree({"finished stages": " ".join(s.name for s in _stages(job) if (s.folder(root) / "done.json").exists())})
     songs = job.valid_songs(512)
     validation = Batch(songs.melody, songs.chords, songs.index)
     for stage in _stages(job):
@@ -320,16 +322,22 @@ def _frozen(job: Job, upstream: Upstream) -> Frozen:
     return Frozen(upstream.anchor, {k: jax.tree.map(lambda x: x[:members], p) for k, p in used.items()})
 
 
-def _policy_of(job: Job, upstream: Upstream, source: Path) -> Params:
-    """The newest policy of another run of the same network and vocabulary: its weights, nothing else."""
+def _check_source(job: Job, source: Path) -> None:
+    """`source` must be a run of the same network and vocabulary that has a policy."""
     other = from_dict(Experiment, read_json(source / "config.json", "gapt run"))
     same = other.models.policy == job.experiment.models.policy
     if not same or read_vocabulary(source / "vocabulary.json").to_json() != job.spec.vocabulary.to_json():
         raise UserError(f"{source} has another policy network or vocabulary: its weights do not fit this experiment")
-    spec = dataclasses.replace(job.spec, config=other.algorithm)
-    found = restore_policy(spec, upstream.policy, other, source, job.console)
-    if found is None:
+    if not has_checkpoint(source):
         raise UserError(f"{source} has no checkpoint of the policy yet: go on with 'gapt run {other.name}'")
+
+
+def _first_policy(job: Job, upstream: Upstream, source: Path | None) -> Params:
+    """What post-training starts from: the supervised policy, or the newest of the run `source`, its weights alone."""
+    if source is None or has_checkpoint(job.workdir):
+        return upstream.policy
+    found = restore_policy(job.spec, upstream.policy, job.experiment.runtime, source, job.console)
+    assert found is not None  # `_check_source` saw it
     return found[1]
 
 
@@ -357,7 +365,8 @@ def _evaluate(
 
     The run's own sampling rule goes into ``evaluation.json``, another one into a file of its own.
     """
-    evaluator, experiment = _evaluator(job, upstream), job.experiment
+    evaluator = dataclasses.replace(_evaluator(job, upstream), before_batch=hosts.stop_if_told)
+    experiment = job.experiment
     own = experiment.evaluation.sampling
     sampling, (step, policy) = sampling or own, checkpoint
     name = f"gapt_lambda={experiment.algorithm.adversarial_weight:g}"
@@ -371,7 +380,6 @@ def _evaluate(
             name: evaluator.play(policy, songs.melody, songs.index, sampling=sampling),
         }
         for system, chords in played.items():
-            hosts.stop_if_told()
             values = evaluator.measure(songs.melody, chords, songs.chords)
             systems[system][f"{dataset}/{split}"] = {
                 metric: {"mean": v, "ci95": None, "n_seeds": 1, "per_seed": [v], "n_songs": len(songs.ids)}
@@ -413,7 +421,7 @@ def _load_run(workdir: Path, console: Console) -> tuple[Job, Upstream, tuple[int
         raise UserError(f"{workdir} has not finished {unfinished[0]} yet: go on with 'gapt run {experiment.name}'")
     upstream = _pretrain(job, STAGES[-1], lambda _: contextlib.nullcontext())
     assert upstream is not None
-    found = restore_policy(job.spec, upstream.policy, experiment, workdir, console)
+    found = restore_policy(job.spec, upstream.policy, experiment.runtime, workdir, console)
     if found is None:
         raise UserError(f"{workdir} has no checkpoint of the policy yet: go on with 'gapt run {experiment.name}'")
     return job, upstream, found

@@ -53,7 +53,7 @@ def run_stage(
     `batches(rows, start)` gives training batches of `rows` songs from batch number `start`. Raises Preempted.
     """
     folder = stage.folder(root)
-    if (folder / "done.json").exists():
+    if hosts.gather((folder / "done.json").exists())[0]:  # the first process decides for all
         console.say(f"{stage.name}: reused from {folder}")
         return load_tree(folder / "params", _abstract(stage).params)
     hosts.stop_if_told()
@@ -80,7 +80,7 @@ def _fit(
     steps, layout, rows = stage.fit.config.steps, stage.fit.layout, stage.fit.rows
     validation = jax.tree.map(lambda x: x[: stage.fit.config.batch_size * 4], validation)
     validation = layout.share(validation)
-    keep = dataclasses.replace(runtime, keep_checkpoints=1, keep_every=0, keep_best=0)
+    keep = dataclasses.replace(runtime, keep_checkpoints=2, keep_every=0, keep_best=0)
     with checkpoints(folder / "checkpoints", keep, console) as saved:
         start, state = saved.restore(_abstract(stage), {}) or (0, None)
         hosts.agree({"the step to go on from": start})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -48,6 +49,7 @@ class Evaluator:
     spec: Spec
     encoders: dict[str, Params]  # chord encoders of the Vendi score, by name
     config: EvaluationConfig
+    before_batch: Callable[[], None] = lambda: None  # may raise to end the evaluation
 
     def play(
         self, policy: Params, melody: np.ndarray, index: np.ndarray, *, sampling: str, seed: int = 0
@@ -72,6 +74,7 @@ class Evaluator:
         """Applies `fn` to some rows at a time (the last batch is filled up with row 0, so that shapes stay fixed)."""
         rows, size, out = len(arrays[0]), self.config.batch_size, []
         for start in range(0, rows, size):
+            self.before_batch()
             chosen = np.arange(start, start + size)
             songs = tuple(x[np.where(chosen < rows, chosen, 0)] for x in arrays)
             out.append(fn(self.spec.layout.place(songs, size)))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from gapt_jax import models
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
-from gapt_jax.config import Experiment, to_dict
+from gapt_jax.config import Experiment, RuntimeConfig, to_dict
 from gapt_jax.errors import Preempted
 from gapt_jax.runtime import cost, hosts
 from gapt_jax.runtime.account import Account, show
@@ -56,7 +59,10 @@ def post_train(
     """
     steps, rows, runtime = spec.config.steps, spec.config.batch_size, experiment.runtime
     every, facts = experiment.evaluation.every, checkpoint_facts(spec)
-    account, frames, flops = Account(folder), rows * experiment.data.max_frames, (0.0, 0.0)
+    account, frames = Account(folder, spec.layout.devices), rows * experiment.data.max_frames
+    flops = iteration_flops(experiment, spec, frozen)
+    if hosts.is_first():
+        account.write(frames, 0.0)
     with account.listening(), checkpoints(folder / "checkpoints", runtime, console) as saved:
         with account.of("restore"):
             start, state = _restored_or_new(spec, saved, policy, experiment)
@@ -76,13 +82,11 @@ def post_train(
                     if batch is None:
                         break
                     batch = spec.layout.place(batch, rows)
-                with account.iteration(step - first + 1) as done:
+                with account.iteration(step - first + 1, state) as done:
                     state, measured = learner.iteration(spec, state, frozen, batch, done)
                     metrics: dict[str, Any] = dict(measured)
                     watch.flush()  # waits for the iteration before
                 score = None
-                if step == first:
-                    flops = iteration_flops(spec, state, frozen, batch)
                 if step % every == 0 or step == steps:
                     with account.of("evaluation"):
                         found = monitor(evaluator, state, monitor_songs, experiment)
@@ -104,15 +108,24 @@ def post_train(
     return state
 
 
-def iteration_flops(spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch) -> tuple[float, float]:
-    """Matmul FLOPs of an iteration on all devices: (what every one needs, an update of the discriminator more)."""
+def iteration_flops(experiment: Experiment, spec: Spec, frozen: Frozen) -> tuple[float, float]:
+    """Matmul FLOPs of an iteration's songs: (what every one needs, an update of the discriminator more).
+
+    What devices do beside is left out: rows that fill up, activations computed twice, updates done on all of them.
+    """
+    networks = models.build(dataclasses.replace(experiment.models, remat=False), spec.vocabulary.size)
+    spec = Spec(networks, spec.config, spec.vocabulary)
+    rows, frames = spec.config.batch_size, experiment.data.max_frames
+    batch = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((rows, frames), (rows, frames), (rows,))))
+    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), frozen)
+    state = jax.eval_shape(lambda: _first_state(spec, experiment, networks.policy.init(jax.random.key(0))))
     play = learner.play.trace(spec, state, batch)
     judge = learner.judge.trace(spec, state, frozen, batch, play.out_info)
     terms, realism = judge.out_info
     estimate = learner.estimate.trace(spec, state, frozen, play.out_info, terms)
     policy = learner.improve_policy.trace(spec, state, estimate.out_info[0])
     adversary = learner.improve_discriminator.trace(spec, state, batch, play.out_info, realism)
-    flops = [spec.layout.devices * cost.of(t.jaxpr).flops for t in (play, judge, estimate, policy, adversary)]
+    flops = [cost.of(traced.jaxpr).flops for traced in (play, judge, estimate, policy, adversary)]
     return sum(flops[:-1]), flops[-1]
 
 
@@ -146,9 +159,15 @@ def monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: E
 
 
 def restore_policy(
-    spec: Spec, policy: Params, experiment: Experiment, folder: Path, console: Console
+    spec: Spec, policy: Params, runtime: RuntimeConfig, folder: Path, console: Console
 ) -> tuple[int, Params] | None:
     """(step, policy) of the newest checkpoint of a run, None where there is none; `policy` gives the shapes."""
-    with checkpoints(folder / "checkpoints", experiment.runtime, console) as saved:
-        found = saved.restore(abstract_state(spec, policy, experiment), checkpoint_facts(spec))
-    return found and (found[0], found[1].policy)
+    with checkpoints(folder / "checkpoints", runtime, console) as saved:
+        like = {"policy": spec.layout.abstract(policy)}
+        found = saved.restore_part(like, {"vocabulary": spec.vocabulary.to_json()})
+    return found and (found[0], found[1]["policy"])
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run has saved a step of post-training."""
+    return any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))

@@ -96,6 +96,12 @@ def test_two_hosts_share_the_batches_of_one(built_in: Corpus) -> None:
             assert len(halves[0]) == 4 and np.array_equal(np.concatenate(halves), getattr(whole, field))
 
 
+def test_a_host_without_rows_gets_empty_batches(built_in: Corpus) -> None:
+    (batch,) = _take(built_in, 1, rows=np.arange(0))
+    whole = _take(built_in, 1)[0]
+    assert batch.melody.shape == batch.chords.shape == (0, whole.melody.shape[1]) and len(batch.index) == 0
+
+
 def test_seed_and_epoch_change_the_stream(built_in: Corpus) -> None:
     assert not _same(_take(built_in, 1), _take(built_in, 1, seed=4))
     songs = len(built_in.split("grammar", "train").ids)

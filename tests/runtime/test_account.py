@@ -26,11 +26,11 @@ def clock(monkeypatch):
 
 
 def test_iterations_are_divided_as_the_sampled_one(clock, tmp_path):
-    account = Account(tmp_path)
+    account = Account(tmp_path, 1)
     with account.of("input"):
         clock.spend(2.0)
     for number in range(1, 11):
-        with account.iteration(number) as done:
+        with account.iteration(number, None) as done:
             if number == 3:  # the one that waits after each phase
                 for phase, seconds in (("play", 0.3), ("judge", 0.1), ("estimate", 0.1), ("improve_policy", 0.3)):
                     clock.spend(seconds)
@@ -48,9 +48,9 @@ def test_iterations_are_divided_as_the_sampled_one(clock, tmp_path):
 
 
 def test_faster_iterations_than_the_sample_leave_nothing_idle(clock, tmp_path):
-    account = Account(tmp_path)
+    account = Account(tmp_path, 1)
     for number in range(1, 5):
-        with account.iteration(number) as done:
+        with account.iteration(number, None) as done:
             clock.spend(2.0 if number == 3 else 1.0)
             done("play", None)
     assert account.divided() == {"rollout": 5.0, "idle": 0.0}
@@ -62,7 +62,7 @@ def test_one_in_a_hundred_waits():
 
 
 def test_compilation_is_taken_out_of_the_block_it_happens_in(tmp_path):
-    account = Account(tmp_path)
+    account = Account(tmp_path, 1)
     with account.listening(), account.of("evaluation"):
         jax.jit(lambda x: jnp.sin(x) @ jnp.cos(x).T + len(str(tmp_path)))(jnp.ones((7, 3))).block_until_ready()
     seconds = account.divided()
@@ -73,7 +73,7 @@ def test_compilation_is_taken_out_of_the_block_it_happens_in(tmp_path):
 
 
 def test_the_account_goes_on_and_counts_what_a_kill_lost(clock, tmp_path):
-    first = Account(tmp_path)
+    first = Account(tmp_path, 1)
     with first.of("checkpoint"):
         clock.spend(1.0)
     first.write(64, 0.0)
@@ -81,7 +81,7 @@ def test_the_account_goes_on_and_counts_what_a_kill_lost(clock, tmp_path):
     log.write_text("")
     written = json.loads((tmp_path / "account.json").read_text())["written"]
     os.utime(log, (written + 30, written + 30))  # the last sign of life came 30 s after the last checkpoint
-    second = Account(tmp_path)
+    second = Account(tmp_path, 1)
     with second.of("checkpoint"):
         clock.spend(2.0)
     assert second.divided() == {"checkpoint": 3.0, "idle": 0.0, "lost": 30.0}

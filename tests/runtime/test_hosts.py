@@ -93,6 +93,24 @@ def test_the_first_process_names_who_is_missing(monkeypatch):
         assert not thread.is_alive()
 
 
+def test_a_process_that_comes_again_takes_its_own_place():
+    port, console = free_port(), Lines()
+    calling = threading.Thread(target=hosts.roll_call, args=(f"127.0.0.1:{port}", 3, 0, console))
+    calling.start()
+    time.sleep(0.3)
+    first = socket.create_connection(("127.0.0.1", port))
+    first.sendall(b"gapt 1")
+    time.sleep(0.3)
+    first.close()  # it died
+    again = [threading.Thread(target=hosts.roll_call, args=(f"127.0.0.1:{port}", 3, n, Lines())) for n in (2, 1)]
+    for thread in again:
+        thread.start()
+        time.sleep(0.5)
+    for thread in (calling, *again):
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+
 def test_who_does_not_come_is_named(monkeypatch):
     monkeypatch.setattr(hosts, "JOIN_SECONDS", 1.5)
     with pytest.raises(UserError, match=r"process 1 of 2 did not come to 127.0.0.1"):

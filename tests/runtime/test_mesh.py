@@ -5,13 +5,12 @@ import dataclasses
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
 from gapt_jax import models
-from gapt_jax.algorithm import learner
+from gapt_jax.algorithm import gradients, learner
 from gapt_jax.algorithm.layout import Layout
 from gapt_jax.algorithm.state import Frozen, Spec, init_state
 from gapt_jax.config import (
@@ -208,7 +207,7 @@ class FakeChip:
     id: int
     slice_index: int
     process_index: int = 0
-    platform: str = "cpu"
+    platform: str = "tpu"
     device_kind: str = "chip"
 
 
@@ -230,8 +229,15 @@ def test_a_mesh_that_does_not_come_out_is_refused(monkeypatch):
     assert mesh.build_any(MeshConfig(data=16)).size == 8
 
 
-def test_filling_up_changes_no_sum():
-    layout = on(8)
-    total = jax.jit(lambda p, x: layout.sums(lambda p, x: (p * jnp.sum(x), jnp.sum(x)), p, x))
-    by_hand = float(np.arange(5.0).sum())
-    assert [float(x) for x in total(jnp.float32(2), jnp.arange(5.0))] == [2 * 8 * by_hand / 8, by_hand]
+@pytest.mark.parametrize("kind", ["policy", "anchor"])
+def test_songs_that_do_not_come_out_even_change_no_loss(kind):
+    """13 songs on 8 devices, in microbatches of one, against 13 songs at once."""
+    loss, params = getattr(pretrain, f"{kind}_loss")(NETWORKS), getattr(NETWORKS, kind).init(KEY)
+    songs = jax.tree.map(lambda x: x[:13], batch(0))
+
+    def of(layout):
+        row_loss = lambda params, songs: loss(params, songs, KEY, None)  # noqa: E731
+        return jax.jit(lambda params, songs: gradients.of_rows(row_loss, layout, params, songs))
+
+    alone, spread = of(Layout())(params, songs), of(on(8, microbatch_rows=1))(params, songs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5), alone, spread)

@@ -47,7 +47,11 @@ ALGORITHM = AlgorithmConfig(
 )
 RUNTIME = RuntimeConfig(checkpoint_every=2, stage_checkpoint_every=2, keep_checkpoints=2)
 EXPERIMENT = Experiment(
-    data=DataConfig(max_frames=FRAMES), algorithm=ALGORITHM, evaluation=EvaluationConfig(every=3), runtime=RUNTIME
+    models=ModelsConfig(STACK, STACK, STACK, STACK),
+    data=DataConfig(max_frames=FRAMES),
+    algorithm=ALGORITHM,
+    evaluation=EvaluationConfig(every=3),
+    runtime=RUNTIME,
 )
 
 
@@ -195,7 +199,7 @@ def test_interrupted_post_training_is_uninterrupted(train, spec, tmp_path):
     assert [row["step"] for row in logs[0]] == [0, 1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in logs[0] if "valid/note_in_chord" in row] == [0, 3, 6]
 
-    step, policy = restore_policy(spec, POLICY, EXPERIMENT, tmp_path / "b", Console())
+    step, policy = restore_policy(spec, POLICY, RUNTIME, tmp_path / "b", Console())
     assert step == STEPS
     assert_same(policy, whole.policy)
 
@@ -222,7 +226,7 @@ def test_post_training_that_runs_out_of_songs_says_so(train, tmp_path):
 
 
 def test_no_checkpoint_no_policy(spec, tmp_path):
-    assert restore_policy(spec, POLICY, EXPERIMENT, tmp_path, Console()) is None
+    assert restore_policy(spec, POLICY, RUNTIME, tmp_path, Console()) is None
 
 
 def test_the_newest_checkpoints_are_kept(tmp_path):
