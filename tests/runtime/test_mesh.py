@@ -208,7 +208,12 @@ class FakeChip:
     slice_index: int
     process_index: int = 0
     platform: str = "tpu"
-    device_kind: str = "chip"
+    device_kind: str = "TPU v5 lite"
+    core_on_chip: int = 0
+
+    @property
+    def coords(self) -> tuple[int, int, int]:
+        return self.id % 2, self.id // 2 % 2, 0
 
 
 def test_slices_are_an_axis_of_their_own():
@@ -218,6 +223,8 @@ def test_slices_are_an_axis_of_their_own():
     assert [{chip.slice_index for chip in half.flat} for half in grid.devices] == [{0}, {1}]
     with pytest.raises(UserError, match="4 devices of a slice"):
         mesh.build(MeshConfig(data=3), chips)
+    gpus = [dataclasses.replace(chip, platform="gpu") for chip in chips]
+    assert dict(mesh.build(MeshConfig(), gpus).shape)["slice"] == 1  # their index counts hosts
 
 
 def test_a_mesh_that_does_not_come_out_is_refused(monkeypatch):
