@@ -129,7 +129,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> None:
     from gapt_jax.training import pipeline
 
     evaluation, path = pipeline.evaluate(
-        workdir, console, dataset=args.dataset, split=args.split, sampling=args.sampling
+        workdir, console, dataset=args.dataset, split=args.split, sampling=args.sampling, step=args.step
     )
     console.emit(evaluation)
     console.say(f"wrote {path}")
@@ -141,7 +141,7 @@ def _sample(args: argparse.Namespace, console: Console) -> None:
     workdir = _run_folder(args.run)
     from gapt_jax.training import pipeline
 
-    files = pipeline.sample(workdir, console, args.melody, args.out, args.songs, args.seed)
+    files = pipeline.sample(workdir, console, args.melody, args.out, args.songs, args.seed, args.step)
     _finish(console, files, "listen to the files with any MIDI player")
 
 
@@ -376,6 +376,9 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     evaluate.add_argument("--dataset", metavar="NAME", help="this dataset only (default: all of the run)")
     evaluate.add_argument("--split", choices=("train", "valid", "test", "all"), help="default: that of the run")
+    evaluate.add_argument(
+        "--step", type=_positive, metavar="N", help="a checkpoint that was kept (default: the newest)"
+    )
     evaluate.add_argument("--sampling", choices=("unfiltered", "masked"), help="default: that of the run")
 
 
@@ -385,6 +388,7 @@ def _add_sample(commands: Any) -> None:
     sample.add_argument("--melody", type=Path, metavar="FILE.mid", help="accompany this (default: held-out songs)")
     sample.add_argument("--out", type=Path, metavar="DIR", help="default: a folder in the run")
     sample.add_argument("--songs", type=_positive, default=4, metavar="N", help="how many (default: 4)")
+    sample.add_argument("--step", type=_positive, metavar="N", help="of a kept checkpoint (default: the newest)")
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="of the sampling (default: 0)")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +100,23 @@ class Checkpoints:
         or where one was saved under other `facts`.
         """
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._newest(ocp.args.StandardRestore(like), facts)
+        return self._newest(ocp.args.StandardRestore(like), facts, self._manager.all_steps())
 
-    def restore_part(self, like: dict[str, Any], facts: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """As `restore`, for some fields of the saved tree by their names."""
+    def restore_part(
+        self, like: dict[str, Any], facts: Mapping[str, Any], step: int | None = None
+    ) -> tuple[int, dict[str, Any]] | None:
+        """As `restore`, for some fields of the saved tree by their names; `step` asks for one checkpoint."""
+        if step is not None and step not in self._manager.all_steps():
+            kept = ", ".join(map(str, self._manager.all_steps()))
+            raise UserError(f"{self.folder} has no checkpoint of step {step} (kept: {kept or 'none'})")
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         places = ocp.checkpoint_utils.construct_restore_args(like)
-        return self._newest(ocp.args.PyTreeRestore(like, restore_args=places, partial_restore=True), facts)
+        arguments = ocp.args.PyTreeRestore(like, restore_args=places, partial_restore=True)
+        return self._newest(arguments, facts, self._manager.all_steps() if step is None else [step])
 
-    def _newest(self, arguments: Any, facts: Mapping[str, Any]) -> tuple[int, Any] | None:
+    def _newest(self, arguments: Any, facts: Mapping[str, Any], steps: Iterable[int]) -> tuple[int, Any] | None:
         faults: list[str] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in sorted(steps, reverse=True):
             fault, tree = None, None
             try:
                 known = self._manager.metadata(step).custom_metadata or {}

@@ -138,7 +138,7 @@ def _run(experiment: Experiment, workdir: Path, console: Console, last: str, ini
     if last == "gapt":
         return {}
     with timed("evaluation"):
-        result = _evaluate(job, upstream, (int(state.step), state.policy), _evaluation_sets(experiment), None)[0]
+        result = _evaluate(job, upstream, (int(state.step), state.policy), _evaluation_sets(experiment))[0]
     show(result, console)
     return result
 
@@ -149,18 +149,19 @@ def evaluate(
     dataset: str | None = None,
     split: str | None = None,
     sampling: str | None = None,
+    step: int | None = None,
 ) -> tuple[dict[str, Any], Path]:
-    """Evaluates the newest checkpoint of a run: (what was measured, the file it was added to).
+    """Evaluates a run's newest checkpoint, or that of `step`: (what was measured, the file it was added to).
 
     Without arguments exactly the numbers of the run itself come out again. A dataset's split defaults to the run's.
     """
-    job, upstream, policy = _load_run(workdir, console)
+    job, upstream, policy = _load_run(workdir, console, step)
     sets = _evaluation_sets(job.experiment)
     if dataset:
         sets = [(dataset, split or dict(sets).get(dataset, "test"))]
     elif split:
         sets = [(name, split) for name, _ in sets]
-    result, path = _evaluate(job, upstream, policy, sets, sampling)
+    result, path = _evaluate(job, upstream, policy, sets, sampling, is_newest=step is None)
     show(result, console)
     return result, path
 
@@ -172,12 +173,13 @@ def sample(
     out: Path | None = None,
     songs: int = 4,
     seed: int = 0,
+    step: int | None = None,
 ) -> list[Path]:
     """Writes accompaniments of held-out songs, or of the melody in a MIDI file, as MIDI."""
     from gapt_jax.runtime.midi import melody_tokens, read_melody, write_accompaniment
 
     notes = read_melody(melody) if melody is not None else None
-    job, upstream, (_, policy) = _load_run(workdir, console)
+    job, upstream, (_, policy) = _load_run(workdir, console, step)
     evaluator, frames = _evaluator(job, upstream), job.experiment.data.max_frames
     if melody is not None and notes is not None:
         heard = melody_tokens(notes, frames)
@@ -359,11 +361,17 @@ def _evaluation_sets(experiment: Experiment) -> list[tuple[str, str]]:
 
 
 def _evaluate(
-    job: Job, upstream: Upstream, checkpoint: tuple[int, Params], sets: list[tuple[str, str]], sampling: str | None
+    job: Job,
+    upstream: Upstream,
+    checkpoint: tuple[int, Params],
+    sets: list[tuple[str, str]],
+    sampling: str | None = None,
+    *,
+    is_newest: bool = True,
 ) -> tuple[dict[str, Any], Path]:
     """Measures (step, policy) beside the data and the pre-trained policy: (results, the file they were added to).
 
-    The run's own sampling rule goes into ``evaluation.json``, another one into a file of its own.
+    The run's own sampling rule and newest checkpoint go into ``evaluation.json``, others into files of their own.
     """
     evaluator = dataclasses.replace(_evaluator(job, upstream), before_batch=hosts.stop_if_told)
     experiment = job.experiment
@@ -391,6 +399,7 @@ def _evaluate(
             "melody": songs.melody[:NUM_SAMPLES],
             "systems": {system: chords[:NUM_SAMPLES] for system, chords in played.items()},
         }
+    suffix = ("" if sampling == own else f"-{sampling}") + ("" if is_newest else f"-step{step}")
     facts = read_json(job.workdir / "run.json", "gapt run")
     result = {
         "schema": 1,
@@ -402,16 +411,17 @@ def _evaluate(
         **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
         "systems": systems,
     }
-    path = job.workdir / ("evaluation.json" if sampling == own else f"evaluation-{sampling}.json")
+    path = job.workdir / f"evaluation{suffix}.json"
     if hosts.is_first():
         run_folder.add_results(path, result)
-        if sampling == own and sets == _evaluation_sets(experiment):
+        if not suffix and sets == _evaluation_sets(experiment):
             write_atomic(job.workdir / "samples.json", strict_json(samples))
     return result, path
 
 
-def _load_run(workdir: Path, console: Console) -> tuple[Job, Upstream, tuple[int, Params]]:
-    """A run as its folder describes it: data, finished upstream stages, (step, policy) of the newest checkpoint."""
+def _load_run(workdir: Path, console: Console, step: int | None) -> tuple[Job, Upstream, tuple[int, Params]]:
+    """A run as its folder describes it: data, finished upstream stages, (step, policy) of the newest checkpoint or of
+    the one asked for."""
     workdir = workdir.resolve()
     set_up()
     experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
@@ -421,7 +431,7 @@ def _load_run(workdir: Path, console: Console) -> tuple[Job, Upstream, tuple[int
         raise UserError(f"{workdir} has not finished {unfinished[0]} yet: go on with 'gapt run {experiment.name}'")
     upstream = _pretrain(job, STAGES[-1], lambda _: contextlib.nullcontext())
     assert upstream is not None
-    found = restore_policy(job.spec, upstream.policy, experiment.runtime, workdir, console)
+    found = restore_policy(job.spec, upstream.policy, experiment.runtime, workdir, console, step)
     if found is None:
         raise UserError(f"{workdir} has no checkpoint of the policy yet: go on with 'gapt run {experiment.name}'")
     return job, upstream, found

@@ -159,12 +159,13 @@ def monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: E
 
 
 def restore_policy(
-    spec: Spec, policy: Params, runtime: RuntimeConfig, folder: Path, console: Console
+    spec: Spec, policy: Params, runtime: RuntimeConfig, folder: Path, console: Console, step: int | None = None
 ) -> tuple[int, Params] | None:
-    """(step, policy) of the newest checkpoint of a run, None where there is none; `policy` gives the shapes."""
+    """(step, policy) of a run's newest checkpoint, or of that of `step`; None where there is none at all. `policy`
+    gives the shapes."""
     with checkpoints(folder / "checkpoints", runtime, console) as saved:
         like = {"policy": spec.layout.abstract(policy)}
-        found = saved.restore_part(like, {"vocabulary": spec.vocabulary.to_json()})
+        found = saved.restore_part(like, {"vocabulary": spec.vocabulary.to_json()}, step)
     return found and (found[0], found[1]["policy"])
 
 
