@@ -126,9 +126,9 @@ def _page_of(workdir: Path, console: Console) -> None:
 
 def _evaluate(args: argparse.Namespace, console: Console) -> None:
     workdir = _run_folder(args.run)
-    from gapt_jax.training import pipeline
+    from gapt_jax.training import measure
 
-    evaluation, path = pipeline.evaluate(
+    evaluation, path = measure.evaluate(
         workdir, console, dataset=args.dataset, split=args.split, sampling=args.sampling, step=args.step
     )
     console.emit(evaluation)
@@ -139,9 +139,9 @@ def _evaluate(args: argparse.Namespace, console: Console) -> None:
 
 def _sample(args: argparse.Namespace, console: Console) -> None:
     workdir = _run_folder(args.run)
-    from gapt_jax.training import pipeline
+    from gapt_jax.training import measure
 
-    files = pipeline.sample(workdir, console, args.melody, args.out, args.songs, args.seed, args.step)
+    files = measure.sample(workdir, console, args.melody, args.out, args.songs, args.seed, args.step)
     _finish(console, files, "listen to the files with any MIDI player")
 
 

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -235,8 +236,7 @@ def should_stop() -> bool:
 
     Every process must call this equally often. Each call also tells the watchdog that there is progress.
     """
-    if _hang_seconds:
-        faulthandler.dump_traceback_later(_hang_seconds, repeat=True)
+    _arm()
     if distributed.global_state.preemption_sync_manager is None:
         return False
     return bool(multihost_utils.reached_preemption_sync_point(next(_polls)))
@@ -253,9 +253,16 @@ def watching_for_hangs(minutes: float) -> Iterator[None]:
     """Prints the stacks of all threads, again and again, while `should_stop` has not been called for so long."""
     global _hang_seconds
     _hang_seconds = 60.0 * minutes
-    faulthandler.dump_traceback_later(_hang_seconds, repeat=True)
     try:
+        _arm()
         yield
     finally:
         _hang_seconds = None
         faulthandler.cancel_dump_traceback_later()
+
+
+def _arm() -> None:
+    """Starts the clock of the watchdog anew; where there is no real stderr, as in a notebook, there is no watchdog."""
+    if _hang_seconds and sys.__stderr__ is not None:
+        with contextlib.suppress(ValueError, OSError, RuntimeError):
+            faulthandler.dump_traceback_later(_hang_seconds, repeat=True, file=sys.__stderr__)

@@ -1,0 +1,208 @@
+"""Runs measured and heard: evaluation on held-out songs, accompaniments as MIDI."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gapt_jax.config import Experiment, from_dict
+from gapt_jax.errors import UserError
+from gapt_jax.runtime import hosts, mesh
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.devices import set_up
+from gapt_jax.runtime.files import read_json, strict_json, write_atomic
+from gapt_jax.training import run_folder
+from gapt_jax.training.job import STAGES, Job, Upstream, open_job, pretrain_all, stages_of
+from gapt_jax.training.systems import Evaluator
+from gapt_jax.training.trainer import restore_policy
+from gapt_jax.types import Params
+from gapt_jax.vocabulary import PAD
+
+NUM_SAMPLES = 8  # songs whose accompaniments are kept for the report
+TABLE = (
+    "note_in_chord",
+    "note_in_chord_chance",
+    "vendi_independent",
+    "vendi_published",
+    "quality_entropy",
+    "unique_chords",
+    "chord_changes_per_beat",
+    "js_bigram",
+    "silent_share",
+    "invalid_share",
+)
+
+
+def evaluate(
+    workdir: Path,
+    console: Console,
+    dataset: str | None = None,
+    split: str | None = None,
+    sampling: str | None = None,
+    step: int | None = None,
+) -> tuple[dict[str, Any], Path]:
+    """Evaluates a run's newest checkpoint, or that of `step`: (what was measured, the file it was added to).
+
+    Without arguments exactly the numbers of the run itself come out again. A dataset's split defaults to the run's.
+    """
+    job, upstream, policy = _load_run(workdir, console, step)
+    sets = evaluation_sets(job.experiment)
+    if dataset:
+        sets = [(dataset, split or dict(sets).get(dataset, "test"))]
+    elif split:
+        sets = [(name, split) for name, _ in sets]
+    result, path = measure(job, upstream, policy, sets, sampling, is_newest=step is None)
+    show(result, console)
+    return result, path
+
+
+def sample(
+    workdir: Path,
+    console: Console,
+    melody: Path | None = None,
+    out: Path | None = None,
+    songs: int = 4,
+    seed: int = 0,
+    step: int | None = None,
+) -> list[Path]:
+    """Writes accompaniments of held-out songs, or of the melody in a MIDI file, as MIDI."""
+    from gapt_jax.runtime.midi import melody_tokens, read_melody, write_accompaniment
+
+    notes = read_melody(melody) if melody is not None else None
+    job, upstream, (_, policy) = _load_run(workdir, console, step)
+    evaluator, frames = evaluator_of(job, upstream), job.experiment.data.max_frames
+    if melody is not None and notes is not None:
+        heard = melody_tokens(notes, frames)
+        tokens = np.pad(heard, (0, frames - len(heard)), constant_values=PAD)[None].repeat(songs, axis=0)
+        names = [f"{melody.stem}-{n + 1}" for n in range(songs)]
+        index = np.arange(songs, dtype=np.int32)
+    else:
+        name, split = evaluation_sets(job.experiment)[0]
+        chosen = job.corpus.evaluation_songs(name, split, songs)
+        tokens, index, names = chosen.melody, chosen.index, [i.replace("/", "-") for i in chosen.ids]
+    chords = evaluator.play(policy, tokens, index, sampling="masked", seed=seed)
+    folder = out or job.workdir / "samples"
+    paths = []
+    for name, played, accompaniment in zip(names, tokens, chords, strict=True):
+        paths.append(folder / f"{name}.mid")
+        write_accompaniment(paths[-1], played, accompaniment, job.spec.vocabulary)
+    return paths
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """The terminal table: a row per system and dataset."""
+    from gapt_jax.evaluation.metrics import describe
+
+    systems = result["systems"]
+    for dataset in dict.fromkeys(name for sets in systems.values() for name in sets):
+        rows = [
+            [system, *(f"{sets[dataset][m]['mean']:.3f}" if _known(sets[dataset], m) else "–" for m in TABLE)]
+            for system, sets in systems.items()
+            if dataset in sets
+        ]
+        songs = next(iter(systems["data"][dataset].values()))["n_songs"]
+        title = f"{dataset}, {songs} songs, T = 1, {result['sampling']} sampling"
+        console.table(title, ["system", *(describe(m).label for m in TABLE)], rows)
+
+
+def _known(metrics: dict[str, Any], name: str) -> bool:
+    return metrics.get(name, {}).get("mean") is not None
+
+
+def evaluator_of(job: Job, upstream: Upstream) -> Evaluator:
+    def member(number: int) -> Params:
+        return jax.tree.map(lambda x: x[number], upstream.rewards["contrastive"])
+
+    encoders = {"published": member(0)}
+    if job.experiment.pretrain.held_out:
+        encoders["independent"] = member(job.experiment.pretrain.members)
+    return Evaluator(job.spec, encoders, job.experiment.evaluation)
+
+
+def evaluation_sets(experiment: Experiment) -> list[tuple[str, str]]:
+    """Test splits of the training sets; all of the out-of-domain sets, of which nothing was trained on."""
+    return [(name, "test") for name, _ in experiment.data.mixture] + [
+        (name, "all") for name in experiment.data.out_of_domain
+    ]
+
+
+def measure(
+    job: Job,
+    upstream: Upstream,
+    checkpoint: tuple[int, Params],
+    sets: list[tuple[str, str]],
+    sampling: str | None = None,
+    *,
+    is_newest: bool = True,
+) -> tuple[dict[str, Any], Path]:
+    """Measures (step, policy) beside the data and the pre-trained policy: (results, the file they were added to).
+
+    The run's own sampling rule and newest checkpoint go into ``evaluation.json``, others into files of their own.
+    """
+    evaluator = dataclasses.replace(evaluator_of(job, upstream), before_batch=hosts.stop_if_told)
+    experiment = job.experiment
+    own = experiment.evaluation.sampling
+    sampling, (step, policy) = sampling or own, checkpoint
+    name = f"gapt_lambda={experiment.algorithm.adversarial_weight:g}"
+    systems: dict[str, dict[str, Any]] = {"data": {}, "mle": {}, name: {}}
+    samples: dict[str, Any] = {}
+    for dataset, split in sets:
+        songs = job.corpus.evaluation_songs(dataset, split, experiment.evaluation.songs)
+        played = {
+            "data": songs.chords,
+            "mle": evaluator.play(upstream.policy, songs.melody, songs.index, sampling=sampling),
+            name: evaluator.play(policy, songs.melody, songs.index, sampling=sampling),
+        }
+        for system, chords in played.items():
+            values = evaluator.measure(songs.melody, chords, songs.chords)
+            systems[system][f"{dataset}/{split}"] = {
+                metric: {"mean": v, "ci95": None, "n_seeds": 1, "per_seed": [v], "n_songs": len(songs.ids)}
+                for metric, v in values.items()
+            }
+        samples = samples or {
+            "dataset": f"{dataset}/{split}",
+            "ids": list(songs.ids[:NUM_SAMPLES]),
+            "melody": songs.melody[:NUM_SAMPLES],
+            "systems": {system: chords[:NUM_SAMPLES] for system, chords in played.items()},
+        }
+    suffix = ("" if sampling == own else f"-{sampling}") + ("" if is_newest else f"-step{step}")
+    facts = read_json(job.workdir / "run.json", "gapt run")
+    result = {
+        "schema": 1,
+        "experiment": experiment.name,
+        "seed": experiment.seed,
+        "step": step,
+        "adversarial_weight": experiment.algorithm.adversarial_weight,
+        "sampling": sampling,
+        **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
+        "systems": systems,
+    }
+    path = job.workdir / f"evaluation{suffix}.json"
+    if hosts.is_first():
+        run_folder.add_results(path, result)
+        if not suffix and sets == evaluation_sets(experiment):
+            write_atomic(job.workdir / "samples.json", strict_json(samples))
+    return result, path
+
+
+def _load_run(workdir: Path, console: Console, step: int | None) -> tuple[Job, Upstream, tuple[int, Params]]:
+    """A run as its folder describes it: data, finished upstream stages, (step, policy) of the newest checkpoint or of
+    the one asked for."""
+    workdir = workdir.resolve()
+    set_up()
+    experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
+    job = open_job(experiment, workdir, mesh.build_any(experiment.runtime.mesh), console)
+    unfinished = [s.name for s in stages_of(job) if not (s.folder(job.root / "stages") / "done.json").exists()]
+    if unfinished:
+        raise UserError(f"{workdir} has not finished {unfinished[0]} yet: go on with 'gapt run {experiment.name}'")
+    upstream = pretrain_all(job, STAGES[-1], lambda _: contextlib.nullcontext())
+    assert upstream is not None
+    found = restore_policy(job.spec, upstream.policy, experiment.runtime, workdir, console, step)
+    if found is None:
+        raise UserError(f"{workdir} has no checkpoint of the policy yet: go on with 'gapt run {experiment.name}'")
+    return job, upstream, found
