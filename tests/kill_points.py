@@ -54,7 +54,7 @@ def main() -> None:
     draw = random.Random(args.seed)
     for point in range(args.points):
         stage = PLACES[point % len(PLACES)]
-        rows, delay = draw.randint(1, STEPS if stage == "gapt" else STAGE_STEPS), draw.uniform(0, 0.3)
+        rows, delay = draw.randint(1, STEPS - 2 if stage == "gapt" else STAGE_STEPS), draw.uniform(0, 0.2)
         logged = kill_and_resume(whole, args.folder / "killed", stage, rows, delay)
         print(f"{point + 1:2d}  {stage:12s} killed after step {logged:2d}: ended bit-equal", flush=True)
 
