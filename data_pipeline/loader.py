@@ -38,7 +38,7 @@ MAX_EXAMPLES = 2**31  # the example index is int32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvaluationSongs:
-    """Fixed crops of N songs, in hash order of their ids; PAD after the end of a short song."""
+    """Fixed crops of N songs, in hash order of their ids; PAD after the end of a short song. Roles as in `Batch`."""
 
     melody: np.ndarray  # [N, T] int32
     chords: np.ndarray  # [N, T] int32
@@ -141,15 +141,23 @@ def _derived_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
 
 
+def _roles(melody: np.ndarray, chords: np.ndarray, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """(context, own part) of the agent that plays `part`."""
+    return (chords, melody) if part == "melody" else (melody, chords)
+
+
 class TrainingBatches:
     """Endless iterator of `Batch` (NumPy int32: melody and chords [R, T], index [R]) of the wanted rows of each batch.
 
-    Its whole state is `position`, the number of batches given so far.
+    Its whole state is `position`, the number of batches given so far. For part = "melody" the two fields hold each
+    other's tokens (`Batch`).
     """
 
-    def __init__(self, examples: grain.MapDataset, frames: int, batch_size: int, start: int, rows: np.ndarray) -> None:
+    def __init__(
+        self, examples: grain.MapDataset, frames: int, batch_size: int, start: int, rows: np.ndarray, part: str
+    ) -> None:
         self._examples, self._frames, self._batch_size, self._rows = examples, frames, batch_size, rows
-        self._position = start
+        self._position, self._part = start, part
 
     @property
     def position(self) -> int:
@@ -166,12 +174,16 @@ class TrainingBatches:
         tokens = [self._examples[int(i)] for i in index]
         self._position += 1
         parts = np.stack(tokens, axis=1) if tokens else np.zeros((2, 0, self._frames), np.int32)
-        return Batch(melody=parts[0], chords=parts[1], index=index)
+        context, own = _roles(parts[0], parts[1], self._part)
+        return Batch(melody=context, chords=own, index=index)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-    """Opened datasets, ready to be tokenised. `max_frames` is T of all batches and crops."""
+    """Opened datasets, ready to be tokenised. `max_frames` is T of all batches and crops.
+
+    `part` is what the agent plays: with "melody", batches and evaluation songs have their two fields exchanged.
+    """
 
     vocabulary: Vocabulary
     fingerprint: str  # of all datasets together, 12 hex digits
@@ -179,10 +191,12 @@ class Corpus:
     mixture: tuple[tuple[str, float], ...]
     max_frames: int
     datasets: dict[str, dict[str, SplitFrames]] = dataclasses.field(repr=False)  # name -> split -> songs
+    part: str = "chords"
+    _tokenised: dict[tuple[str, str], TokenisedSplit] = dataclasses.field(default_factory=dict, repr=False)
 
-    @functools.cached_property
-    def _tokenised(self) -> dict[tuple[str, str], TokenisedSplit]:
-        return {}
+    def for_part(self, part: str) -> Corpus:
+        """The same songs for the agent that plays `part`."""
+        return dataclasses.replace(self, part=part)
 
     def split(self, dataset: str, split: str) -> TokenisedSplit:
         """Tokens of one split, or of all three with split "all"; made once."""
@@ -215,7 +229,7 @@ class Corpus:
             raise ValueError(f"start {start}")
         examples = self.training_examples(seed=seed, transpose=transpose)
         rows = np.arange(batch_size) if rows is None else rows
-        return TrainingBatches(examples, self.max_frames, batch_size, start, rows)
+        return TrainingBatches(examples, self.max_frames, batch_size, start, rows, self.part)
 
     def evaluation_songs(self, dataset: str, split: str, max_songs: int) -> EvaluationSongs:
         """At most `max_songs` songs of a split ("all": of all), the first in hash order of their ids, each
@@ -227,7 +241,8 @@ class Corpus:
         chosen = order[:max_songs]
         crops = np.stack([self._evaluation_crop(str(songs.ids[n]), songs.song(n)) for n in chosen])
         ids = tuple(str(songs.ids[n]) for n in chosen)
-        return EvaluationSongs(crops[:, 0], crops[:, 1], ids, np.arange(len(chosen), dtype=np.int32))
+        context, own = _roles(crops[:, 0], crops[:, 1], self.part)
+        return EvaluationSongs(context, own, ids, np.arange(len(chosen), dtype=np.int32))
 
     def _evaluation_crop(self, song_id: str, tokens: np.ndarray) -> np.ndarray:
         place = _id_hash("crop", song_id) % _crop_starts(tokens.shape[1], self.max_frames)
@@ -262,6 +277,7 @@ def open_corpus(
     max_frames: int,
     chord_coverage: float,
     data_dir: Path,
+    part: str = "chords",
     vocabulary: Vocabulary | None = None,
     on_progress: Progress | None = None,
 ) -> Corpus:
@@ -287,4 +303,5 @@ def open_corpus(
         mixture=tuple((name, float(weight)) for name, weight in mixture),
         max_frames=max_frames,
         datasets=datasets,
+        part=part,
     )

@@ -126,15 +126,33 @@ def _page_of(workdir: Path, console: Console) -> None:
 
 def _evaluate(args: argparse.Namespace, console: Console) -> None:
     workdir = _run_folder(args.run)
+    if args.opponent == "agent":
+        return _evaluate_with_agent(args, workdir, console)
+    if args.agent:
+        raise UserError("--agent names the partner of --opponent agent: give both, or neither")
     from gapt_jax.training import measure
 
     evaluation, path = measure.evaluate(
-        workdir, console, dataset=args.dataset, split=args.split, sampling=args.sampling, step=args.step
+        workdir, console, args.dataset, args.split, args.sampling, args.step, args.perturb
     )
     console.emit(evaluation)
     console.say(f"wrote {path}")
     if path.name == "evaluation.json":
         console.say(f"next: gapt report {workdir}")
+
+
+def _evaluate_with_agent(args: argparse.Namespace, workdir: Path, console: Console) -> None:
+    if args.agent is None:
+        raise UserError("--opponent agent needs --agent RUN: make one with 'gapt run small_melody_agent'")
+    agent = _run_folder(args.agent)
+    from gapt_jax.training import interaction
+
+    evaluation, path = interaction.evaluate_with_agent(
+        workdir, agent, console, dataset=args.dataset, split=args.split, sampling=args.sampling, step=args.step
+    )
+    console.emit(evaluation)
+    console.say(f"wrote {path}")
+    console.say(f"next: the same for another run, with the same --agent {args.agent}")
 
 
 def _sample(args: argparse.Namespace, console: Console) -> None:
@@ -332,7 +350,7 @@ def _build_parser() -> _Parser:
     _add_sample(commands)
     _add_report(commands)
     _add_data(commands)
-    for module in ("launch.plan_command", "launch.command"):
+    for module in ("gapt_jax.ablate_command", "launch.plan_command", "launch.command"):
         importlib.import_module(module).add_parser(commands, _add)
     _add(commands, "doctor", _doctor, "check this installation: devices, invariants, disk, optional parts")
     return parser
@@ -380,6 +398,16 @@ def _add_evaluate(commands: Any) -> None:
         "--step", type=_positive, metavar="N", help="a checkpoint that was kept (default: the newest)"
     )
     evaluate.add_argument("--sampling", choices=("unfiltered", "masked"), help="default: that of the run")
+    evaluate.add_argument(
+        "--opponent",
+        choices=("data", "agent"),
+        default="data",
+        help="who plays the melody: the songs (default), or a melody agent at the same time (--agent)",
+    )
+    evaluate.add_argument("--agent", type=Path, metavar="RUN", help="run of the melody agent, for --opponent agent")
+    evaluate.add_argument(
+        "--perturb", metavar="SHIFT", help="change of key for the adaptation metrics, semitones@beat (default: +6@16)"
+    )
 
 
 def _add_sample(commands: Any) -> None:

@@ -54,6 +54,7 @@ class DataConfig:
     max_frames: int = 256  # T, sixteenth notes; longer songs are cropped on a beat
     chord_coverage: float = 0.999  # share of the training chords whose interval set gets its own tokens
     transpose: bool = True  # uniformly -6..+6 semitones, training only
+    part: str = "chords"  # what the policy plays; "melody" makes the agent of method.md §5, which hears chords
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,22 @@ class RewardsConfig:
     silence: float = 1.0
     long_note: float = 0.0
     repetition: float = 1.0
+    diversity: float = 0.0  # what a song adds to the log-determinant of its group (groups.py); needs group_size > 1
+    entropy: float = 0.0  # of the policy at each frame: entropy then weighs kl_coef + this, cross-entropy kl_coef
     ensemble: str = "sum"  # sum (released code), mean (paper's text), min, mean_minus_std
+    ensemble_std_weight: float = 1.0  # k of mean - k std
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """The adversary and its two-phase gate (method.md §4)."""
+    """The adversary and its gate (method.md §4)."""
 
+    conditional: bool = False  # D(c|m): it sees melody and chords; published: D(c), chords alone
+    loss: str = "two_class"  # or relativistic (Bradley-Terry on pairs), which is paid by reward_form "logit"
     reward_form: str = "neg_log_one_minus"  # see adversary.REWARD_FORMS
+    only_valid: bool = False  # nothing is paid for realism where the output breaks a rule of validity
     label_smoothing: float = 0.1  # two-class sense: targets 0.95 / 0.05
+    gate: str = "two_phase"  # when it learns: two_phase (published), frozen after phase 1, fixed_period, every_step
     gate_window: int = 3  # completed steps whose mean reward is compared with the threshold
     gate_threshold: float = 1.0
     gate_warmup_steps: int = 200  # phase 1
@@ -137,6 +145,9 @@ class AlgorithmConfig:
     discount: float = 1.0
     gae_lambda: float = 0.95
     clip_epsilon: float = 0.2
+    advantages: str = "gae"  # gae with a critic (published), or baselines of a group instead: grpo, rloo
+    group_size: int = 1  # rollouts of each melody; a batch then holds so many times fewer melodies
+    anchor: str = "offline"  # what the KL is to: offline (published), online (the MLE policy itself), none
     kl_coef: float = 0.001  # β
     entropy_coef: float = 0.01  # η
     validity_mask: bool = False  # policy, log-probabilities, KL and entropy over the valid tokens only
@@ -157,6 +168,9 @@ class EvaluationConfig:
     seed: int = 0
     every: int = 100  # post-training steps between evaluations on the valid split
     monitor_songs: int = 128  # songs of those evaluations
+    same_melody_songs: int = 16  # melodies that are played 16 times each; 0 = none
+    adaptation_songs: int = 256  # songs that are played again with a change of key; 0 = none
+    post_hoc_steps: int = 100  # gradient steps of the discriminator fitted after the fact; 0 = none
 
 
 @dataclass(frozen=True)
@@ -184,8 +198,45 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True)
+class AlarmActions:
+    """What each alarm does: log it, keep this step's checkpoint for good as well, or save and stop the run."""
+
+    reward_hacking: str = "keep"
+    low_diversity: str = "keep"
+    saturated_discriminator: str = "log"
+    few_progressions: str = "log"
+    ignores_melody: str = "log"
+    silence: str = "log"
+    kl_budget: str = "log"
+    ratio: str = "stop"  # the gradients are those of another policy
+    dead_member: str = "log"
+
+
+@dataclass(frozen=True)
+class HealthConfig:
+    """Limits of the alarms (docs/health.md). None of this changes a number of the run."""
+
+    slow_evaluations: int = 4  # in a row, before hacking, lost diversity or a saturated discriminator raise the alarm
+    fast_evaluations: int = 2  # in a row, before looping, silence or a melody ignored do
+    steps: int = 5  # in a row, before the KL budget, the ratio or a dead reward member do
+    proxy_rise: float = 0.1  # of the learned reward, relative to the start
+    gold_drop: float = 0.05  # of held-out coherence (a cosine) from its best so far
+    hacking_diversity: float = 0.75  # Vendi relative to the first policy's, while the learned reward is up
+    min_diversity: float = 0.7  # Vendi relative to the first policy's
+    min_progressions: float = 0.5  # unique progressions relative to the first policy's
+    min_melody_ratio: float = 1.1  # note-in-chord relative to chance
+    max_added_silence: float = 0.2  # share of melody frames without a chord, above the first policy's
+    max_accuracy: float = 0.97  # of the discriminator, where λ > 0
+    max_kl: float = 2.0  # nats a frame
+    max_ratio_deviation: float = 0.05  # largest |ratio - 1| before an update
+    min_member_std: float = 1e-4  # spread of a reward member's scores over the songs of a rollout
+    actions: AlarmActions = AlarmActions()
+
+
+@dataclass(frozen=True)
 class Experiment:
     name: str = "gapt"
+    arm: str = ""  # how results name the post-trained system; empty = by its λ
     seed: int = 0  # of post-training; pretrain.seed is the upstream one
     data: DataConfig = field(default_factory=DataConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
@@ -193,6 +244,12 @@ class Experiment:
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+
+
+def arm_name(experiment: Experiment) -> str:
+    """The post-trained system in results: ``gapt_lambda=1``, or what an ablation calls this arm."""
+    return experiment.arm or f"gapt_lambda={experiment.algorithm.adversarial_weight:g}"
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -290,13 +347,14 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
 
 
 _AT_LEAST_ONE = (
-    *(f"algorithm.{name}" for name in ("steps", "batch_size", "minibatch_size", "epochs")),
+    *(f"algorithm.{name}" for name in ("steps", "batch_size", "minibatch_size", "epochs", "group_size")),
     *(f"algorithm.discriminator.{name}" for name in ("gate_window", "gate_period", "steps_per_update")),
     *(f"algorithm.discriminator.{name}" for name in ("minibatch_size", "buffer_rollouts")),
     *(f"evaluation.{name}" for name in ("songs", "batch_size", "every", "monitor_songs")),
     *(f"runtime.{name}" for name in ("checkpoint_every", "stage_checkpoint_every", "keep_checkpoints")),
     *("runtime.max_nonfinite_steps", "pretrain.members", "data.max_frames"),
     *("runtime.mesh.fsdp", "runtime.mesh.tensor"),
+    *(f"health.{name}" for name in ("slow_evaluations", "fast_evaluations", "steps")),
     *(f"models.{net}.{size}" for net in ("policy", "anchor", "reward", "discriminator") for size in ("dim", "depth")),
     *(
         f"models.{net}.{size}"
@@ -318,15 +376,22 @@ _AT_LEAST_ONE = (
 )
 _NOT_NEGATIVE = (
     *("pretrain.held_out", "runtime.mesh.data"),
+    *(f"evaluation.{name}" for name in ("same_melody_songs", "adaptation_songs", "post_hoc_steps")),
     *(f"runtime.{name}" for name in ("microbatch_rows", "keep_every", "keep_best")),
 )
 _CHOICES = {
     "algorithm.discriminator.reward_form": (
         "neg_log_one_minus", "log", "logit", "probability", "sigmoid_shaped", "clipped",
     ),
+    "algorithm.advantages": ("gae", "grpo", "rloo"),
+    "algorithm.anchor": ("offline", "online", "none"),
+    "algorithm.discriminator.gate": ("two_phase", "fixed_period", "every_step", "frozen"),
+    "algorithm.discriminator.loss": ("two_class", "relativistic"),
     "algorithm.rewards.ensemble": ("sum", "mean", "min", "mean_minus_std"),
+    "data.part": ("chords", "melody"),
     "evaluation.sampling": ("unfiltered", "masked"),
     "models.compute_dtype": ("float32", "bfloat16"),
+    **{f"health.actions.{alarm.name}": ("log", "keep", "stop") for alarm in dataclasses.fields(AlarmActions)},
 }  # fmt: skip
 
 
@@ -351,6 +416,9 @@ def validate(experiment: Experiment) -> Experiment:
     for path in _NOT_NEGATIVE:
         if _value_at(experiment, path) < 0:
             raise ConfigError(f"{path} must be 0 or more, not {_value_at(experiment, path)}")
+    for name, limit in vars(experiment.health).items():
+        if isinstance(limit, float) and limit < 0:
+            raise ConfigError(f"health.{name} must be 0 or more, not {limit}")
     if experiment.runtime.hang_minutes <= 0:
         raise ConfigError(f"runtime.hang_minutes must be more than 0, not {experiment.runtime.hang_minutes}")
     for name, network in vars(experiment.models).items():
@@ -366,6 +434,7 @@ def validate(experiment: Experiment) -> Experiment:
         )
     if adversary.minibatch_size > algorithm.batch_size * adversary.buffer_rollouts:
         raise ConfigError("algorithm.discriminator.minibatch_size is larger than the rollouts it is drawn from")
+    _check_options(algorithm)
     if data.max_frames % 4:
         raise ConfigError(f"data.max_frames must be a multiple of 4 (whole beats), not {data.max_frames}")
     if not data.mixture or any(weight <= 0 for _, weight in data.mixture):
@@ -373,3 +442,34 @@ def validate(experiment: Experiment) -> Experiment:
     if not 0 < data.chord_coverage <= 1:
         raise ConfigError(f"data.chord_coverage must be in (0, 1], not {data.chord_coverage}")
     return experiment
+
+
+def _check_options(algorithm: AlgorithmConfig) -> None:
+    """Settings of post-training that do not go together."""
+    adversary, weights, size = algorithm.discriminator, algorithm.rewards, algorithm.group_size
+    by_group = algorithm.advantages != "gae"
+    if algorithm.batch_size % size:
+        raise ConfigError(f"algorithm.group_size must divide algorithm.batch_size ({algorithm.batch_size}), not {size}")
+    if size == 1 and (by_group or weights.diversity):
+        raise ConfigError(
+            f"algorithm.group_size must be 2 or more for {algorithm.advantages if by_group else 'rewards.diversity'}"
+        )
+    if by_group and algorithm.discount != 1:
+        raise ConfigError(f"algorithm.discount must be 1 for {algorithm.advantages}: it rates whole songs")
+    if weights.diversity and not weights.contrastive:
+        raise ConfigError(
+            "algorithm.rewards.contrastive must be more than 0 for rewards.diversity: it embeds the songs"
+        )
+    paid_from_zero = ("neg_log_one_minus", "probability", "clipped")
+    if adversary.only_valid and adversary.reward_form not in paid_from_zero:
+        raise ConfigError(
+            f"algorithm.discriminator.reward_form must be one of {', '.join(paid_from_zero)} for only_valid: of "
+            f"{adversary.reward_form} nothing is no less than the rest"
+        )
+    if adversary.loss == "relativistic" and (
+        adversary.reward_form != "logit" or adversary.gate not in ("fixed_period", "every_step")
+    ):
+        raise ConfigError(
+            "algorithm.discriminator.loss relativistic needs reward_form logit and gate fixed_period or every_step: "
+            "its logits have no zero that a threshold could be compared with"
+        )

@@ -9,7 +9,17 @@ import jax
 import jax.numpy as jnp
 
 # Append only: a stream's number is part of every result.
-STREAMS = ("init", "rollout", "minibatch", "dropout", "discriminator", "negatives", "evaluation")
+STREAMS = (
+    "init",
+    "rollout",
+    "minibatch",
+    "dropout",
+    "discriminator",
+    "negatives",
+    "evaluation",
+    "agent",
+    "counterfactual",
+)
 
 
 def stream(key: jax.Array, step: jax.Array | int, name: str) -> jax.Array:

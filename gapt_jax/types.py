@@ -24,7 +24,11 @@ def pytree(cls: type[T]) -> type[T]:
 
 @pytree
 class Batch:
-    """Songs on the frame grid; the end of a song shorter than T is PAD in both parts."""
+    """Songs on the frame grid; the end of a song shorter than T is PAD in both parts.
+
+    An agent's own part is always called `chords` and what it hears `melody`, here and in `Trajectory`: for a melody
+    agent (method.md §5) the two fields hold each other's tokens, and `Spec.in_place` puts them back.
+    """
 
     melody: Array  # [B, T] int32 note tokens; rows of PAD alone may follow, so that all devices have as many
     chords: Array  # [B, T] int32 chord tokens

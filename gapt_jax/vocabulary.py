@@ -129,6 +129,18 @@ class Vocabulary:
     def tables(self) -> TokenTables:
         return _make_tables(self)
 
+    @functools.cached_property
+    def _melody_tables(self) -> TokenTables:
+        return dataclasses.replace(self.tables, is_note=self.tables.is_chord, is_chord=self.tables.is_note)
+
+    def tables_for(self, part: str) -> TokenTables:
+        """The tables as the agent of `part` ("chords", "melody") uses them.
+
+        Everything that an agent computes calls its own part `chords` and its context `melody`. So a melody agent gets
+        tables in which `is_chord` holds for notes and `is_note` for chords; the other columns say what they always do.
+        """
+        return self._melody_tables if part == "melody" else self.tables
+
     def describe(self, token: int) -> str:
         """A token in words, for messages and tests: ``"chord onset Cm7"``."""
         if token < NOTE_HOLD:

@@ -222,7 +222,9 @@ def _abstract(experiment: Experiment, spec: Spec, mesh: Mesh) -> tuple[LearnerSt
     def start(key: jax.Array) -> tuple[LearnerState, Frozen]:
         keys = jax.random.split(key, experiment.pretrain.members)
         used = [kind for kind in models.REWARD_KINDS if getattr(weights, kind) > 0]
-        frozen = Frozen(networks.anchor.init(key), {kind: jax.vmap(networks.reward(kind).init)(keys) for kind in used})
+        anchors = {"offline": networks.anchor.init, "online": networks.policy.init, "none": lambda key: None}
+        anchor = anchors[experiment.algorithm.anchor](key)
+        frozen = Frozen(anchor, {kind: jax.vmap(networks.reward(kind).init)(keys) for kind in used})
         return init_state(spec, networks.policy.init(key), experiment.seed, frames), frozen
 
     state, frozen = jax.eval_shape(start, jax.random.key(0))

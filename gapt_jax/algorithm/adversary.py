@@ -1,4 +1,4 @@
-"""The co-evolving discriminator: loss, logit-to-reward maps, the two-phase gate (method.md §4, papers.md a3)."""
+"""The co-evolving discriminator: losses, logit-to-reward maps, gates (method.md §4, papers.md a3)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gapt_jax import masked
 from gapt_jax.config import DiscriminatorConfig
 from gapt_jax.masked import Ratio
+from gapt_jax.models.networks import pair
 from gapt_jax.types import pytree
 from gapt_jax.vocabulary import BOS, EOS, PAD
 
@@ -22,6 +23,16 @@ REWARD_FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "sigmoid_shaped": lambda z: 2 * jax.nn.sigmoid(z) - 1,  # centred and saturating, [-1, 1]
     "clipped": lambda z: jnp.minimum(jax.nn.softplus(z), 2.0),  # -log(1 - D) up to D = 0.865, [0, 2]
 }
+
+
+def shown(config: DiscriminatorConfig, melody: jax.Array, chords: jax.Array) -> jax.Array:
+    """What is judged, as the replay keeps it: chords [B, T] alone, D(c), or melody and chords [B, 2T], D(c|m)."""
+    return jnp.concatenate([melody, chords], axis=1) if config.conditional else chords
+
+
+def shown_tokens(config: DiscriminatorConfig, shown: jax.Array) -> jax.Array:
+    """The discriminator's input: `discriminator_input` [B, T + 1] of chords, `pair` [B, 2T + 5] of both parts."""
+    return pair(*jnp.split(shown, 2, axis=1)) if config.conditional else discriminator_input(shown)
 
 
 def discriminator_input(chords: jax.Array) -> jax.Array:
@@ -50,26 +61,55 @@ def discriminator_accuracy(real_logits: jax.Array, generated_logits: jax.Array, 
     return masked.mean(0.5 * ((real_logits > 0).astype(jnp.float32) + (generated_logits <= 0)), is_song)
 
 
+def relativistic_loss(
+    real_logits: jax.Array, generated_logits: jax.Array, is_song: jax.Array, label_smoothing: float
+) -> Ratio:
+    """Bradley-Terry: cross-entropy of "the real one of this pair is real", P = sigmoid(z_real - z_generated).
+
+    Source: GAD (arXiv:2511.10643). Arguments and smoothing as in `discriminator_loss`. Only differences of logits
+    mean anything, so that the reward is the logit itself.
+    """
+    target, margin = 1 - label_smoothing / 2, real_logits - generated_logits
+    return masked.ratio(target * jax.nn.softplus(-margin) + (1 - target) * jax.nn.softplus(margin), is_song)
+
+
+def relativistic_accuracy(real_logits: jax.Array, generated_logits: jax.Array, is_song: jax.Array) -> jax.Array:
+    """Share of pairs in which the real song has the larger logit."""
+    return masked.mean((real_logits > generated_logits).astype(jnp.float32), is_song)
+
+
+LOSSES = {"two_class": discriminator_loss, "relativistic": relativistic_loss}
+ACCURACIES = {"two_class": discriminator_accuracy, "relativistic": relativistic_accuracy}
+
+
 def discriminator_gate(recent_rewards: jax.Array, step: jax.Array, threshold: jax.Array, config: DiscriminatorConfig):
-    """Whether the discriminator learns at this step (from 1).
+    """Whether the discriminator learns at this step (from 1), [] bool.
 
     recent_rewards: [window] float32, mean adversarial reward of the last completed steps, NaN where there is none yet.
-    Phase 1 (step < warm-up): every `period` steps. Always: when the policy has fooled it, i.e. their mean exceeds the
-    threshold.
+    two_phase (published). Phase 1 (step < warm-up): every `period` steps. Always: when the policy has fooled it, i.e.
+    their mean exceeds the threshold.
+    frozen: phase 1 as published, then never again: a fixed realism reward.
+    fixed_period: every `period` steps, and the first. every_step: always.
     """
+    on_period = (step % config.gate_period == 0) | (step == 1)
+    if config.gate == "every_step":
+        return jnp.full_like(step, True, dtype=bool)
+    if config.gate == "fixed_period":
+        return on_period
     known = ~jnp.isnan(recent_rewards)
     recent_mean = jnp.sum(jnp.where(known, recent_rewards, 0.0)) / jnp.sum(known)  # 0 / 0 = NaN compares false
     fooled = recent_mean > threshold
-    scheduled = (step < config.gate_warmup_steps) & ((step % config.gate_period == 0) | (step == 1))
-    return fooled | scheduled
+    is_warmup = step < config.gate_warmup_steps
+    is_open = fooled | (is_warmup & on_period)
+    return is_warmup & is_open if config.gate == "frozen" else is_open
 
 
 @pytree
 class Replay:
-    """The latest rollouts the discriminator is shown, with the true chords of the same songs."""
+    """The latest rollouts the discriminator is shown, with the true chords of the same songs, as `shown` makes them."""
 
-    generated: jax.Array  # [K, B, T] int32
-    real: jax.Array  # [K, B, T] int32
+    generated: jax.Array  # [K, B, T or 2T] int32
+    real: jax.Array  # [K, B, T or 2T] int32
     filled: jax.Array  # [] int32: how many of the K slots hold a rollout
 
     def push(self, generated: jax.Array, real: jax.Array) -> Replay:

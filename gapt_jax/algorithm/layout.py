@@ -18,6 +18,7 @@ class Layout:
     """Everything on one device. `runtime.mesh.MeshLayout` has the same methods for a mesh of devices."""
 
     microbatch_rows: int = 0  # rows per device and gradient computation; 0 = all at once
+    members: str | None = None  # axis of a population whose members are computed in one vectorised pass
 
     @property
     def devices(self) -> int:
@@ -36,6 +37,15 @@ class Layout:
         Each device sums over its own rows; the partial sums are added once, at the end.
         """
         return fn(params, rows)
+
+    def when(self, is_true: jax.Array, yes: Callable[..., T], no: Callable[..., T], *args: Any) -> T:
+        """yes(*args) or no(*args), only one of which is computed; of members in one vectorised pass, `yes` is computed
+        for all where any of them needs it."""
+        if self.members is None:
+            return jax.lax.cond(is_true, yes, no, *args)
+        is_true_for_any = jax.lax.pmax(is_true.astype(jnp.int32), self.members) > 0
+        found = jax.lax.cond(is_true_for_any, yes, no, *args)
+        return jax.tree.map(lambda new, old: jnp.where(is_true, new, old), found, no(*args))
 
     def stored(self, tree: T) -> T:
         """A tree of parameters, or one that holds such trees, as it is kept between steps."""

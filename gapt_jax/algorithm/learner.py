@@ -6,7 +6,8 @@
     improve_policy         PPO on policy and critic, minibatch by minibatch
     improve_discriminator  if its gate is open, tell the data from the latest rollouts
 
-Each phase is a pure jitted function; nothing is fetched to the host between them. λ = 0 runs the same program.
+Each phase is a pure jitted function; nothing is fetched to the host between them. λ = 0 runs the same program. What
+deviates from the paper is an option of the config, off by default (docs/method.md).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from gapt_jax import masked, prng
-from gapt_jax.algorithm import adversary, gradients, optim, ppo, returns, rewards, rules
+from gapt_jax.algorithm import adversary, gradients, groups, optim, ppo, returns, rewards, rules
 from gapt_jax.algorithm.layout import in_chunks
 from gapt_jax.algorithm.rollout import distribution, rollout
 from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, LearnerState, Spec
@@ -37,7 +38,7 @@ class Experience:
 
     trajectory: Trajectory
     advantages: jax.Array
-    returns: jax.Array
+    returns: jax.Array | None  # of the critic; None where there is none to learn them
 
 
 def iteration(
@@ -66,8 +67,10 @@ phase = functools.partial(jax.jit, static_argnames="spec")
 
 @phase
 def play(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
-    """The policy accompanies the melodies of the batch."""
-    key = _stream(state, "rollout")
+    """The policy accompanies the melodies of the batch: each once, or the first of every group `group_size` times."""
+    key, size = _stream(state, "rollout"), spec.config.group_size
+    if size > 1:  # each row keeps its index, and so its own draws
+        batch = dataclasses.replace(batch, melody=groups.first_of_group(batch.melody, size))
 
     def accompany(policy: Params, songs: Batch) -> Trajectory:
         return rollout(
@@ -76,7 +79,7 @@ def play(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
             songs.melody,
             songs.index,
             key,
-            spec.vocabulary.tables,
+            spec.tables,
             validity_mask=spec.config.validity_mask,
         )
 
@@ -88,41 +91,54 @@ def judge(
     spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch, trajectory: Trajectory
 ) -> tuple[RewardTerms, Metrics]:
     """All reward terms [B, T], and the discriminator's view of the rollout and of the data (no dropout)."""
-    tables, discriminator = spec.vocabulary.tables, spec.models.discriminator
+    tables, config, weights = spec.tables, spec.config.discriminator, state.hyper.reward_weights
 
     def learned(params, rows):
         members, adversary_params = params
 
         def judged(part):
             generated, real = part
-            scores = rewards.coherence_scores(spec.models, members, generated.melody, generated.chords, tables)
-            logits = discriminator(adversary_params, adversary.discriminator_input(generated.chords))
-            real_logits = discriminator(adversary_params, adversary.discriminator_input(real))
-            return {kind: s.T for kind, s in scores.items()}, logits, real_logits
+            played = spec.in_place(generated.melody, generated.chords)
+            scores = rewards.coherence_scores(spec.models, members, *played, tables)
+            embeddings = _embedded(spec, members, *played) if "diversity" in weights else None
+            songs = adversary.shown(config, generated.melody, generated.chords), real
+            logits = (spec.models.discriminator(adversary_params, adversary.shown_tokens(config, x)) for x in songs)
+            return {kind: s.T for kind, s in scores.items()}, *logits, embeddings
 
         return in_chunks(judged, spec.config.minibatch_size, rows)
 
-    params, rows = (frozen.rewards, state.discriminator), (trajectory, batch.chords)
-    scores, logits, real_logits = spec.layout.each(learned, params, rows)
-    realism = adversary.REWARD_FORMS[spec.config.discriminator.reward_form](logits)
-    terminal = {kind: rewards.combine(s.T, spec.config.rewards.ensemble) for kind, s in scores.items()}
+    params = frozen.rewards, state.discriminator
+    rows = trajectory, adversary.shown(config, batch.melody, batch.chords)
+    scores, logits, real_logits, embeddings = spec.layout.each(learned, params, rows)
+    realism = adversary.REWARD_FORMS[config.reward_form](logits)
+    ensemble = spec.config.rewards.ensemble, weights.get("ensemble_std_weight", 1.0)
+    terminal = {kind: rewards.combine(s.T, *ensemble) for kind, s in scores.items()}
     terminal[ADVERSARIAL] = realism
+    if config.only_valid:  # verifier-gated: no realism pays for an output that cannot be decoded
+        is_valid = rules.invalid_output(trajectory.chords, trajectory.mask, tables) == 0
+        terminal[ADVERSARIAL] = jnp.where(is_valid, realism, 0.0)
+    if embeddings is not None:
+        embeddings = spec.layout.everywhere(embeddings)  # groups do not end where devices do
+        terminal["diversity"] = groups.log_determinant_gains(embeddings, spec.config.group_size)
     terms = {name: rewards.at_last(value, trajectory.mask) for name, value in terminal.items()}
     is_song = trajectory.is_song()
-    mean = masked.mean(realism, is_song)
     metrics = {
-        "discriminator/accuracy": adversary.discriminator_accuracy(real_logits, logits, is_song),
-        "discriminator/reward_mean": mean,
-        "discriminator/reward_std": jnp.sqrt(masked.mean(jnp.square(realism - mean), is_song)),
+        "discriminator/accuracy": adversary.ACCURACIES[config.loss](real_logits, logits, is_song),
+        "discriminator/reward_mean": masked.mean(realism, is_song),
+        "discriminator/reward_std": rewards.spread(realism, is_song),
+    } | {
+        f"reward_member_std/{kind}/{member}": rewards.spread(s[:, member], is_song)
+        for kind, s in scores.items()
+        for member in range(s.shape[1])
     }
-    return RewardTerms(terms | rewards.rule_terms(trajectory, tables), state.hyper.reward_weights), metrics
+    return RewardTerms(terms | rewards.rule_terms(trajectory, tables), weights), metrics
 
 
 @phase
 def estimate(
     spec: Spec, state: LearnerState, frozen: Frozen, trajectory: Trajectory, reward_terms: RewardTerms
 ) -> tuple[Experience, Metrics]:
-    """KL-shaped rewards, advantages (whitened over the rollout) and returns."""
+    """KL-shaped rewards, advantages and returns."""
     models, config, mask = spec.models, spec.config, trajectory.mask
 
     def evaluate(params, rows):
@@ -132,48 +148,69 @@ def estimate(
             tokens = interleave(played.chords, played.melody)[:, :-1]
             valid = _valid(spec, played.chords)
             log_p = distribution(models.policy.method(policy, "at_states", tokens), valid)
-            heard = part(played.chords)[:, : played.chords.shape[1]]  # BOS c_1 ... c_{T-1}: entry t - 1 predicts c_t
-            log_q = distribution(models.anchor(anchor, part(played.melody), heard), valid)
-            values = models.critic.method(critic, "at_states", tokens)[..., 0]
-            return ppo.kl_divergence(log_p, log_q), masked.select(log_p, played.chords), values
+            found = {"log_probs": masked.select(log_p, played.chords)}
+            if config.anchor != "none":
+                log_q = distribution(_anchor_logits(spec, anchor, played), valid)
+                found["kl"] = ppo.kl_divergence(log_p, log_q)
+            if "entropy" in reward_terms.weights:
+                found["entropy"] = ppo.entropy(log_p)
+            if config.advantages == "gae":
+                found["values"] = models.critic.method(critic, "at_states", tokens)[..., 0]
+            return found
 
         return in_chunks(evaluated, config.minibatch_size, rows)
 
-    kl, log_probs, values = spec.layout.each(evaluate, (state.policy, state.critic, frozen.anchor), trajectory)
-    kl = jnp.where(mask > 0, kl, 0.0)
-    reward = reward_terms.total()
-    advantages, targets = returns.generalized_advantage_estimation(
-        reward - state.hyper.kl_coef * kl,
-        values,
-        mask,
-        discount=config.discount,
-        gae_lambda=config.gae_lambda,
-    )
+    found = spec.layout.each(evaluate, (state.policy, state.critic, frozen.anchor), trajectory)
+    if "entropy" in found:  # KL = cross-entropy - entropy: this changes the weight of the second part alone
+        entropy = {"entropy": jnp.where(mask > 0, found["entropy"], 0.0)}
+        reward_terms = dataclasses.replace(reward_terms, terms=reward_terms.terms | entropy)
+    reward = shaped = reward_terms.total()
     by_song = {f"reward/{name}": term for name, term in reward_terms.terms.items()} | {"reward/total": reward}
     metrics = {name: masked.mean(jnp.sum(x, axis=1), trajectory.is_song()) for name, x in by_song.items()}
-    metrics |= {
-        "kl": masked.mean(kl, mask),
-        "value": masked.mean(values, mask),
-        "return": masked.mean(targets, mask),
-        "ratio_deviation": ppo.ratio_deviation(log_probs, trajectory.log_probs, mask),
-    }
+    if "kl" in found:
+        kl = jnp.where(mask > 0, found["kl"], 0.0)
+        shaped = reward - state.hyper.kl_coef * kl
+        metrics["kl"] = masked.mean(kl, mask)
+    experience, judged = _rated(spec, trajectory, shaped, found.get("values"))
+    metrics |= judged
+    metrics["ratio_deviation"] = ppo.ratio_deviation(found["log_probs"], trajectory.log_probs, mask)
+    return experience, metrics
+
+
+def _rated(
+    spec: Spec, trajectory: Trajectory, shaped: jax.Array, values: jax.Array | None
+) -> tuple[Experience, Metrics]:
+    """Advantages by GAE, whitened over the rollout; or without a critic, those of each song among its group."""
+    config, mask = spec.config, trajectory.mask
+    if values is None:
+        returned = jnp.sum(jnp.where(mask > 0, shaped, 0.0), axis=1)
+        by_song = groups.BASELINES[config.advantages](spec.layout.everywhere(returned), config.group_size)
+        metrics = {"return": masked.mean(returned, trajectory.is_song())}
+        return Experience(trajectory, jnp.where(mask > 0, by_song[:, None], 0.0), None), metrics
+    advantages, targets = returns.generalized_advantage_estimation(
+        shaped, values, mask, discount=config.discount, gae_lambda=config.gae_lambda
+    )
+    metrics = {"value": masked.mean(values, mask), "return": masked.mean(targets, mask)}
     return Experience(trajectory, masked.whiten(advantages, mask), targets), metrics
 
 
 @functools.partial(phase, donate_argnames="state")
 def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> tuple[LearnerState, Metrics]:
-    """`epochs` passes over the rollout in random minibatches: a step of the policy and one of the critic for each."""
+    """`epochs` passes over the rollout in random minibatches: a step of the policy and one of the critic for each.
+
+    Without returns to learn (advantages of a group) the critic rests.
+    """
     config, models = spec.config, spec.models
+    learning = ("policy",) if experience.returns is None else ("policy", "critic")
     rows, minibatches = config.batch_size, config.batch_size // config.minibatch_size
     total_updates = config.steps * config.epochs * minibatches
 
     experience = spec.layout.everywhere(experience)  # small, and minibatches are drawn from all of it
 
     def losses(params, sample: Experience):
-        policy, critic = params
         played = sample.trajectory
         tokens = interleave(played.chords, played.melody)[:, :-1]
-        log_p = distribution(models.policy.method(policy, "at_states", tokens), _valid(spec, played.chords))
+        log_p = distribution(models.policy.method(params["policy"], "at_states", tokens), _valid(spec, played.chords))
         policy_loss = ppo.clipped_surrogate(
             masked.select(log_p, played.chords),
             played.log_probs,
@@ -182,39 +219,38 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
             config.clip_epsilon,
         )
         entropy = masked.ratio_of_rows(ppo.entropy(log_p), played.mask)
-        values = models.critic.method(critic, "at_states", tokens)[..., 0]
-        value_loss = ppo.value_loss(values, sample.returns, played.mask)
-        # Policy and critic share no parameter: the gradient of the sum is both gradients.
-        total = policy_loss.total - state.hyper.entropy_coef * entropy.total + value_loss.total
-        parts = {"policy_loss": policy_loss, "entropy": entropy, "value_loss": value_loss}
+        total = policy_loss.total - state.hyper.entropy_coef * entropy.total
+        parts = {"policy_loss": policy_loss, "entropy": entropy}
+        if sample.returns is not None:
+            values = models.critic.method(params["critic"], "at_states", tokens)[..., 0]
+            parts["value_loss"] = ppo.value_loss(values, sample.returns, played.mask)
+            # Policy and critic share no parameter: the gradient of the sum is both gradients.
+            total = total + parts["value_loss"].total
         return masked.Ratio(total, policy_loss.number), parts
 
     def minibatch(carry, indices):
-        policy, policy_optimizer, critic, critic_optimizer = carry
+        params, optimizers = carry
         sample = jax.tree.map(lambda x: x[indices], experience)
-        _, metrics, found = gradients.of_rows(losses, spec.layout, (policy, critic), sample)
-        policy_gradient, critic_gradient = found
-        rate = state.hyper.policy_learning_rate * optim.schedule(config.policy, policy_optimizer.updates, total_updates)
-        policy, policy_optimizer, info = optim.update(config.policy, policy, policy_gradient, policy_optimizer, rate)
-        metrics |= {f"policy_{k}": v for k, v in info.items()}
-        rate = state.hyper.critic_learning_rate * optim.schedule(config.critic, critic_optimizer.updates, total_updates)
-        critic, critic_optimizer, info = optim.update(config.critic, critic, critic_gradient, critic_optimizer, rate)
-        metrics |= {f"critic_{k}": v for k, v in info.items()}
-        return (policy, policy_optimizer, critic, critic_optimizer), metrics
+        _, metrics, gradient = gradients.of_rows(losses, spec.layout, params, sample)
+        for name in learning:
+            adam, peak = getattr(config, name), getattr(state.hyper, f"{name}_learning_rate")
+            rate = peak * optim.schedule(adam, optimizers[name].updates, total_updates)
+            new, optimizer, info = optim.update(adam, params[name], gradient[name], optimizers[name], rate)
+            params, optimizers = params | {name: new}, optimizers | {name: optimizer}
+            metrics |= {f"{name}_{k}": v for k, v in info.items()}
+        return (params, optimizers), metrics
 
     keys = jax.random.split(_stream(state, "minibatch"), config.epochs)
     order = jax.vmap(lambda key: jax.random.permutation(key, rows))(keys).reshape(-1, config.minibatch_size)
-    carry = (state.policy, state.policy_optimizer, state.critic, state.critic_optimizer)
-    carry, metrics = jax.lax.scan(minibatch, carry, order)
-    policy, policy_optimizer, critic, critic_optimizer = carry
+    params = {name: getattr(state, name) for name in learning}
+    optimizers = {name: getattr(state, f"{name}_optimizer") for name in learning}
+    (params, optimizers), metrics = jax.lax.scan(minibatch, (params, optimizers), order)
     metrics = jax.tree.map(jnp.mean, metrics)
-    skipped = (metrics["policy_skipped"] + metrics["critic_skipped"]) > 0
+    skipped = sum(metrics[f"{name}_skipped"] for name in learning) > 0
     state = dataclasses.replace(
         state,
-        policy=policy,
-        policy_optimizer=policy_optimizer,
-        critic=critic,
-        critic_optimizer=critic_optimizer,
+        **params,
+        **{f"{name}_optimizer": optimizer for name, optimizer in optimizers.items()},
         nonfinite_steps=jnp.where(skipped, state.nonfinite_steps + 1, 0),
     )
     return spec.layout.stored(state), metrics
@@ -228,9 +264,10 @@ def improve_discriminator(
     config = spec.config.discriminator
     step = state.step + 1
     is_open = adversary.discriminator_gate(state.recent_rewards, step, state.hyper.gate_threshold, config)
-    newest_chords = spec.layout.everywhere((trajectory.chords, batch.chords))
-    replay = state.replay.push(*(chords[: spec.config.batch_size] for chords in newest_chords))
-    discriminator, optimizer, metrics = jax.lax.cond(
+    newest_songs = [adversary.shown(config, songs.melody, songs.chords) for songs in (trajectory, batch)]
+    newest_songs = spec.layout.everywhere(newest_songs)
+    replay = state.replay.push(*(songs[: spec.config.batch_size] for songs in newest_songs))
+    discriminator, optimizer, metrics = spec.layout.when(
         is_open, functools.partial(_train_discriminator, spec), _keep_discriminator, state, replay
     )
     newest = realism["discriminator/reward_mean"]
@@ -264,11 +301,12 @@ def _train_discriminator(spec: Spec, state: LearnerState, replay: adversary.Repl
 
     def loss(params, songs):
         songs_real, songs_generated, places = songs
-        tokens = adversary.discriminator_input(jnp.concatenate([songs_real, songs_generated]))
+        tokens = adversary.shown_tokens(config, jnp.concatenate([songs_real, songs_generated]))
         keys = prng.per_example(dropout_key, jnp.concatenate([2 * places, 2 * places + 1]))
         real_logits, generated_logits = jnp.split(spec.models.discriminator(params, tokens, keys), 2)
         is_song = (songs_real[:, 0] != PAD).astype(jnp.float32)
-        return adversary.discriminator_loss(real_logits, generated_logits, is_song, config.label_smoothing), {}
+        loss_of = adversary.LOSSES[config.loss]
+        return loss_of(real_logits, generated_logits, is_song, config.label_smoothing), {}
 
     def gradient_step(carry, number):
         params, optimizer = carry
@@ -301,5 +339,21 @@ def _stream(state: LearnerState, name: str) -> jax.Array:
     return prng.stream(jax.random.wrap_key_data(state.key), state.step, name)
 
 
+def _anchor_logits(spec: Spec, anchor: Params, played: Trajectory) -> jax.Array:
+    """[B, T, V]: entry t of the offline model, which has read the whole melody, or of the policy's pre-training."""
+    if spec.config.anchor == "online":
+        tokens = interleave(played.chords, played.melody)[:, :-1]
+        return spec.models.policy.method(anchor, "at_states", tokens)
+    heard = part(played.chords)[:, : played.chords.shape[1]]  # BOS c_1 ... c_{T-1}: entry t - 1 predicts c_t
+    return spec.models.anchor(anchor, part(played.melody), heard)
+
+
+def _embedded(spec: Spec, members: dict[str, Params], melody: jax.Array, chords: jax.Array) -> jax.Array:
+    """[B, D]: the agent's own part in the eyes of the first contrastive reward, the encoder of the published Vendi."""
+    first = jax.tree.map(lambda x: x[0], members["contrastive"])
+    melody_embedding, chord_embedding, _ = spec.models.contrastive(first, part(melody), part(chords))
+    return melody_embedding if spec.part == "melody" else chord_embedding
+
+
 def _valid(spec: Spec, chords: jax.Array) -> jax.Array | None:
-    return rules.valid_along(chords, spec.vocabulary.tables) if spec.config.validity_mask else None
+    return rules.valid_along(chords, spec.tables) if spec.config.validity_mask else None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from gapt_jax import masked
 from gapt_jax.algorithm import rules
 from gapt_jax.models import REWARD_KINDS, Model, Models
 from gapt_jax.models.networks import pair, part
@@ -20,8 +21,9 @@ def at_last(values: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(is_last, values[:, None], 0.0)
 
 
-def combine(scores: jax.Array, ensemble: str) -> jax.Array:
-    """[members, B] -> [B]: sum (released code), mean (paper's text), min, or mean - 1 standard deviation."""
+def combine(scores: jax.Array, ensemble: str, std_weight: jax.Array | float = 1.0) -> jax.Array:
+    """[members, B] -> [B]: sum (released code), mean (paper's text), min (worst case), or mean - k deviations, with
+    k = `std_weight` (uncertainty-weighted; both of Coste et al. 2024)."""
     match ensemble:
         case "sum":
             return jnp.sum(scores, axis=0)
@@ -30,7 +32,7 @@ def combine(scores: jax.Array, ensemble: str) -> jax.Array:
         case "min":
             return jnp.min(scores, axis=0)
         case "mean_minus_std":
-            return jnp.mean(scores, axis=0) - jnp.std(scores, axis=0)
+            return jnp.mean(scores, axis=0) - std_weight * jnp.std(scores, axis=0)
     raise ValueError(ensemble)
 
 
@@ -52,6 +54,11 @@ def coherence_scores(
         parts = (rhythm[melody], rhythm[chords]) if kind.startswith("rhythm") else (melody, chords)
         scores[kind] = jax.vmap(score, (None, None, 0, None, None))(models.reward(kind), kind, members[kind], *parts)
     return scores
+
+
+def spread(values: jax.Array, is_song: jax.Array) -> jax.Array:
+    """Standard deviation over the songs of a rollout, [B] -> []."""
+    return jnp.sqrt(masked.mean(jnp.square(values - masked.mean(values, is_song)), is_song))
 
 
 def rule_terms(trajectory: Trajectory, tables: TokenTables) -> dict[str, jax.Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,19 @@ from gapt_jax.algorithm import optim
 from gapt_jax.algorithm.adversary import Replay
 from gapt_jax.algorithm.layout import ONE_DEVICE, Layout
 from gapt_jax.algorithm.optim import OptimizerState
-from gapt_jax.config import AlgorithmConfig
-from gapt_jax.models import Models
-from gapt_jax.types import Params, pytree
-from gapt_jax.vocabulary import Vocabulary
+from gapt_jax.config import AlgorithmConfig, RewardsConfig
+from gapt_jax.models import REWARD_KINDS, Models
+from gapt_jax.types import Array, Params, pytree
+from gapt_jax.vocabulary import TokenTables, Vocabulary
 
 ADVERSARIAL = "adversarial"  # name of the realism term; its weight is λ
+# Settings under `algorithm.` that only `Hyperparameters` carries: no program depends on them, see `program`.
+TRACED = (
+    *("adversarial_weight", "kl_coef", "entropy_coef", "discriminator.gate_threshold"),
+    *("policy.learning_rate", "critic.learning_rate", "discriminator_optimizer.learning_rate"),
+    *(f"rewards.{field.name}" for field in dataclasses.fields(RewardsConfig) if field.name != "ensemble"),
+)
+OPTIONAL_TERMS = ("diversity", "entropy")  # reward terms that are computed only where their weight is not 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: cheap at every dispatch
@@ -28,13 +36,23 @@ class Spec:
     config: AlgorithmConfig
     vocabulary: Vocabulary
     layout: Layout = ONE_DEVICE
+    part: str = "chords"  # what the policy plays (method.md §5)
+
+    @property
+    def tables(self) -> TokenTables:
+        """Token tables with the roles of `part`: `is_chord` holds for tokens of the agent's own part."""
+        return self.vocabulary.tables_for(self.part)
+
+    def in_place(self, context: Array, own: Array) -> tuple[Array, Array]:
+        """(melody, chords), whichever of the two is the agent's own part."""
+        return (own, context) if self.part == "melody" else (context, own)
 
 
 @pytree
 class Frozen:
     """What never changes: the anchor and the reward models (stacked members by kind)."""
 
-    anchor: Params
+    anchor: Params  # of the network that `AlgorithmConfig.anchor` names; None where nothing anchors
     rewards: dict[str, Params]
 
 
@@ -42,7 +60,7 @@ class Frozen:
 class Hyperparameters:
     """Numbers that sweeps change without recompiling; all [] float32."""
 
-    reward_weights: dict[str, jax.Array]  # λ included, under `ADVERSARIAL`
+    reward_weights: dict[str, jax.Array]  # by term, λ under `ADVERSARIAL`; k of mean_minus_std where it is used
     kl_coef: jax.Array
     entropy_coef: jax.Array
     policy_learning_rate: jax.Array
@@ -69,8 +87,29 @@ class LearnerState:
     hyper: Hyperparameters
 
 
+def program(config: AlgorithmConfig) -> AlgorithmConfig:
+    """The config without the numbers of `TRACED`: learners in which it is equal run one compiled program, and differ
+    in `hyperparameters` alone."""
+    # Where these weights are 0, terms are left out of the program and reward models out of `Frozen`.
+    present = {name: float(getattr(config.rewards, name) > 0) for name in (*OPTIONAL_TERMS, *REWARD_KINDS)}
+    weights: dict[str, Any] = {path.removeprefix("rewards."): 1.0 for path in TRACED if path.startswith("rewards.")}
+    rated = {
+        name: dataclasses.replace(getattr(config, name), learning_rate=1.0)
+        for name in ("policy", "critic", "discriminator_optimizer")
+    }
+    return dataclasses.replace(
+        config,
+        adversarial_weight=1.0,
+        kl_coef=1.0,
+        entropy_coef=1.0,
+        discriminator=dataclasses.replace(config.discriminator, gate_threshold=1.0),
+        rewards=dataclasses.replace(config.rewards, **(weights | present)),
+        **rated,
+    )
+
+
 def hyperparameters(config: AlgorithmConfig) -> Hyperparameters:
-    weights = {k: v for k, v in dataclasses.asdict(config.rewards).items() if k != "ensemble"}
+    weights = _reward_weights(config.rewards)
     as_array = jnp.float32
     return Hyperparameters(
         reward_weights={name: as_array(w) for name, w in (weights | {ADVERSARIAL: config.adversarial_weight}).items()},
@@ -83,6 +122,14 @@ def hyperparameters(config: AlgorithmConfig) -> Hyperparameters:
     )
 
 
+def _reward_weights(config: RewardsConfig) -> dict[str, float]:
+    """Numbers of the rewards that the program uses: an option that is off adds none to the state."""
+    unused = {"ensemble"} | {name for name in OPTIONAL_TERMS if getattr(config, name) == 0}
+    if config.ensemble != "mean_minus_std":
+        unused.add("ensemble_std_weight")
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in unused}
+
+
 def init_state(spec: Spec, policy: Params, seed: int, frames: int) -> LearnerState:
     """Policy from its pre-training; critic a copy of it with a fresh scalar head; discriminator from scratch."""
     config, adversary = spec.config, spec.config.discriminator
@@ -91,7 +138,8 @@ def init_state(spec: Spec, policy: Params, seed: int, frames: int) -> LearnerSta
     policy = jax.tree.map(jnp.copy, policy)  # the state is donated; the caller keeps its own
     critic = jax.tree.map(jnp.copy, policy) | {"head": spec.models.critic.init(critic_key)["head"]}
     discriminator = spec.models.discriminator.init(discriminator_key)
-    slots = (adversary.buffer_rollouts, config.batch_size, frames)
+    width = 2 * frames if adversary.conditional else frames
+    slots = (adversary.buffer_rollouts, config.batch_size, width)
     return LearnerState(
         step=jnp.int32(0),
         key=jax.random.key_data(key),

@@ -39,6 +39,21 @@ METRICS: dict[str, Metric] = {
         "Held-out coherence", "cosine", "higher",
         "How well chords and melody fit for the reward model that no policy was trained against.",
     ),
+    "proxy_coherence": Metric(
+        "Proxy coherence", "score", "near data",
+        "The same for the reward models that the policy was paid by: mean over members, then over kinds.",
+    ),
+    "kl": Metric(
+        "KL to the MLE", "nats per frame", "lower",
+        "Of the policy to the supervised one, exact over the vocabulary, along the policy's own chords.",
+    ),
+    "sqrt_kl": Metric(
+        "Root of the KL", "root nats", "lower", "The axis over which proxy and gold reward are compared."
+    ),
+    "post_hoc_accuracy": Metric(
+        "Told from data after the fact", "share of songs", "lower",
+        "Accuracy of a fresh discriminator, fitted on half of the songs, on the other half; 0.5 = as data.", True,
+    ),
     "silent_share": Metric(
         "No chord under melody", "share of frames", "near data", "Frames that note-in-chord leaves out."
     ),
@@ -47,6 +62,10 @@ METRICS: dict[str, Metric] = {
     ),
     "vendi_published": Metric(
         "Vendi, published", "songs", "higher", _VENDI + "the policy was trained against.", True
+    ),
+    "same_melody_vendi_independent": Metric(
+        "Vendi of one melody", "accompaniments", "higher",
+        "The same over 16 accompaniments of one melody, averaged over melodies: 1 = always the same.",
     ),
     "self_similarity_independent": Metric(
         "Self-similarity, independent", "cosine", "lower", "Mean cosine between the embeddings of two songs."
@@ -79,6 +98,25 @@ METRICS: dict[str, Metric] = {
     "js_bigram": Metric("Distance to data, pairs", "0..1", "lower", _JS + "pairs of consecutive chords."),
     "js_bigram_relative": Metric(
         "Distance to data, pairs in any key", "0..1", "lower", _JS + "(quality, root step, next quality)."
+    ),
+    "frechet_independent": Metric(
+        "Frechet distance to data", "squared distance", "lower",
+        "Between normal distributions fitted to the embeddings that give the independent Vendi.", True,
+    ),
+    "precision_independent": Metric(
+        "Precision", "share of songs", "higher",
+        "Songs inside the ball of a song of data up to its 5th nearest neighbour, in the same embedding.", True,
+    ),
+    "coverage_independent": Metric(
+        "Coverage", "share of data", "higher", "Songs of data whose ball holds one of these songs.", True
+    ),
+    "adaptation_recovery_beats": Metric(
+        "Recovery after a change of key", "beats", "lower",
+        "Until note-in-chord, over 4 beats, is back to 90 % of its mean before; a lower bound if it never is.",
+    ),
+    "adaptation_area_lost": Metric(
+        "Harmony lost to a change of key", "beats", "lower",
+        "Note-in-chord without the change minus with it, summed over the beats after it.",
     ),
     "invalid_share": Metric(
         "Invalid songs", "share of songs", "lower",

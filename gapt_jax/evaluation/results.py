@@ -1,19 +1,20 @@
-"""From run folders' contents to results: systems by seed, paired comparisons, the verdict. Pure; no files."""
+"""From run folders' contents to results: systems by seed, their paired comparisons. Pure; no files."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from gapt_jax.errors import UserError
-from gapt_jax.evaluation.statistics import PairedDifference, estimate, paired_difference
+from gapt_jax.evaluation.statistics import PairedDifference, holm, paired_difference
 from gapt_jax.vocabulary import Vocabulary
 
 ARM = "gapt_lambda="
 BASELINE = ARM + "0"
-COLLAPSE = 0.8  # Vendi that λ = 0 must lose against the MLE for the comparison to mean anything (method.md §8)
 PRIMARY = "vendi_independent"
 
 
@@ -31,10 +32,13 @@ class Run:
     log: list[dict[str, Any]]  # metrics.jsonl
     samples: dict[str, Any]
     vocabulary: Vocabulary
+    alarms: list[dict[str, Any]]  # alarms.jsonl
+    songs: dict[str, np.ndarray]  # songs.npz: "<system>|<dataset>|hits" and so on, a row per song
 
     @property
     def arm(self) -> str:
-        return f"{ARM}{self.adversarial_weight:g}"
+        """The system that this run trained, as its evaluation names it."""
+        return str(self.evaluation.get("arm", f"{ARM}{self.adversarial_weight:g}"))
 
     def scores(self) -> Iterator[tuple[str, str, str, float, int]]:
         """(system, dataset, metric, mean, number of songs) of every number; a null mean is NaN."""
@@ -43,6 +47,57 @@ class Run:
                 for metric, entry in metrics.items():
                     mean = float("nan") if entry["mean"] is None else float(entry["mean"])
                     yield system, dataset, metric, mean, int(entry["n_songs"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A run that an ablation planned."""
+
+    folder: str
+    arm: str
+    seed: int
+    status: str  # finished, stopped or unfinished
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """What ablation.json says: the arms in their order, and which one all others are compared with."""
+
+    folder: str
+    command: str
+    preset: str
+    baseline: str
+    labels: dict[str, str]  # arm -> its name for readers
+    settings: dict[str, dict[str, Any]]  # arm -> what it sets
+    members: list[Member]
+    record: dict[str, Any]  # the whole file
+
+    @property
+    def missing(self) -> list[Member]:
+        """Members that no statistic counts."""
+        return [member for member in self.members if member.status != "finished"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """All that one report is about."""
+
+    runs: list[Run]  # ordered by arm, then seed
+    ablations: list[Ablation]
+
+    @property
+    def baseline(self) -> str:
+        return self.ablations[0].baseline if self.ablations else BASELINE
+
+    @property
+    def arms(self) -> list[str]:
+        return list(dict.fromkeys(run.arm for run in self.runs))
+
+    def name(self, system: str) -> str:
+        """A system as readers know it: an ablation's label, or ``"gapt_lambda=1" -> "λ = 1"``."""
+        labels = {arm: label for ablation in self.ablations for arm, label in ablation.labels.items()}
+        return labels.get(system, name_of(system)).replace(" = ", "\u00a0=\u00a0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,37 +117,44 @@ Systems = dict[str, dict[str, dict[str, Score]]]  # system -> dataset -> metric
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """`system` minus the λ = 0 arm over the seeds that both have."""
+    """`system` minus the baseline over the seeds that both have."""
 
     system: str
     dataset: str
     metric: str
     paired: PairedDifference
+    p_holm: float  # over the secondary arms of this metric and dataset; the preregistered arm's p as it is
+    family: int  # how many tests Holm's correction counts
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """The answer of one dataset to: is the arm more diverse than λ = 0, where λ = 0 collapsed?"""
+def order(runs: Sequence[Run], ablations: Sequence[Ablation] = ()) -> list[Run]:
+    """Runs by arm (an ablation's order, else λ ascending and then by name), then seed. One seed twice is an error."""
+    planned = [arm for ablation in ablations for arm in ablation.labels]
+    place = {arm: i for i, arm in enumerate(dict.fromkeys(planned))}
+    ordered = sorted(runs, key=lambda r: (place.get(r.arm, len(place)), _rank(r.arm), r.seed))
+    for first, second in itertools.pairwise(ordered):
+        if (first.arm, first.seed) == (second.arm, second.seed):
+            raise UserError(
+                f"{first.path} and {second.path} are both {name_of(first.arm)}, seed {first.seed}: report one of them"
+            )
+    return ordered
 
-    dataset: str
-    system: str
-    lost: float  # Vendi of the MLE minus that of λ = 0
-    verdict: str
 
+def collect(study: Study) -> Systems:
+    """Groups all scores: data, MLE and other references first, then the arms in their order.
 
-def collect(runs: Sequence[Run]) -> Systems:
-    """Groups all scores. Data and MLE, which runs share, count seeds of pre-training."""
-    found: dict[tuple[str, str, str], dict[int, tuple[float, int]]] = {}
-    _check_unique(runs)
-    for run in sorted(runs, key=lambda r: r.seed):
+    Systems that no run trained, which runs share, count seeds of pre-training."""
+    found: dict[str, dict[tuple[str, str], dict[int, tuple[float, int]]]] = {}
+    for run in sorted(study.runs, key=lambda r: r.seed):
         for system, dataset, metric, mean, n_songs in run.scores():
-            seed = run.seed if system.startswith(ARM) else run.upstream_seed
-            found.setdefault((system, dataset, metric), {}).setdefault(seed, (mean, n_songs))
+            seed = run.seed if system in study.arms else run.upstream_seed
+            found.setdefault(system, {}).setdefault((dataset, metric), {}).setdefault(seed, (mean, n_songs))
+    references = sorted((s for s in found if s not in study.arms), key=_rank)
     systems: Systems = {}
-    for system, dataset, metric in sorted(found, key=lambda key: _rank(key[0])):
-        entries = found[system, dataset, metric]
-        score = Score({s: mean for s, (mean, _) in entries.items()}, min(n for _, n in entries.values()))
-        systems.setdefault(system, {}).setdefault(dataset, {})[metric] = score
+    for system in [*references, *(arm for arm in study.arms if arm in found)]:
+        for (dataset, metric), entries in found[system].items():
+            score = Score({s: mean for s, (mean, _) in entries.items()}, min(n for _, n in entries.values()))
+            systems.setdefault(system, {}).setdefault(dataset, {})[metric] = score
     return systems
 
 
@@ -101,92 +163,55 @@ def datasets(systems: Systems) -> list[str]:
     return list(dict.fromkeys(dataset for by_dataset in systems.values() for dataset in by_dataset))
 
 
-def arms(systems: Systems) -> list[str]:
-    """The post-trained systems, λ ascending."""
-    return [system for system in systems if system.startswith(ARM)]
+def primary_dataset(study: Study, systems: Systems) -> str:
+    """The first in-domain test set (method.md §8); the first of all where every one is out of domain."""
+    foreign = set(study.runs[0].config.get("data", {}).get("out_of_domain") or ())
+    found = datasets(systems)
+    return next((name for name in found if name.rpartition("/")[0] not in foreign), found[0])
+
+
+def primary_arm(study: Study) -> str | None:
+    """The preregistered arm: λ = 1, else the largest λ; None where no λ above 0 was trained."""
+    weights = {arm: weight_of(arm) for arm in study.arms if arm.startswith(ARM) and weight_of(arm) > 0}
+    return f"{ARM}1" if f"{ARM}1" in weights else max(weights, key=lambda arm: weights[arm], default=None)
 
 
 def get(systems: Systems, system: str, dataset: str, metric: str) -> Score | None:
     return systems.get(system, {}).get(dataset, {}).get(metric)
 
 
+def weight_of(arm: str) -> float:
+    """λ of an arm ``gapt_lambda=...``."""
+    return float(arm.removeprefix(ARM))
+
+
 def name_of(system: str) -> str:
-    """A system as readers know it: ``"gapt_lambda=1" -> "λ = 1"``, with spaces that do not break."""
+    """A system without a label of its own, with spaces that do not break: ``"gapt_lambda=1" -> "λ = 1"``."""
     if system.startswith(ARM):
         return f"λ\u00a0=\u00a0{system.removeprefix(ARM)}"
-    return {"data": "Data", "mle": "MLE"}.get(system, system)
+    return {"data": "Data", "mle": "MLE"}.get(system, system.replace("=", "\u00a0=\u00a0"))
 
 
-def compare(systems: Systems) -> list[Comparison]:
-    """Every arm against λ = 0, on every dataset and metric that share a seed."""
+def compare(study: Study, systems: Systems) -> list[Comparison]:
+    """Every arm against the baseline, on every dataset and metric that share a seed."""
+    base, primary = systems.get(study.baseline, {}), primary_arm(study)
     comparisons = []
-    for system in arms(systems):
-        for dataset, metrics in systems[system].items():
-            for metric, score in metrics.items():
-                base = get(systems, BASELINE, dataset, metric)
-                seeds = [s for s in score.by_seed if base and s in base.by_seed]
-                if system != BASELINE and base and seeds:
-                    paired = paired_difference([score.by_seed[s] for s in seeds], [base.by_seed[s] for s in seeds])
-                    comparisons.append(Comparison(system, dataset, metric, paired))
+    for dataset, metrics in base.items():
+        for metric, score in metrics.items():
+            pairs: dict[str, PairedDifference] = {}
+            for arm in study.arms:
+                other = get(systems, arm, dataset, metric)
+                seeds = [seed for seed in score.by_seed if other and seed in other.by_seed]
+                if arm != study.baseline and other and seeds:
+                    pairs[arm] = paired_difference([other.by_seed[s] for s in seeds], [score.by_seed[s] for s in seeds])
+            secondary = [arm for arm in pairs if arm != primary]
+            corrected = dict(zip(secondary, holm([pairs[arm].p for arm in secondary]), strict=True))
+            comparisons += [
+                Comparison(arm, dataset, metric, pair, float(corrected.get(arm, pair.p)),
+                           len(secondary) if arm in corrected else 1)
+                for arm, pair in pairs.items()
+            ]  # fmt: skip
     return comparisons
-
-
-def outcomes(systems: Systems, comparisons: Sequence[Comparison]) -> list[Outcome]:
-    """The protocol of method.md §8 for every dataset and arm that has what it takes."""
-    found = []
-    for comparison in comparisons:
-        mle = get(systems, "mle", comparison.dataset, PRIMARY)
-        base = get(systems, BASELINE, comparison.dataset, PRIMARY)
-        if comparison.metric == PRIMARY and mle and base:
-            lost = estimate(mle.values).mean - estimate(base.values).mean
-            verdict = _verdict(lost, comparison.paired)
-            found.append(Outcome(comparison.dataset, comparison.system, lost, verdict))
-    return found
-
-
-def warnings(runs: Sequence[Run]) -> list[str]:
-    """Reasons not to compare these runs, one sentence each."""
-    found = []
-    paths = sorted({path for run in runs[1:] for path in _differences(_comparable(runs[0]), _comparable(run))})
-    if paths:
-        found.append(f"The runs differ in more than λ and seed: {', '.join(paths)}.")
-    for key, name in (("data_fingerprint", "data fingerprints"), ("git_revision", "git revisions")):
-        values = sorted({str(run.record[key]) for run in runs})
-        if len(values) > 1:
-            found.append(f"The runs have different {name}: {', '.join(values)}.")
-    if len({str(run.evaluation["sampling"]) for run in runs}) > 1:
-        found.append("The runs were evaluated with different sampling rules.")
-    pairs = {(run.seed, run.upstream_seed) for run in runs}
-    if len(pairs) > len({run.seed for run in runs}):
-        found.append("Runs of one seed come from different pre-trainings, so that they are no true pairs.")
-    for run in runs:
-        for key in ("config_hash", "data_fingerprint"):
-            if run.record[key] != run.evaluation[key]:
-                found.append(f"{run.path} was evaluated under another {key.replace('_', ' ')} than it was trained.")
-    return found + _disagreements(runs)
-
-
-def to_json(runs: Sequence[Run], systems: Systems, comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """The contents of results.json."""
-    return {
-        "schema": 1,
-        "systems": {
-            system: {
-                dataset: {metric: _score_json(score) for metric, score in metrics.items()}
-                for dataset, metrics in by_dataset.items()
-            }
-            for system, by_dataset in systems.items()
-        },
-        "comparisons": [_comparison_json(comparison) for comparison in comparisons],
-        "outcomes": [dataclasses.asdict(outcome) for outcome in outcomes(systems, comparisons)],
-        "warnings": warnings(runs),
-        "runs": [
-            {"path": run.path, "seed": run.seed, "lambda": run.adversarial_weight}
-            | {"pretrain_seed": run.upstream_seed}
-            | {key: run.record[key] for key in ("command", "config_hash", "data_fingerprint", "git_revision")}
-            for run in runs
-        ],
-    }
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -201,80 +226,5 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def _rank(system: str) -> tuple[int, float, str]:
     if system.startswith(ARM):
-        return 3, float(system.removeprefix(ARM)), system
+        return 3, weight_of(system), system
     return {"data": 0, "mle": 1}.get(system, 2), 0.0, system
-
-
-def _check_unique(runs: Sequence[Run]) -> None:
-    first: dict[tuple[str, int], Run] = {}
-    for run in runs:
-        other = first.setdefault((run.arm, run.seed), run)
-        if other is not run:
-            raise UserError(
-                f"{other.path} and {run.path} are both λ = {run.adversarial_weight:g}, seed {run.seed}: "
-                "report one of them"
-            )
-
-
-def _verdict(lost: float, paired: PairedDifference) -> str:
-    if not lost >= COLLAPSE:
-        return "void: no collapse"
-    if paired.p_floor >= 0.05:
-        return "undecided: too few pairs"
-    if not paired.p < 0.05:  # NaN included
-        return "no difference shown"
-    return "more diverse" if paired.difference.mean > 0 else "less diverse"
-
-
-def _comparable(run: Run) -> dict[str, Any]:
-    leaves = flatten(run.config)
-    own = ("name", "seed", "pretrain.seed", "algorithm.adversarial_weight")
-    return {path: value for path, value in leaves.items() if path not in own}
-
-
-def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    missing = object()
-    return [key for key in a | b if a.get(key, missing) != b.get(key, missing)]
-
-
-def _disagreements(runs: Sequence[Run]) -> list[str]:
-    """Shared systems whose number is not the same in two runs that share a pre-training."""
-    seen: dict[tuple[str, str, str, int], float] = {}
-    systems = set()
-    for run in runs:
-        for system, dataset, metric, mean, _ in run.scores():
-            if not system.startswith(ARM):
-                first = seen.setdefault((system, dataset, metric, run.upstream_seed), mean)
-                if first != mean and not (math.isnan(first) and math.isnan(mean)):
-                    systems.add(system)
-    return [
-        f"The numbers of '{s}' differ between runs of one pre-training; the lowest seed's are used."
-        for s in sorted(systems)
-    ]
-
-
-def _score_json(score: Score) -> dict[str, Any]:
-    mean = estimate(score.values)
-    return {
-        "mean": mean.mean,
-        "ci95": mean.ci95,
-        "n_seeds": mean.n,
-        "per_seed": score.values,
-        "seeds": list(score.by_seed),
-        "n_songs": score.n_songs,
-    }
-
-
-def _comparison_json(comparison: Comparison) -> dict[str, Any]:
-    difference = comparison.paired.difference
-    return {
-        "dataset": comparison.dataset,
-        "metric": comparison.metric,
-        "a": comparison.system,
-        "b": BASELINE,
-        "difference": difference.mean,
-        "ci95": difference.ci95,
-        "n_pairs": difference.n,
-        "p": comparison.paired.p,
-        "p_floor": comparison.paired.p_floor,
-    }

@@ -51,22 +51,35 @@ def load_tree(folder: Path, like: Any) -> Any:
             ) from error
 
 
+class _Kept(preservation_policy.PreservationPolicy):
+    """Steps that were saved to stay; Orbax stores the metrics that say so with each step."""
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        return [bool(info.metrics and info.metrics.get("is_kept")) for info in checkpoints]
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+    return metrics.get("score", float("-inf"))
+
+
 class Checkpoints:
-    """Numbered steps in one folder. The newest ones stay, those of every so many steps, and the best."""
+    """Numbered steps in one folder. The newest ones stay, those of every so many steps, the best, and those saved to
+    be kept."""
 
     def __init__(self, folder: Path, config: RuntimeConfig, console: Console):
-        policies: list[Any] = [preservation_policy.LatestN(config.keep_checkpoints)]
+        policies: list[Any] = [preservation_policy.LatestN(config.keep_checkpoints), _Kept()]
         if config.keep_every:
             policies.append(preservation_policy.EveryNSteps(config.keep_every))
         if config.keep_best:
             best = preservation_policy.BestN(
-                get_metric_fn=lambda metrics: metrics["score"],
+                get_metric_fn=_score,
                 n=config.keep_best,
                 keep_checkpoints_without_metrics=False,
             )
             policies.append(best)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+            best_fn=_score,  # deletes nothing beside the policies; without it Orbax does not store scores
             create=True,
             enable_async_checkpointing=True,
         )
@@ -74,15 +87,21 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
         self._damaged: set[int] = set()
 
-    def save(self, step: int, tree: Any, facts: Mapping[str, Any], score: float | None = None) -> None:
+    def save(
+        self, step: int, tree: Any, facts: Mapping[str, Any], score: float | None = None, *, is_kept: bool = False
+    ) -> None:
         """Starts a save of a tree and of what must be the same when it is read; `score` says how good it is."""
         if step in self._damaged:
             self._manager.delete(step)
         if step not in self._manager.all_steps():
-            metrics = None if score is None else {"score": score}
+            metrics = ({} if score is None else {"score": score}) | ({"is_kept": 1.0} if is_kept else {})
             with _disk_faults(self.folder):
                 self._manager.save(
-                    step, args=ocp.args.StandardSave(tree), metrics=metrics, custom_metadata=dict(facts), force=True
+                    step,
+                    args=ocp.args.StandardSave(tree),
+                    metrics=metrics or None,
+                    custom_metadata=dict(facts),
+                    force=True,
                 )
 
     def check(self) -> None:
@@ -93,14 +112,19 @@ class Checkpoints:
     def latest(self) -> int | None:
         return self._manager.latest_step()
 
-    def restore(self, like: Any, facts: Mapping[str, Any]) -> tuple[int, Any] | None:
-        """(step, tree) of the newest checkpoint that every process can read, None where there is none at all.
+    def steps(self) -> list[int]:
+        """The steps that are kept."""
+        return sorted(self._manager.all_steps())
+
+    def restore(self, like: Any, facts: Mapping[str, Any], step: int | None = None) -> tuple[int, Any] | None:
+        """(step, tree) of the newest checkpoint that every process can read, None where there is none at all; `step`
+        asks for one checkpoint.
 
         The tree gets the shapes, dtypes and shardings of `like`. Raises UserError where there are only damaged ones,
         or where one was saved under other `facts`.
         """
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._newest(ocp.args.StandardRestore(like), facts, self._manager.all_steps())
+        return self._newest(ocp.args.StandardRestore(like), facts, self.steps() if step is None else [step])
 
     def restore_part(
         self, like: dict[str, Any], facts: Mapping[str, Any], step: int | None = None

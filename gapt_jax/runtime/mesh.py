@@ -8,6 +8,7 @@ reduced once.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -20,12 +21,14 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gapt_jax.algorithm.layout import Layout, pad_rows
+from gapt_jax.algorithm.population import MEMBERS, Members
 from gapt_jax.config import MeshConfig
 from gapt_jax.errors import UserError
 
 P = TypeVar("P")
 T = TypeVar("T")
 AXES = ("slice", "data", "fsdp", "tensor")
+POPULATION = "population"  # the axis in front of them, where members of a population have devices of their own
 SONGS = AXES[:3]  # axes that split the songs of an update
 NOWHERE, BY_SONG = PartitionSpec(), PartitionSpec(SONGS)
 
@@ -63,6 +66,18 @@ def build(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     else:
         grid = mesh_utils.create_device_mesh((1, *shape), devices, allow_split_physical_axes=True)
     return Mesh(np.asarray(grid), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def split(mesh: Mesh, members: int) -> Mesh:
+    """The mesh of a population: (population, slice, data, fsdp, tensor), where `mesh` is that of a single run.
+
+    As many groups of devices train members side by side as leave at most a tenth of the work to fill up with; what
+    devices a group has are its members' data axis.
+    """
+    slices, data, fsdp, tensor = mesh.devices.shape
+    groups = max(n for n in range(1, data + 1) if data % n == 0 and -(-members // n) * n <= 1.1 * members)
+    grid = np.moveaxis(mesh.devices.reshape(slices, groups, data // groups, fsdp, tensor), 1, 0)
+    return Mesh(grid, (POPULATION, *AXES), axis_types=(AxisType.Auto,) * (1 + len(AXES)))
 
 
 def build_any(config: MeshConfig) -> Mesh:
@@ -104,7 +119,7 @@ class MeshLayout(Layout):
 
     @property
     def devices(self) -> int:
-        return self.mesh.size
+        return math.prod(self.mesh.shape[axis] for axis in AXES)
 
     def each(self, fn: Callable[[Any, Any], T], params: Any, rows: Any) -> T:
         by_row = PartitionSpec(AXES)
@@ -133,7 +148,7 @@ class MeshLayout(Layout):
         spread = jax.shard_map(
             local,
             mesh=self.mesh,
-            axis_names=set(SONGS),  # tensor is left to the compiler
+            axis_names=set(self.mesh.axis_names) - {"tensor"},  # which is left to the compiler
             in_specs=(fsdp_only, BY_SONG),
             out_specs=(fsdp_only, NOWHERE),
             check_vma=False,
@@ -188,7 +203,7 @@ class MeshLayout(Layout):
 
     def filled(self, count: int) -> int:
         """How many rows `place` makes of so many songs."""
-        return -(-count // self.mesh.size) * self.mesh.size
+        return -(-count // self.devices) * self.devices
 
     def start(self, init: Callable[..., T], *args: Any) -> T:
         # Compiled with its shardings, so that no part of it is ever whole on one device.
@@ -205,3 +220,50 @@ class MeshLayout(Layout):
         """Rows along `axis` over the axes of songs, where they come out even; else everywhere."""
         even = shape[axis] % math.prod(self.mesh.shape[name] for name in SONGS) == 0
         return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, SONGS) if even else NOWHERE)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshMembers(Members):
+    """A population spread over the first axis of a mesh that `split` made; see `Members` for what it promises."""
+
+    mesh: Mesh = dataclasses.field(kw_only=True)
+
+    @classmethod
+    def of(cls, mesh: Mesh) -> MeshMembers:
+        """On a CPU members that have a device each are computed one after the other: so each fits into its cache."""
+        single = mesh.size == mesh.shape[POPULATION]
+        return cls(is_vectorised=not (single and mesh.devices.flat[0].platform == "cpu"), mesh=mesh)
+
+    def layout(self, microbatch_rows: int) -> Layout:
+        """How the songs of one member are spread."""
+        together = MEMBERS if self.is_vectorised else None
+        if self.mesh.size == self.mesh.shape[POPULATION]:
+            return Layout(microbatch_rows, together)
+        return MeshLayout(microbatch_rows, together, mesh=self.mesh)
+
+    def each(self, fn: Callable[[Any, Any], T], members: Any, shared: Any) -> T:
+        if self.mesh.size > self.mesh.shape[POPULATION]:
+            spread = jax.vmap(fn, in_axes=(0, None), axis_name=MEMBERS, spmd_axis_name=POPULATION)
+            return spread(members, shared)
+        by_member = PartitionSpec(POPULATION)
+        here = functools.partial(Members(self.is_vectorised).each, fn)
+        specs = {"in_specs": (by_member, NOWHERE), "out_specs": by_member}
+        return jax.shard_map(here, mesh=self.mesh, **specs, check_vma=False)(members, shared)
+
+    def filled(self, count: int) -> int:
+        """How many members are computed for so many: every group of devices has as many."""
+        groups = self.mesh.shape[POPULATION]
+        return -(-count // groups) * groups
+
+    def place(self, members: Any) -> Any:
+        """Members' arrays [P, ...], in host memory or on devices -> spread over the groups of devices."""
+        return jax.tree.map(lambda x: jax.device_put(x, NamedSharding(self.mesh, PartitionSpec(POPULATION))), members)
+
+    @property
+    def whole(self) -> NamedSharding:
+        """Of what every device holds whole."""
+        return NamedSharding(self.mesh, NOWHERE)
+
+    def everywhere(self, tree: Any) -> Any:
+        """A tree that every device holds whole."""
+        return jax.device_put(tree, self.whole)

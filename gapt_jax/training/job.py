@@ -23,11 +23,12 @@ from gapt_jax.runtime import hosts
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json, read_vocabulary
 from gapt_jax.runtime.mesh import MeshLayout
-from gapt_jax.training import pretrain
+from gapt_jax.training import pretrain, run_folder
 from gapt_jax.training.stages import Stage, run_stage
 from gapt_jax.types import Batch, Params
 
 STAGES = ("data", "policy", "anchor", *REWARD_KINDS, "gapt", "evaluation")
+OF_ONE_PART = ("policy", "anchor")  # the supervised stages that play a part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Job:
 
     @property
     def root(self) -> Path:
-        return self.workdir.parent
+        return run_folder.root_of(self.workdir)
 
     def batches(self, seed: int, *, transpose: bool = True) -> Any:
         """Training batches by (rows, start); of each, this host loads what its devices hold."""
@@ -81,7 +82,8 @@ def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Cons
             out_of_domain=data.out_of_domain,
             max_frames=data.max_frames,
             chord_coverage=data.chord_coverage,
-            data_dir=workdir.parent / "data",
+            data_dir=run_folder.root_of(workdir) / "data",
+            part=data.part,
             vocabulary=vocabulary,
             on_progress=on_progress,
         )
@@ -97,7 +99,7 @@ def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Cons
             )
     models = model_library.build(experiment.models, corpus.vocabulary.size)
     layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=devices)
-    spec = Spec(models, experiment.algorithm, corpus.vocabulary, layout)
+    spec = Spec(models, experiment.algorithm, corpus.vocabulary, layout, data.part)
     return Job(experiment, workdir, corpus, spec, layout, console)
 
 
@@ -106,7 +108,7 @@ def stages_of(job: Job) -> list[Stage]:
     are always needed by the evaluation."""
     config, models, tables = job.experiment, job.spec.models, job.spec.vocabulary.tables
     fits, weights = config.pretrain, config.algorithm.rewards
-    data = {k: v for k, v in to_dict(config)["data"].items() if k not in ("songs", "out_of_domain")}
+    data = {k: v for k, v in to_dict(config)["data"].items() if k not in ("songs", "out_of_domain", "part")}
     common = {
         "songs": job.corpus.fingerprint,
         "data": data,
@@ -117,6 +119,8 @@ def stages_of(job: Job) -> list[Stage]:
     def stage(number: int, name: str, loss: Any, fit_config: Any, model_config: Any, members: int | None) -> Stage:
         fit = pretrain.Fit(loss, fit_config, members, job.layout)
         identity = common | {"model": dataclasses.asdict(model_config)}
+        if name in OF_ONE_PART and config.data.part != "chords":  # rewards judge pairs: agents of both parts share them
+            identity |= {"part": config.data.part}
         return Stage(name, fit, getattr(models, name).init, fits.seed * len(STAGES) + number, identity)
 
     stages = [
@@ -136,11 +140,13 @@ def pretrain_all(job: Job, last: str, timed: Callable[[str], AbstractContextMana
     """Runs or reuses the supervised stages; None when `last` is one of them."""
     made: dict[str, Params] = {}
     root = job.root / "stages"
-    songs = job.valid_songs(512)
-    validation = Batch(songs.melody, songs.chords, songs.index)
+    pairs = dataclasses.replace(job, corpus=job.corpus.for_part("chords"))  # as reward models see the songs
     for stage in stages_of(job):
+        source = job if stage.name in OF_ONE_PART else pairs
+        songs = source.valid_songs(512)
+        validation = Batch(songs.melody, songs.chords, songs.index)
         # Rhythm does not depend on the key, and variety lies elsewhere: no transposition (papers.md a4).
-        batches = job.batches(stage.seed, transpose=not stage.name.startswith("rhythm"))
+        batches = source.batches(stage.seed, transpose=not stage.name.startswith("rhythm"))
         with timed(stage.name):
             made[stage.name] = run_stage(stage, root, batches, validation, job.experiment.runtime, job.console)
         if stage.name == last:
@@ -152,4 +158,5 @@ def frozen_of(job: Job, upstream: Upstream) -> Frozen:
     """Anchor and reward models in use; the held-out members are not among them."""
     members, weights = job.experiment.pretrain.members, job.experiment.algorithm.rewards
     used = {kind: p for kind, p in upstream.rewards.items() if getattr(weights, kind) > 0}
-    return Frozen(upstream.anchor, {k: jax.tree.map(lambda x: x[:members], p) for k, p in used.items()})
+    anchor = {"offline": upstream.anchor, "online": upstream.policy, "none": None}[job.spec.config.anchor]
+    return Frozen(anchor, {k: jax.tree.map(lambda x: x[:members], p) for k, p in used.items()})

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from gapt_jax.config import Experiment, from_dict
+from gapt_jax.config import Experiment, arm_name, from_dict
 from gapt_jax.errors import UserError
+from gapt_jax.evaluation import adaptation
 from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
-from gapt_jax.training import run_folder
-from gapt_jax.training.job import STAGES, Job, Upstream, open_job, pretrain_all, stages_of
+from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all, stages_of
+from gapt_jax.training.scorecard import Scorecard, System, rows_of, score_systems
 from gapt_jax.training.systems import Evaluator
 from gapt_jax.training.trainer import restore_policy
 from gapt_jax.types import Params
@@ -45,10 +48,12 @@ def evaluate(
     split: str | None = None,
     sampling: str | None = None,
     step: int | None = None,
+    perturb: str | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Evaluates a run's newest checkpoint, or that of `step`: (what was measured, the file it was added to).
 
     Without arguments exactly the numbers of the run itself come out again. A dataset's split defaults to the run's.
+    `perturb` is another shift of the melody for the adaptation metrics, such as "+6@16".
     """
     job, upstream, policy = _load_run(workdir, console, step)
     sets = evaluation_sets(job.experiment)
@@ -56,7 +61,7 @@ def evaluate(
         sets = [(dataset, split or dict(sets).get(dataset, "test"))]
     elif split:
         sets = [(name, split) for name, _ in sets]
-    result, path = measure(job, upstream, policy, sets, sampling, is_newest=step is None)
+    result, path = measure(job, upstream, policy, sets, sampling, perturb=perturb, is_newest=step is None)
     show(result, console)
     return result, path
 
@@ -121,7 +126,8 @@ def evaluator_of(job: Job, upstream: Upstream) -> Evaluator:
     encoders = {"published": member(0)}
     if job.experiment.pretrain.held_out:
         encoders["independent"] = member(job.experiment.pretrain.members)
-    return Evaluator(job.spec, encoders, job.experiment.evaluation)
+    paying = frozen_of(job, upstream).rewards
+    return Evaluator(job.spec, encoders, job.experiment.evaluation, paying, upstream.policy)
 
 
 def evaluation_sets(experiment: Experiment) -> list[tuple[str, str]]:
@@ -131,6 +137,19 @@ def evaluation_sets(experiment: Experiment) -> list[tuple[str, str]]:
     ]
 
 
+def baselines(
+    job: Job,
+    upstream: Upstream,
+    sets: list[tuple[str, str]] | None = None,
+    sampling: str | None = None,
+    perturb: str | None = None,
+) -> dict[str, System]:
+    """Data and the supervised policy: the same for all runs of one pre-training that agree in `evaluation` and in the
+    kinds of reward they use. `measure` takes them, so that many runs need them only once."""
+    policies = {"data": None, "mle": upstream.policy}
+    return _score(job, upstream, policies, sets or evaluation_sets(job.experiment), sampling, perturb, {})[0]
+
+
 def measure(
     job: Job,
     upstream: Upstream,
@@ -138,56 +157,120 @@ def measure(
     sets: list[tuple[str, str]],
     sampling: str | None = None,
     *,
+    perturb: str | None = None,
     is_newest: bool = True,
+    known: Mapping[str, System] | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Measures (step, policy) beside the data and the pre-trained policy: (results, the file they were added to).
 
-    The run's own sampling rule and newest checkpoint go into ``evaluation.json``, others into files of their own.
+    `known` is what `baselines` has measured with the same arguments; without it that is done here. The run's own
+    sampling rule, shift of the melody and newest checkpoint go into ``evaluation.json``, with the songs of all its sets
+    in ``songs.npz``, and others into files of their own.
     """
-    evaluator = dataclasses.replace(evaluator_of(job, upstream), before_batch=hosts.stop_if_told)
     experiment = job.experiment
     own = experiment.evaluation.sampling
     sampling, (step, policy) = sampling or own, checkpoint
-    name = f"gapt_lambda={experiment.algorithm.adversarial_weight:g}"
-    systems: dict[str, dict[str, Any]] = {"data": {}, "mle": {}, name: {}}
-    samples: dict[str, Any] = {}
-    for dataset, split in sets:
-        songs = job.corpus.evaluation_songs(dataset, split, experiment.evaluation.songs)
-        played = {
-            "data": songs.chords,
-            "mle": evaluator.play(upstream.policy, songs.melody, songs.index, sampling=sampling),
-            name: evaluator.play(policy, songs.melody, songs.index, sampling=sampling),
-        }
-        for system, chords in played.items():
-            values = evaluator.measure(songs.melody, chords, songs.chords)
-            systems[system][f"{dataset}/{split}"] = {
-                metric: {"mean": v, "ci95": None, "n_seeds": 1, "per_seed": [v], "n_songs": len(songs.ids)}
-                for metric, v in values.items()
-            }
-        samples = samples or {
-            "dataset": f"{dataset}/{split}",
-            "ids": list(songs.ids[:NUM_SAMPLES]),
-            "melody": songs.melody[:NUM_SAMPLES],
-            "systems": {system: chords[:NUM_SAMPLES] for system, chords in played.items()},
-        }
+    policies = {"data": None, "mle": upstream.policy, arm_name(experiment): policy}
+    systems, songs = _score(job, upstream, policies, sets, sampling, perturb, known or {})
+    usual = adaptation.default_shift(experiment.data.max_frames)
+    shift = _shift(job, perturb)
     suffix = ("" if sampling == own else f"-{sampling}") + ("" if is_newest else f"-step{step}")
+    suffix += "" if shift == usual else f"-perturb{shift}"
     facts = read_json(job.workdir / "run.json", "gapt run")
     result = {
         "schema": 1,
         "experiment": experiment.name,
+        "arm": arm_name(experiment),
         "seed": experiment.seed,
         "step": step,
         "adversarial_weight": experiment.algorithm.adversarial_weight,
         "sampling": sampling,
         **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
-        "systems": systems,
+        "systems": {
+            system: {name: _entries(card, len(songs[name].ids)) for name, card in scored.sets.items()}
+            for system, scored in systems.items()
+        },
+        "adaptation": {
+            system: {name: _curves(card.adaptation) for name, card in scored.sets.items() if card.adaptation}
+            for system, scored in systems.items()
+            if scored.latency
+        },
+        "latency": {system: scored.latency for system, scored in systems.items() if scored.latency},
     }
     path = job.workdir / f"evaluation{suffix}.json"
     if hosts.is_first():
-        run_folder.add_results(path, result)
+        _add_results(path, result)
         if not suffix and sets == evaluation_sets(experiment):
-            write_atomic(job.workdir / "samples.json", strict_json(samples))
+            write_atomic(job.workdir / "samples.json", strict_json(_samples(systems, songs)))
+            write_atomic(job.workdir / "songs.npz", _npz(rows_of(systems)))
     return result, path
+
+
+def _score(
+    job: Job,
+    upstream: Upstream,
+    policies: Mapping[str, Params | None],
+    sets: list[tuple[str, str]],
+    sampling: str | None,
+    perturb: str | None,
+    known: Mapping[str, System],
+) -> tuple[dict[str, System], dict[str, Any]]:
+    """(systems, songs by set)."""
+    evaluator = dataclasses.replace(evaluator_of(job, upstream), before_batch=hosts.stop_if_told)
+    config = job.experiment.evaluation
+    songs = {f"{name}/{split}": job.corpus.evaluation_songs(name, split, config.songs) for name, split in sets}
+    shift = _shift(job, perturb)
+    return score_systems(evaluator, songs, policies, sampling or config.sampling, shift, known), songs
+
+
+def _shift(job: Job, perturb: str | None) -> adaptation.Shift:
+    frames = job.experiment.data.max_frames
+    return adaptation.parse_shift(perturb, frames) if perturb else adaptation.default_shift(frames)
+
+
+def _entries(card: Scorecard, songs: int) -> dict[str, Any]:
+    return {
+        metric: {"mean": v, "ci95": None, "n_seeds": 1, "per_seed": [v], "n_songs": songs}
+        for metric, v in card.metrics.items()
+    }
+
+
+def _curves(adapted: adaptation.Adaptation) -> dict[str, Any]:
+    return {
+        "beats": list(range(len(adapted.unperturbed))),
+        "unperturbed": adapted.unperturbed,
+        "perturbed": adapted.perturbed,
+        "shift_beat": adapted.shift.beat,
+        "semitones": adapted.shift.semitones,
+    }
+
+
+def _samples(systems: Mapping[str, System], songs: Mapping[str, Any]) -> dict[str, Any]:
+    """The first songs of the first set, for the report."""
+    name, chosen = next(iter(songs.items()))
+    return {
+        "dataset": name,
+        "ids": list(chosen.ids[:NUM_SAMPLES]),
+        "melody": chosen.melody[:NUM_SAMPLES],
+        "systems": {system: scored.sets[name].chords[:NUM_SAMPLES] for system, scored in systems.items()},
+    }
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    return content.getvalue()
+
+
+def _add_results(path: Path, result: dict[str, Any]) -> None:
+    """Keeps what the file knows of other sets, unless that was measured at another step."""
+    known = read_json(path, "gapt evaluate") if path.exists() else {}
+    known = known if known.get("step") == result["step"] else {}
+    merged = {
+        part: {system: known.get(part, {}).get(system, {}) | sets for system, sets in result[part].items()}
+        for part in ("systems", "adaptation")
+    }
+    write_atomic(path, strict_json(result | merged, indent=1))
 
 
 def _load_run(workdir: Path, console: Console, step: int | None) -> tuple[Job, Upstream, tuple[int, Params]]:

@@ -21,12 +21,19 @@ from gapt_jax.errors import UserError
 from gapt_jax.runtime import hosts
 from gapt_jax.runtime.files import git_revision, read_json, strict_json, write_atomic
 
+ABLATION = "ablation.json"  # in a folder whose runs belong together
+
+
+def root_of(workdir: Path) -> Path:
+    """The folder that holds the prepared data and the supervised stages of a run: that of its neighbours."""
+    return workdir.parent.parent if (workdir.parent / ABLATION).exists() else workdir.parent
+
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
     """What makes two runs the same: not where the songs lie (their fingerprint stands for them), nor on what and how
-    the run is computed."""
+    the run is computed, nor what raises an alarm."""
     config = to_dict(experiment)
-    del config["data"]["songs"], config["runtime"]
+    del config["data"]["songs"], config["runtime"], config["health"]
     return config
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,17 +13,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from gapt_jax import prng
-from gapt_jax.algorithm.rollout import rollout
+from gapt_jax.algorithm import ppo, rewards, rules
+from gapt_jax.algorithm.adversary import discriminator_input
+from gapt_jax.algorithm.layout import in_chunks
+from gapt_jax.algorithm.rollout import distribution, rollout, sample
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import EvaluationConfig
+from gapt_jax.evaluation.interaction import summarize_melody
 from gapt_jax.evaluation.metrics import summarize
-from gapt_jax.models.networks import part
+from gapt_jax.models.networks import interleave, part
+from gapt_jax.training import post_hoc
 from gapt_jax.types import Params
+from gapt_jax.vocabulary import BOS, PAD, SILENCE
+
+LATENCY_FRAMES = 256  # at least so many are timed
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "validity_mask"))
 def _play(spec: Spec, params: Params, songs, key, *, validity_mask: bool) -> jax.Array:
-    tables, policy = spec.vocabulary.tables, spec.models.policy
+    tables, policy = spec.tables, spec.models.policy
 
     def accompany(params, rows):
         melody, index = rows
@@ -33,13 +42,69 @@ def _play(spec: Spec, params: Params, songs, key, *, validity_mask: bool) -> jax
 
 @functools.partial(jax.jit, static_argnames="spec")
 def _embed(spec: Spec, params: Params, songs) -> tuple[jax.Array, jax.Array]:
-    """[B, D] embeddings of the chords, and [B] their similarity to the melody."""
+    """[B, D] embeddings of what the agent played, and [B] their similarity to what it heard."""
 
     def embedded(params, rows):
-        melody, chords, _ = spec.models.contrastive(params, *map(part, rows))
-        return chords, jnp.sum(melody * chords, axis=-1)
+        melody, chords, _ = spec.models.contrastive(params, *map(part, spec.in_place(*rows)))
+        return melody if spec.part == "melody" else chords, jnp.sum(melody * chords, axis=-1)
 
     return spec.layout.everywhere(spec.layout.each(embedded, params, songs))
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "validity_mask"))
+def _divergence(spec: Spec, policies: tuple[Params, Params], songs, *, validity_mask: bool) -> jax.Array:
+    """[B, T] KL of the first policy to the second, exact over the vocabulary, along what was played."""
+
+    def diverged(params, rows):
+        def along(part):
+            melody, chords = part
+            tokens = interleave(chords, melody)[:, :-1]
+            valid = rules.valid_along(chords, spec.tables) if validity_mask else None
+            log_p, log_q = (
+                distribution(spec.models.policy.method(p, "at_states", tokens), valid) for p in params
+            )
+            return ppo.kl_divergence(log_p, log_q)
+
+        return in_chunks(along, spec.config.minibatch_size, rows)
+
+    return spec.layout.everywhere(spec.layout.each(diverged, policies, songs))
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def _proxy(spec: Spec, members: dict[str, Params], songs) -> jax.Array:
+    """[B] score by the reward models that paid the policy: mean over members, then over kinds."""
+
+    def scored(members, rows):
+        scores = rewards.coherence_scores(spec.models, members, *spec.in_place(*rows), spec.tables)
+        return jnp.mean(jnp.stack([jnp.mean(s, axis=0) for s in scores.values()]), axis=0)
+
+    return spec.layout.everywhere(spec.layout.each(scored, members, songs))
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def _realism(spec: Spec, params: Params, songs) -> jax.Array:
+    def judged(params, rows):
+        return spec.models.discriminator(params, discriminator_input(*rows))
+
+    return spec.layout.everywhere(spec.layout.each(judged, params, songs))
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "validity_mask"), donate_argnames="carry")
+def _frame(spec: Spec, params: Params, carry, t, note, uniform, *, validity_mask: bool):
+    """One frame of one song: the chord [1] is drawn, then it and the note [1] are heard (`rollout.frame`)."""
+    logits, cache, previous = carry
+    valid = rules.valid_tokens(previous, spec.tables) if validity_mask else None
+    chord = sample(distribution(logits, valid), uniform)
+    heard = jnp.stack([chord, note], axis=1)
+    return *spec.models.policy.method(params, "decode", heard, cache, 1 + 2 * t), chord
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "frames"))
+def _opening(spec: Spec, params: Params, frames: int):
+    policy = spec.models.policy
+    cache = policy.method(params, "empty_cache", 1, 2 * frames + 1)
+    logits, cache = policy.method(params, "decode", jnp.full((1, 1), BOS, jnp.int32), cache, 0)
+    return logits, cache, jnp.full((1,), SILENCE, jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +114,8 @@ class Evaluator:
     spec: Spec
     encoders: dict[str, Params]  # chord encoders of the Vendi score, by name
     config: EvaluationConfig
+    rewards: dict[str, Params] = dataclasses.field(default_factory=dict)  # members that pay the policy, by kind
+    reference: Params | None = None  # the supervised policy, to which `kl` is measured
     before_batch: Callable[[], None] = lambda: None  # may raise to end the evaluation
 
     def play(
@@ -59,16 +126,73 @@ class Evaluator:
         play = functools.partial(_play, validity_mask=sampling == "masked")
         return self._in_batches(lambda songs: play(self.spec, policy, songs, key), melody, index)
 
-    def measure(self, melody: np.ndarray, chords: np.ndarray, data_chords: np.ndarray) -> dict[str, float]:
-        """All metrics of method.md §6 (first part), and what a reward model that no policy saw thinks of the pairs."""
+    def measure(
+        self, melody: np.ndarray, chords: np.ndarray, data_chords: np.ndarray, policy: Params | None = None
+    ) -> dict[str, float]:
+        """What one play of each song tells (`metrics.summarize`), and with what reward models think of the pairs.
+
+        `policy` is the one that played, by the run's own sampling: with it, its `kl` is measured too."""
+        measured = self.judge(melody, chords, data_chords)[0]
+        return measured | (self.divergence(policy, melody, chords, sampling=self.config.sampling) if policy else {})
+
+    def judge(
+        self, melody: np.ndarray, chords: np.ndarray, data_chords: np.ndarray
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """(metrics, embeddings [N, D] of the chords by encoder)."""
         embeddings, similarity = {}, {}
-        for name, params in self.encoders.items():
-            embed = functools.partial(_embed, self.spec, params)
-            embeddings[name], similarity[name] = self._in_batches(embed, melody, chords)
-        measured = summarize(melody, chords, data_chords, self.spec.vocabulary, embeddings)
+        for name in self.encoders:
+            embeddings[name], similarity[name] = self.embed(name, melody, chords)
+        if self.spec.part == "melody":
+            measured = summarize_melody(chords, melody, self.spec.vocabulary, embeddings)
+        else:
+            measured = summarize(melody, chords, data_chords, self.spec.vocabulary, embeddings)
         if "independent" in similarity:
             measured["held_out_coherence"] = float(similarity["independent"].mean())
-        return measured
+        if self.rewards:
+            proxy = functools.partial(_proxy, self.spec, self.rewards)
+            measured["proxy_coherence"] = float(self._in_batches(proxy, melody, chords).mean())
+        return measured, embeddings
+
+    def embed(self, encoder: str, melody: np.ndarray, chords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """([N, D] embeddings of the chords, [N] their similarity to the melody)."""
+        return self._in_batches(functools.partial(_embed, self.spec, self.encoders[encoder]), melody, chords)
+
+    def divergence(
+        self, policy: Params, melody: np.ndarray, chords: np.ndarray, *, sampling: str
+    ) -> dict[str, float]:
+        """KL per frame of `policy` to the supervised one along its own chords [N, T], and the root of it."""
+        if self.reference is None:
+            return {}
+        along = functools.partial(_divergence, self.spec, (policy, self.reference), validity_mask=sampling == "masked")
+        kl = max(0.0, float(self._in_batches(along, melody, chords)[melody != PAD].mean()))
+        return {"kl": kl, "sqrt_kl": kl**0.5}
+
+    def post_hoc_accuracy(self, chords: np.ndarray, data_chords: np.ndarray) -> float:
+        """Accuracy on every other song of a discriminator fitted on the rest (`post_hoc.fit`); NaN for one song."""
+        if len(chords) < 2:
+            return float("nan")
+        fitted = post_hoc.fit(
+            self.spec, data_chords[::2], chords[::2], self.config.post_hoc_steps, self.config.seed
+        )
+        judge = functools.partial(_realism, self.spec, fitted)
+        return post_hoc.accuracy(*(self._in_batches(judge, songs[1::2]) for songs in (data_chords, chords)))
+
+    def latency(self, policy: Params, melody: np.ndarray, *, sampling: str) -> dict[str, float]:
+        """Milliseconds per frame of the compiled decoding step for one song, melody [T], on one device of this host."""
+        whole = jax.jit(self.spec.layout.everywhere)(policy)
+        params = jax.tree.map(lambda x: x.addressable_data(0), whole)
+        key = prng.stream(jax.random.key(self.config.seed), 0, "evaluation")
+        uniforms = np.asarray(prng.uniform_per_example(key, jnp.zeros(1, jnp.int32), len(melody)))
+        step = functools.partial(_frame, self.spec, params, validity_mask=sampling == "masked")
+        times: list[float] = []
+        for song in range(1 + -(-LATENCY_FRAMES // len(melody))):
+            carry = jax.block_until_ready(_opening(self.spec, params, len(melody)))
+            for t in range(len(melody)):
+                started = time.perf_counter()
+                carry = jax.block_until_ready(step(carry, np.int32(t), melody[t : t + 1], uniforms[:, t]))
+                times += [1000 * (time.perf_counter() - started)] if song else []  # the first song compiles
+        p50, p95 = np.percentile(times, (50, 95))
+        return {"p50_ms": round(float(p50), 4), "p95_ms": round(float(p95), 4), "frames": len(times)}
 
     def _in_batches(self, fn: Any, *arrays: np.ndarray) -> Any:
         """Applies `fn` to some rows at a time (the last batch is filled up with row 0, so that shapes stay fixed)."""

@@ -16,12 +16,12 @@ from gapt_jax import models
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
 from gapt_jax.config import Experiment, RuntimeConfig, to_dict
-from gapt_jax.errors import Preempted
+from gapt_jax.errors import Preempted, TrainingStopped
 from gapt_jax.runtime import cost, hosts
 from gapt_jax.runtime.account import Account, show
 from gapt_jax.runtime.checkpoint import Checkpoints, checkpoints
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.metrics import MetricLog
+from gapt_jax.runtime.health import Alarm, AlarmedLog, Health
 from gapt_jax.training.systems import Evaluator
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Batch, Params
@@ -54,8 +54,8 @@ def post_train(
 ) -> LearnerState:
     """The learner's state after all iterations, from the last checkpoint in `folder` on if there is one.
 
-    `batches(rows, start)` gives training batches from batch number `start`: the data position is the step. Raises
-    Preempted after a save when any host is told to stop.
+    `batches(rows, start)` gives training batches from batch number `start`: the data position is the step. Raises,
+    after a save, Preempted when any host is told to stop and TrainingStopped when an alarm is configured to.
     """
     steps, rows, runtime = spec.config.steps, spec.config.batch_size, experiment.runtime
     every, facts = experiment.evaluation.every, checkpoint_facts(spec)
@@ -68,7 +68,8 @@ def post_train(
             start, state = _restored_or_new(spec, saved, policy, experiment)
         if start and start < steps:
             console.say(f"{STAGE}: goes on from step {start} of {steps}")
-        log = MetricLog(folder, resume_step=start, is_silent=not hosts.is_first())
+        health = Health(experiment.health, spec.config)
+        log = AlarmedLog(folder, STAGE, start, health, console, is_silent=not hosts.is_first())
         with contextlib.closing(log), console.progress(STAGE, steps, start or 0) as progress:
             streak = int(state.nonfinite_steps)
             watch = Watch(STAGE, log, progress, SHOWN, runtime.max_nonfinite_steps, streak)
@@ -86,26 +87,40 @@ def post_train(
                     state, measured = learner.iteration(spec, state, frozen, batch, done)
                     metrics: dict[str, Any] = dict(measured)
                     watch.flush()  # waits for the iteration before
-                score = None
-                if step % every == 0 or step == steps:
+                score, is_evaluated = None, step % every == 0 or step == steps
+                if is_evaluated:
                     with account.of("evaluation"):
                         found = monitor(evaluator, state, monitor_songs, experiment)
                     metrics, score = metrics | found, found.get(SCORE)
                 watch.push(step, metrics)
                 saved.check()
                 is_told = hosts.should_stop()
-                if is_told or step % runtime.checkpoint_every == 0 or step == steps:
-                    watch.flush()  # a step that stops the run is not saved
+                is_due = is_told or step % runtime.checkpoint_every == 0 or step == steps
+                if is_due or is_evaluated:
+                    watch.flush()  # a step that stops the run is not saved; an evaluation raises its alarms at once
+                actions = {alarm.action: alarm for alarm in log.take()}
+                if is_due or "keep" in actions or "stop" in actions:
+                    watch.flush()
                     with account.of("checkpoint"):
-                        saved.save(step, state, facts | {"data_position": step * rows}, score)
+                        where = facts | {"data_position": step * rows}
+                        saved.save(step, state, where, score, is_kept="keep" in actions)
                     if hosts.is_first():
                         account.write(frames, flops[0] + flops[1] * int(state.gate_openings) / step)
+                if "stop" in actions:
+                    raise _stopped(step, actions["stop"])
                 if is_told:
                     raise Preempted(f"preempted at step {step} of {steps} of post-training, which is saved")
             watch.finish(start or 0, steps)
     if hosts.is_first() and (start or 0) < steps:
         show(account.write(frames, flops[0] + flops[1] * int(state.gate_openings) / steps), console)
     return state
+
+
+def _stopped(step: int, alarm: Alarm) -> TrainingStopped:
+    return TrainingStopped(
+        f"{STAGE} stopped at step {step}, which is saved: {alarm.alarm}, {alarm.message}; the same command goes on "
+        f"regardless, and with health.actions.{alarm.alarm}=log none is stopped for it"
+    )
 
 
 def iteration_flops(experiment: Experiment, spec: Spec, frozen: Frozen) -> tuple[float, float]:

@@ -1,0 +1,88 @@
+"""``gapt ablate``: arms × seeds as one program where they fit, and the report of what came out."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from gapt_jax import config
+from gapt_jax.errors import UserError
+from gapt_jax.runtime.console import Console
+
+_EXAMPLES = """\
+examples:
+  gapt ablate smoke --lambdas 0,1 --seeds 2
+  gapt ablate small --lambdas 0,0.5,1,2 --seeds 6 --set data.songs=SONGS
+  gapt ablate small --preset cures --seeds 6 --set data.songs=SONGS
+  gapt ablate small --grid algorithm.kl_coef=0.004,0.01,0.04 --seeds 10,11,12
+"""
+
+
+def add_parser(commands: Any, add: Any) -> None:
+    """Adds the command to the parser of ``gapt``."""
+    parser = add(commands, "ablate", _ablate, "train a grid of settings × seeds as one program, and report the verdict")
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _EXAMPLES
+    parser.add_argument("experiment", metavar="EXPERIMENT", help="a name, or path/to/file.py:function")
+    arms = parser.add_mutually_exclusive_group()
+    arms.add_argument("--lambdas", metavar="0,1,...", help="values of the adversarial weight λ")
+    arms.add_argument(
+        "--preset", metavar="NAME", help="a ready set of arms (default: lambda); an unknown name lists them"
+    )
+    arms.add_argument(
+        "--grid",
+        action="append",
+        metavar="PATH=V,V",
+        help="values of a setting; may be repeated, for their product; the first values are the baseline",
+    )
+    parser.add_argument(
+        "--seeds", default="6", metavar="N", help="how many from 10 on, or the seeds themselves: 0,1,2 (default: 6)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting of all arms; may be repeated"
+    )
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/EXPERIMENT-ablate-PRESET")
+    parser.add_argument(
+        "--at-once", type=int, metavar="N", help="members that train at the same time (default: what the memory holds)"
+    )
+
+
+def _ablate(args: argparse.Namespace, console: Console) -> None:
+    from gapt_jax.cli import load_experiment
+    from gapt_jax.training import presets
+
+    if args.at_once is not None and args.at_once < 1:
+        raise UserError(f"--at-once must be at least 1, not {args.at_once}")
+    base = config.override(load_experiment(args.experiment), args.set)
+    preset = args.preset or ("grid" if args.grid else "lambda")
+    if args.lambdas is not None:
+        arms = presets.lambdas(args.lambdas)
+    elif args.grid:
+        arms = presets.grid(args.grid)
+    elif preset in presets.PRESETS:
+        arms = presets.PRESETS[preset]
+    else:
+        names = ", ".join(presets.PRESETS)
+        raise UserError(
+            f"there is no preset '{preset}'{config.did_you_mean(preset, presets.PRESETS)} (presets: {names})"
+        )
+    seeds = presets.seeds(args.seeds)
+    workdir = args.workdir or Path("runs") / f"{base.name}-ablate-{preset}"
+    from gapt_jax.training import ablate
+
+    record = ablate.ablate(base, arms, seeds, workdir, console, preset=preset, at_once=args.at_once)
+    if console.is_silent:  # another process writes and speaks
+        return
+    console.emit(record)
+    stopped = [member for member in record["members"] if member["status"] == "stopped"]
+    for member in stopped:
+        console.warn(f"{member['folder']} is left out: {member['reason']}")
+    console.say(f"wrote {workdir / 'ablation.json'}")
+    if importlib.util.find_spec("matplotlib") is None:
+        console.say(f"no page: pip install 'gapt-jax[report]', then gapt report {workdir}")
+        return
+    from gapt_jax.evaluation.report import write_report
+
+    console.say(f"wrote {write_report([workdir], workdir)[0]}")
+    console.say(f"next: open {workdir / 'report.html'} in a browser")

@@ -1,0 +1,65 @@
+"""A melody agent measured: alone over given chords, and together with a policy. N songs, T frames."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gapt_jax.evaluation import diversity, harmony, rules
+from gapt_jax.evaluation.events import chord_events, share
+from gapt_jax.vocabulary import EOS, PAD, SILENCE, Vocabulary
+
+
+def summarize_melody(
+    melody: np.ndarray, chords: np.ndarray, vocabulary: Vocabulary, embeddings: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """What a melody agent played over given chords (method.md §5, §6); undefined metrics are NaN.
+
+    melody, chords: [N, T] int32 tokens; rows without a chord token (a filled-up batch) are left out. Names are those of
+    `metrics.summarize`, of the rules too, which here judge the notes. `rest_share`: frames with a chord and no note.
+    embeddings: name -> [N, D], of the melodies.
+    """
+    songs = (chords != PAD).any(1)
+    chords, melody = chords[songs], np.where(chords == PAD, PAD, melody)[songs]
+    tables, roles = vocabulary.tables, vocabulary.tables_for("melody")
+    events = chord_events(melody, roles)
+    coherence = harmony.note_in_chord(melody, chords, tables)
+    per_song = coherence.per_song[coherence.frames > 0]
+    result: dict[str, float] = {
+        "note_in_chord": coherence.pooled,
+        "note_in_chord_per_song": per_song.mean() if len(per_song) else float("nan"),
+        "note_in_chord_chance": harmony.chance_level(melody, chords, tables),
+        "rest_share": harmony.silent_share(chords, melody, roles),
+    }
+    violations = {
+        "invalid_share": rules.invalid(chords, melody, roles),
+        "repetition_share": rules.repetition(events, len(melody)),
+        "long_note_share": rules.long_note(events, len(melody)),
+        "silence_violation_share": rules.silence(chords, melody, roles),
+    }
+    result |= {name: broken.mean() if len(broken) else float("nan") for name, broken in violations.items()}
+    for name, rows in embeddings.items():
+        rows = rows[songs][(melody > EOS).any(1)]
+        result |= {
+            f"vendi_{name}": diversity.vendi(rows),
+            f"self_similarity_{name}": diversity.self_similarity(rows),
+        }
+    return {name: float(value) for name, value in result.items()}
+
+
+def playable(melody: np.ndarray, data_melody: np.ndarray) -> np.ndarray:
+    """[N, T] an agent's melody as far as the data's goes; a token without a sound inside it (an early end, from a
+    policy that may sample any token) is a rest, for the song goes on."""
+    sounding_or_rest = np.where(melody < SILENCE, SILENCE, melody)
+    return np.where(data_melody == PAD, PAD, sounding_or_rest)
+
+
+def halves(melody: np.ndarray, chords: np.ndarray, vocabulary: Vocabulary, switch: int) -> tuple[float, float]:
+    """Note-in-chord, pooled, of the frames before frame `switch` and of those from it on; NaN where no frame counts."""
+    first = harmony.note_in_chord(melody[:, :switch], chords[:, :switch], vocabulary.tables).pooled
+    second = harmony.note_in_chord(melody[:, switch:], chords[:, switch:], vocabulary.tables).pooled
+    return first, second
+
+
+def social_influence(influence: np.ndarray, melody: np.ndarray) -> float:
+    """Mean over the frames [N, T] that have a next one in their song, in nats (`rollout.Interplay.influence`)."""
+    return share(influence[:, :-1][melody[:, 1:] != PAD].sum(), (melody[:, 1:] != PAD).sum())

@@ -1,0 +1,115 @@
+"""The results as results.json and results.csv (design.md §5). Pure; no files."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import io
+from typing import Any
+
+from gapt_jax.evaluation import agreement, verdict
+from gapt_jax.evaluation.metrics import describe
+from gapt_jax.evaluation.results import Comparison, Score, Study, Systems
+from gapt_jax.evaluation.statistics import estimate, iqm
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What the page, the figures and both files are made of, so that they cannot differ."""
+
+    study: Study
+    systems: Systems
+    comparisons: list[Comparison]
+
+    @functools.cached_property
+    def outcomes(self) -> list[verdict.Outcome]:
+        return verdict.outcomes(self.study, self.systems, self.comparisons)
+
+    @functools.cached_property
+    def verdict(self) -> verdict.Outcome:
+        return verdict.primary(self.study, self.systems, self.outcomes)
+
+    @functools.cached_property
+    def warnings(self) -> list[str]:
+        return agreement.warnings(self.study)
+
+
+def to_json(found: Results) -> dict[str, Any]:
+    """The contents of results.json."""
+    return {
+        "schema": 1,
+        "verdict": dataclasses.asdict(found.verdict),
+        "systems": {
+            system: {
+                dataset: {metric: _score(score) for metric, score in metrics.items()}
+                for dataset, metrics in by_dataset.items()
+            }
+            for system, by_dataset in found.systems.items()
+        },
+        "comparisons": [_comparison(comparison, found.study.baseline) for comparison in found.comparisons],
+        "outcomes": [dataclasses.asdict(outcome) for outcome in found.outcomes],
+        "warnings": found.warnings,
+        "missing": [dataclasses.asdict(m) for ablation in found.study.ablations for m in ablation.missing],
+        "runs": [
+            {"path": run.path, "arm": run.arm, "seed": run.seed, "lambda": run.adversarial_weight}
+            | {"pretrain_seed": run.upstream_seed}
+            | {key: run.record[key] for key in ("command", "config_hash", "data_fingerprint", "git_revision")}
+            for run in found.study.runs
+        ],
+    }
+
+
+def to_csv(found: Results) -> str:
+    """One line per system, dataset and metric; `seeds` and `per_seed` are separated by semicolons."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = (
+        "system,dataset,metric,unit,mean,ci95_low,ci95_high,iqm,n_seeds,n_songs,seeds,per_seed,"
+        "difference,difference_ci95_low,difference_ci95_high,p,p_holm"
+    )
+    writer.writerow(head.split(","))
+    pairs = {(c.system, c.dataset, c.metric): c for c in found.comparisons}
+    for system, datasets in found.systems.items():
+        for dataset, metrics in datasets.items():
+            for metric, score in metrics.items():
+                mean, pair = estimate(score.values), pairs.get((system, dataset, metric))
+                seeds, values = (";".join(map(str, part)) for part in (score.by_seed, score.values))
+                row: list[Any] = [system, dataset, metric, describe(metric).unit, mean.mean, *(mean.ci95 or ("", ""))]
+                row += [iqm(score.values), mean.n, score.n_songs, seeds, values]
+                if pair:
+                    difference = pair.paired.difference
+                    row += [difference.mean, *(difference.ci95 or ("", "")), pair.paired.p, pair.p_holm]
+                writer.writerow([*row, *[""] * (len(head.split(",")) - len(row))])
+    return text.getvalue()
+
+
+def _score(score: Score) -> dict[str, Any]:
+    mean = estimate(score.values)
+    return {
+        "mean": mean.mean,
+        "ci95": mean.ci95,
+        "iqm": iqm(score.values),
+        "n_seeds": mean.n,
+        "per_seed": score.values,
+        "seeds": list(score.by_seed),
+        "n_songs": score.n_songs,
+    }
+
+
+def _comparison(comparison: Comparison, baseline: str) -> dict[str, Any]:
+    """Everything that the paired comparison measured, under its own names."""
+    values = comparison.paired._asdict()
+    difference = values.pop("difference")
+    return {
+        "dataset": comparison.dataset,
+        "metric": comparison.metric,
+        "a": comparison.system,
+        "b": baseline,
+        "difference": difference.mean,
+        "ci95": difference.ci95,
+        "n_pairs": difference.n,
+        **values,
+        "p_holm": comparison.p_holm,
+        "family": comparison.family,
+    }

@@ -1,0 +1,190 @@
+"""`gapt ablate`: every arm × seed of an ablation, as few programs as possible, one report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gapt_jax.algorithm.state import program
+from gapt_jax.config import Experiment, config_hash
+from gapt_jax.runtime import hosts, mesh
+from gapt_jax.runtime.checkpoint import checkpoints
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.devices import set_up
+from gapt_jax.runtime.files import read_json, strict_json, write_atomic
+from gapt_jax.runtime.mesh import MeshMembers
+from gapt_jax.training import run_folder
+from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all
+from gapt_jax.training.measure import evaluation_sets, evaluator_of, measure
+from gapt_jax.training.population import STOPPED, Member, post_train
+from gapt_jax.training.presets import Arm, settings_of
+from gapt_jax.training.trainer import abstract_state, restore_policy
+
+
+def ablate(
+    base: Experiment,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    workdir: Path,
+    console: Console,
+    *,
+    preset: str,
+    at_once: int | None = None,
+) -> dict[str, Any]:
+    """Trains and evaluates all members that are not finished yet, and returns what ``ablation.json`` holds.
+
+    Raises Preempted when told to stop; the same command goes on.
+    """
+    set_up(core_per_device=True)
+    hosts.start(console)
+    workdir, base = workdir.resolve(), run_folder.with_absolute_paths(base)
+    members = [Member(arm.experiment(base, seed), workdir / f"{arm.name}-seed{seed}") for arm in arms for seed in seeds]
+    for member in members:
+        run_folder.check_same_run(member.experiment, member.folder)
+    record = _Record(workdir, base, arms, seeds, preset)
+    record.write(members)
+    with hosts.watching_for_hangs(base.runtime.hang_minutes):
+        for group in _groups(members):
+            _run_group(group, record, at_once, console)
+            record.write(members)
+    return record.write(members)
+
+
+class _Record:
+    """``ablation.json``: what was asked for, how far it is, what it took."""
+
+    def __init__(self, workdir: Path, base: Experiment, arms: Sequence[Arm], seeds: Sequence[int], preset: str):
+        self.path = workdir / run_folder.ABLATION
+        known = read_json(self.path, "gapt ablate") if self.path.exists() else {}
+        self._content: dict[str, Any] = {
+            "schema": 1,
+            "experiment": base.name,
+            "preset": preset,
+            "command": " ".join(["gapt", *sys.argv[1:]]),
+            "baseline": arms[0].name,
+            "arms": [{"name": arm.name, "label": arm.label, "settings": settings_of(arm)} for arm in arms],
+            "seeds": list(seeds),
+        }
+        self.wall: dict[str, float] = known.get("wall_s", {})
+        self.population: dict[str, int] = known.get("population", {})
+
+    @contextlib.contextmanager
+    def timed(self, name: str):
+        """Adds the time of a block to that of all attempts."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.wall[name] = round(self.wall.get(name, 0.0) + time.monotonic() - started, 1)
+
+    def write(self, members: Sequence[Member]) -> dict[str, Any]:
+        entries = [_entry(member) for member in members]
+        content = self._content | {"members": entries, "wall_s": self.wall, "population": self.population}
+        if hosts.is_first():
+            write_atomic(self.path, strict_json(content, indent=1))
+        return content
+
+
+def _entry(member: Member) -> dict[str, Any]:
+    reason = ""
+    if (member.folder / STOPPED).exists():
+        reason = read_json(member.folder / STOPPED, "gapt ablate")["reason"]
+    is_finished = (member.folder / "evaluation.json").exists()
+    return {
+        "folder": member.folder.name,
+        "arm": member.arm,
+        "seed": member.experiment.seed,
+        "status": "stopped" if reason else "finished" if is_finished else "unfinished",
+        "reason": reason,
+    }
+
+
+def _groups(members: Sequence[Member]) -> list[list[Member]]:
+    """Members that run one program on the same data and the same supervised stages."""
+    groups: dict[str, list[Member]] = {}
+    for member in members:
+        experiment = dataclasses.replace(
+            member.experiment, seed=0, arm="", algorithm=program(member.experiment.algorithm)
+        )
+        groups.setdefault(config_hash(experiment), []).append(member)
+    return list(groups.values())
+
+
+def _run_group(members: Sequence[Member], record: _Record, at_once: int | None, console: Console) -> None:
+    unmeasured = [m for m in members if _entry(m)["status"] == "unfinished"]
+    if not unmeasured:
+        return
+    with record.timed("upstream"):
+        job = _job_of(unmeasured[0], mesh.build(members[0].experiment.runtime.mesh), console)
+        for member in unmeasured:
+            run_folder.write_facts(member.folder, member.experiment, job.corpus, None)
+        upstream = pretrain_all(job, STAGES[-1], lambda _: contextlib.nullcontext())
+    assert upstream is not None  # the last stage is none of them
+    with record.timed("training"):
+        _train(job, upstream, [m for m in unmeasured if not _is_trained(m, console)], record, at_once)
+    with record.timed("evaluation"):
+        for member in unmeasured:
+            if not (member.folder / STOPPED).exists():
+                _evaluate(_member_job(job, member), upstream)
+
+
+def _job_of(member: Member, devices: Any, console: Console) -> Job:
+    return open_job(member.experiment, member.folder, devices, console)
+
+
+def _member_job(job: Job, member: Member) -> Job:
+    return dataclasses.replace(job, experiment=member.experiment, workdir=member.folder, spec=member.spec(job.spec))
+
+
+def _is_trained(member: Member, console: Console) -> bool:
+    folder = member.folder / "checkpoints"
+    if not folder.exists():
+        return False
+    with checkpoints(folder, member.experiment.runtime, console) as saved:
+        return member.experiment.algorithm.steps in saved.steps()
+
+
+def _train(job: Job, upstream: Upstream, members: list[Member], record: _Record, at_once: int | None) -> None:
+    if not members:
+        return
+    size = at_once or _that_fit(job, upstream, members)
+    chunks = [members[n : n + size] for n in range(0, len(members), size)]
+    spread = MeshMembers.of(mesh.split(job.layout.mesh, len(chunks[0])))
+    devices = spread.mesh.size
+    record.population = {"members_at_once": len(chunks[0]), "devices": devices, "chunks": len(chunks)}
+    why = "" if len(chunks) == 1 else f", in {len(chunks)} chunks" + ("" if at_once else ": more do not fit the memory")
+    job.console.say(f"population: {len(members)} members, {len(chunks[0])} at once on {devices} device(s){why}")
+    for chunk in chunks:
+        spread = MeshMembers.of(mesh.split(job.layout.mesh, len(chunk)))
+        first = _member_job(job, chunk[0])
+        post_train(first, chunk, frozen_of(first, upstream), upstream.policy, evaluator_of(first, upstream), spread)
+
+
+def _that_fit(job: Job, upstream: Upstream, members: Sequence[Member]) -> int:
+    """How many members the devices can hold: three states each (before, after, being saved), beside the frozen
+    models; half of the memory is left to what an iteration computes."""
+    state = abstract_state(job.spec, upstream.policy, members[0].experiment)
+    one = 3 * _bytes(state)
+    devices = jax.local_devices()
+    stats = devices[0].memory_stats()
+    limit = stats["bytes_limit"] if stats else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(devices)
+    each = max(int((limit / 2 - _bytes(frozen_of(job, upstream))) // one), 1)
+    return min(each * len(jax.devices()), len(members))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _evaluate(job: Job, upstream: Upstream) -> None:
+    found = restore_policy(job.spec, upstream.policy, job.experiment.runtime, job.workdir, job.console)
+    assert found is not None  # it was trained to its last step
+    measure(job, upstream, found, evaluation_sets(job.experiment))

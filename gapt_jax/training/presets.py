@@ -1,0 +1,122 @@
+"""Ablations by name: which arms, under which settings. The first arm of each is its baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+from collections.abc import Sequence
+
+from gapt_jax.config import Experiment, arm_name, override
+from gapt_jax.errors import UserError
+
+WEIGHT = "algorithm.adversarial_weight"
+_WITHOUT = f"{WEIGHT}=0"
+_GATE, _FORM = "algorithm.discriminator.gate", "algorithm.discriminator.reward_form"
+_ENSEMBLE, _ANCHOR = "algorithm.rewards.ensemble", "algorithm.anchor"
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way to train; `name` is the system's name in results."""
+
+    name: str
+    label: str
+    settings: tuple[str, ...]  # path=value
+
+    def experiment(self, base: Experiment, seed: int) -> Experiment:
+        """`base` under the settings of this arm."""
+        found = override(base, [*self.settings, f"seed={seed}"])
+        return found if arm_name(found) == self.name else dataclasses.replace(found, arm=self.name)
+
+
+def of_lambda(value: float) -> Arm:
+    return Arm(f"gapt_lambda={value:g}", f"λ = {value:g}", (f"{WEIGHT}={value!r}",))
+
+
+def _of(setting: str, word: str, values: Sequence[str]) -> tuple[Arm, ...]:
+    return tuple(
+        Arm(f"{word}={value}", f"{word.replace('_', ' ')} {value}", (f"{setting}={value}",)) for value in values
+    )
+
+
+PRESETS: dict[str, tuple[Arm, ...]] = {
+    "lambda": tuple(map(of_lambda, (0.0, 0.25, 0.5, 1.0, 2.0))),
+    "adversary": (of_lambda(0.0), of_lambda(1.0)),
+    "reward_form": (
+        of_lambda(0.0),
+        *_of(_FORM, "reward_form", ("neg_log_one_minus", "log", "logit", "sigmoid_shaped", "clipped")),
+    ),
+    "gate": _of(_GATE, "gate", ("two_phase", "fixed_period", "every_step", "frozen")),
+    "ensemble": _of(_ENSEMBLE, "ensemble", ("sum", "mean", "min", "mean_minus_std")),
+    "anchor": _of(_ANCHOR, "anchor", ("offline", "online", "none")),
+    "conditional": (
+        Arm("discriminator=chords", "D(c)", ("algorithm.discriminator.conditional=false",)),
+        Arm("discriminator=pair", "D(c|m)", ("algorithm.discriminator.conditional=true",)),
+    ),
+    # What else has been proposed against collapse, all without the adversary but for the one named after it.
+    "cures": (
+        of_lambda(0.0),
+        of_lambda(1.0),
+        Arm("entropy_bonus", "entropy bonus 0.01", (_WITHOUT, "algorithm.entropy_coef=0.01")),
+        Arm("larger_beta", "β = 0.04", (_WITHOUT, "algorithm.kl_coef=0.04")),
+        Arm("split_kl", "split KL", (_WITHOUT, "algorithm.rewards.entropy=0.02")),
+        Arm("log_det", "DQO log-det", (_WITHOUT, "algorithm.group_size=4", "algorithm.rewards.diversity=0.5")),
+        Arm("grpo", "GRPO", (_WITHOUT, "algorithm.group_size=4", "algorithm.advantages=grpo")),
+    ),
+}
+
+
+def grid(axes: Sequence[str]) -> tuple[Arm, ...]:
+    """The product of axes like ``algorithm.kl_coef=0.001,0.01``; its first values are the baseline."""
+    parsed = []
+    for axis in axes:
+        path, separator, values = axis.partition("=")
+        if not separator or not values:
+            raise UserError(f"'{axis}' is no grid axis: write path=value,value,...")
+        parsed.append([(path, value) for value in values.split(",")])
+    arms = []
+    for point in itertools.product(*parsed):
+        short = ",".join(f"{path.rpartition('.')[2]}={value}" for path, value in point)
+        arms.append(Arm(re.sub(r"[^\w=.,+-]", "_", short), short, tuple(f"{path}={value}" for path, value in point)))
+    return tuple(arms)
+
+
+def lambdas(text: str) -> tuple[Arm, ...]:
+    """The arms of ``0,0.5,1``, λ ascending."""
+    try:
+        values = sorted({float(value) for value in text.split(",")})
+    except ValueError:
+        raise UserError(f"--lambdas takes numbers with commas between them, as in 0,0.5,1, not '{text}'") from None
+    if any(not 0 <= value < float("inf") for value in values):
+        raise UserError(f"--lambdas takes numbers of 0 or more, not '{text}'")
+    return tuple(map(of_lambda, values))
+
+
+FIRST_TEST_SEED = 10  # those below are for choosing settings (method.md §8)
+
+
+def seeds(text: str) -> list[int]:
+    """``6`` is six seeds from `FIRST_TEST_SEED` on; ``0,1,2`` are these very seeds."""
+    try:
+        numbers = [int(value) for value in text.split(",") if value.strip()]
+    except ValueError:
+        raise UserError(f"--seeds takes a count, as in 6, or seeds with commas, as in 10,11,12, not '{text}'") from None
+    if len(numbers) == 1 and "," not in text:
+        numbers = list(range(FIRST_TEST_SEED, FIRST_TEST_SEED + numbers[0]))
+    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise UserError(f"--seeds names no seed, a negative one or one twice: '{text}'")
+    return numbers
+
+
+def settings_of(arm: Arm) -> dict[str, object]:
+    """The settings as plain data."""
+    found: dict[str, object] = {}
+    for setting in arm.settings:
+        path, _, value = setting.partition("=")
+        try:
+            found[path] = json.loads(value)
+        except json.JSONDecodeError:
+            found[path] = value
+    return found
