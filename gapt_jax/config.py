@@ -168,9 +168,9 @@ class EvaluationConfig:
     seed: int = 0
     every: int = 100  # post-training steps between evaluations on the valid split
     monitor_songs: int = 128  # songs of those evaluations
-    same_melody_songs: int = 16  # melodies that are played 16 times each; 0 = none
-    adaptation_songs: int = 256  # songs that are played again with a change of key; 0 = none
-    post_hoc_steps: int = 100  # gradient steps of the discriminator fitted after the fact; 0 = none
+    same_melody_songs: int = 8  # melodies that are played 16 times each; 0 = none
+    adaptation_songs: int = 128  # songs that are played again with a change of key; 0 = none
+    post_hoc_steps: int = 64  # gradient steps of the discriminator fitted after the fact; 0 = none
 
 
 @dataclass(frozen=True)
@@ -202,6 +202,7 @@ class AlarmActions:
     """What each alarm does: log it, keep this step's checkpoint for good as well, or save and stop the run."""
 
     reward_hacking: str = "keep"
+    beyond_data: str = "keep"
     low_diversity: str = "keep"
     saturated_discriminator: str = "log"
     few_progressions: str = "log"
@@ -217,14 +218,14 @@ class HealthConfig:
     """Limits of the alarms (docs/health.md). None of this changes a number of the run."""
 
     slow_evaluations: int = 4  # in a row, before hacking, lost diversity or a saturated discriminator raise the alarm
-    fast_evaluations: int = 2  # in a row, before looping, silence or a melody ignored do
+    fast_evaluations: int = 2  # in a row, before a reward beyond the data's, looping, silence or a melody ignored do
     steps: int = 5  # in a row, before the KL budget, the ratio or a dead reward member do
     proxy_rise: float = 0.1  # of the learned reward, relative to the start
     gold_drop: float = 0.05  # of held-out coherence (a cosine) from its best so far
     hacking_diversity: float = 0.75  # Vendi relative to the first policy's, while the learned reward is up
     min_diversity: float = 0.7  # Vendi relative to the first policy's
     min_progressions: float = 0.5  # unique progressions relative to the first policy's
-    min_melody_ratio: float = 1.1  # note-in-chord relative to chance
+    min_melody_ratio: float = 1.05  # note-in-chord relative to chance
     max_added_silence: float = 0.2  # share of melody frames without a chord, above the first policy's
     max_accuracy: float = 0.97  # of the discriminator, where λ > 0
     max_kl: float = 2.0  # nats a frame

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from gapt_jax import prng
 from gapt_jax.algorithm import ppo, rules
 from gapt_jax.models import Model
-from gapt_jax.types import Params, Trajectory, pytree
+from gapt_jax.types import Array, Params, Trajectory, pytree
 from gapt_jax.vocabulary import BOS, PAD, SILENCE, TokenTables
 
 MASKED_LOGIT = -1e30
@@ -91,9 +91,9 @@ class Player:
 class Interplay:
     """What two agents played together. [B, T]"""
 
-    melody: jax.Array  # int32; PAD where the song has ended
-    chords: jax.Array  # int32; PAD where the song has ended
-    influence: jax.Array  # float32: of the note on the chord of the next frame, in nats; 0 where there is no next frame
+    melody: Array  # int32; PAD where the song has ended
+    chords: Array  # int32; PAD where the song has ended
+    influence: Array  # float32: of the note on the chord of the next frame, in nats; 0 where there is no next frame
 
 
 def interplay(

@@ -7,14 +7,21 @@ import optax
 import pytest
 
 from gapt_jax.algorithm.adversary import (
+    ACCURACIES,
+    LOSSES,
     REWARD_FORMS,
     Replay,
     discriminator_accuracy,
     discriminator_gate,
     discriminator_input,
     discriminator_loss,
+    relativistic_accuracy,
+    relativistic_loss,
+    shown,
+    shown_tokens,
 )
-from gapt_jax.config import DiscriminatorConfig, Experiment, override
+from gapt_jax.config import ConfigError, DiscriminatorConfig, Experiment, override
+from gapt_jax.models.networks import pair
 from gapt_jax.vocabulary import BOS, EOS, PAD
 
 # z = -2, 0, 2: D = 1 / (1 + e^-z) = .119203, .5, .880797
@@ -82,6 +89,49 @@ def test_accuracy():
     assert float(discriminator_accuracy(jnp.array([1.0, -1.0]), jnp.array([-1.0, -2.0]), jnp.ones(2))) == 0.75
 
 
+def test_relativistic_loss_and_accuracy_compare_the_two_of_a_pair():
+    real, generated = jnp.array([3.0, 0.0]), jnp.array([1.0, 2.0])  # margins 2 and -2
+    by_hand = {
+        0.0: (0.126928 + 2.126928) / 2,
+        0.1: (0.95 * 0.126928 + 0.05 * 2.126928 + 0.95 * 2.126928 + 0.05 * 0.126928) / 2,
+    }
+    for smoothing, expected in by_hand.items():
+        value = relativistic_loss(real, generated, jnp.ones(2), smoothing).value()
+        assert float(value) == pytest.approx(expected, rel=1e-5)
+        shifted = relativistic_loss(real + 50, generated + 50, jnp.ones(2), smoothing).value()
+        assert float(shifted) == pytest.approx(expected, rel=1e-5)  # only differences count
+    assert float(relativistic_loss(real, generated, jnp.array([1.0, 0]), 0.0).value()) == pytest.approx(
+        0.126928, rel=1e-5
+    )
+    assert float(relativistic_accuracy(real, generated, jnp.ones(2))) == 0.5
+    assert float(relativistic_accuracy(real + 50, generated, jnp.ones(2))) == 1.0
+    assert set(LOSSES) == set(ACCURACIES)
+
+
+def test_what_the_discriminator_sees():
+    melody, chords = jnp.array([[140, 141, PAD]]), jnp.array([[300, 301, PAD]])
+    np.testing.assert_array_equal(shown(CONFIG, melody, chords), chords)
+    np.testing.assert_array_equal(shown_tokens(CONFIG, chords), discriminator_input(chords))
+    both = DiscriminatorConfig(conditional=True)
+    np.testing.assert_array_equal(shown(both, melody, chords), [[140, 141, PAD, 300, 301, PAD]])
+    np.testing.assert_array_equal(shown_tokens(both, shown(both, melody, chords)), pair(melody, chords))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("only_valid=true", "reward_form=log"),  # 0 would be the best that can be paid
+        ("loss=relativistic",),
+        ("loss=relativistic", "reward_form=logit"),  # a threshold for logits without a zero
+        ("gate=sometimes",),
+        ("loss=hinge",),
+    ],
+)
+def test_settings_that_do_not_go_together(settings):
+    with pytest.raises(ConfigError, match=r"algorithm\.discriminator"):
+        override(Experiment(), [f"algorithm.discriminator.{setting}" for setting in settings])
+
+
 def openings(rewards, config=CONFIG):
     """Steps (from 1) at which the gate is open if step n earns rewards[n - 1]."""
     gate = jax.jit(lambda recent, step: discriminator_gate(recent, step, jnp.float32(config.gate_threshold), config))
@@ -105,6 +155,24 @@ def test_gate_opens_whenever_the_last_three_steps_fooled_it():
     assert [n for n in openings(rewards) if n > 199] == [301, 302, 303]
     # it also works in phase 1, from the first completed steps on: step 1 is scheduled, 2 and 3 see high means
     assert openings([2.0, 2.0, -9.0, 0, 0, 0]) == [1, 2, 3, 5]
+
+
+def test_other_gates():
+    fooled = [2.0] * 12  # above the threshold all along
+    gates = {
+        gate: openings(fooled, DiscriminatorConfig(gate=gate, gate_warmup_steps=8, gate_period=4))
+        for gate in ("two_phase", "frozen", "fixed_period", "every_step")
+    }
+    assert gates == {
+        "two_phase": [*range(1, 13)],
+        "frozen": [*range(1, 8)],  # as published in phase 1, then never
+        "fixed_period": [1, 4, 8, 12],
+        "every_step": [*range(1, 13)],
+    }
+    never = [0.0] * 12
+    frozen = DiscriminatorConfig(gate="frozen", gate_warmup_steps=8, gate_period=4)
+    assert openings(never, frozen) == [1, 4]
+    assert openings(never, DiscriminatorConfig(gate="every_step")) == [*range(1, 13)]
 
 
 def test_gate_with_an_incomplete_window():

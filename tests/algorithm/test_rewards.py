@@ -27,6 +27,17 @@ def test_combining_members(ensemble, expected):
     np.testing.assert_allclose(rewards.combine(scores, ensemble), expected, atol=1e-6)
 
 
+def test_how_much_disagreement_costs_is_a_setting():
+    scores = jnp.array([[1.0, 2.0], [3.0, -2.0]])  # means 2 and 0, deviations 1 and 2
+    np.testing.assert_allclose(rewards.combine(scores, "mean_minus_std", jnp.float32(0.5)), [1.5, -1.0], atol=1e-6)
+    np.testing.assert_allclose(rewards.combine(scores, "mean_minus_std", 0.0), [2.0, 0.0], atol=1e-6)
+
+
+def test_spread_is_that_of_songs():
+    values, is_song = jnp.array([1.0, 5.0, 99.0]), jnp.array([1.0, 1.0, 0.0])
+    assert float(rewards.spread(values, is_song)) == pytest.approx(2.0)
+
+
 def test_total_is_the_weighted_sum():
     terms = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[10.0, 20.0]])}
     total = RewardTerms(terms, {"a": jnp.float32(0.5), "b": jnp.float32(-1)}).total()

@@ -1,0 +1,288 @@
+"""Options beside the published method: several at once, two iterations each, and what each must have done."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gapt_jax.algorithm import groups, learner, ppo, rules
+from gapt_jax.algorithm.rollout import distribution
+from gapt_jax.algorithm.state import ADVERSARIAL, TRACED, Frozen, Spec, hyperparameters, init_state, program
+from gapt_jax.config import (
+    AlgorithmConfig,
+    ConfigError,
+    Experiment,
+    RewardsConfig,
+    from_dict,
+    override,
+    to_dict,
+)
+from gapt_jax.models.networks import interleave, part
+from gapt_jax.types import Batch
+from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET, PAD
+
+FRAMES, SIZE = 16, 4
+
+
+def songs(spec: Spec, number: int) -> Batch:
+    rng, rows = np.random.default_rng(number), spec.config.batch_size
+    melody = rng.integers(NOTE_ONSET, NOTE_ONSET + 128, (rows, FRAMES))
+    chord = rng.integers(0, spec.vocabulary.num_chords, (rows, FRAMES // 4)).repeat(4, axis=1)
+    chords = np.where(np.arange(FRAMES) % 4 == 0, spec.vocabulary.chord_onset, CHORD_HOLD) + chord
+    melody[4, 11:] = chords[4, 11:] = PAD  # the first of its group
+    return Batch(*(x.astype(np.int32) for x in (melody, chords, np.arange(rows) + rows * number)))
+
+
+def copy(tree):
+    return jax.tree.map(np.array, tree)
+
+
+def same(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+class Run:
+    """Two iterations, with what each phase of the first returned."""
+
+    def __init__(self, networks, vocabulary, config: AlgorithmConfig):
+        self.spec = spec = Spec(networks, config, vocabulary)
+        self.policy = jax.jit(networks.policy.init)(jax.random.key(9))
+        keys = jax.random.split(jax.random.key(7), 2)
+        members = {"contrastive": jax.jit(jax.vmap(networks.contrastive.init))(keys)}
+        anchors = {"online": self.policy, "none": None}
+        self.frozen = Frozen(anchors[config.anchor], members)
+        self.phases, self.metrics = {}, []
+        state = self.start()
+        self.before = copy(state)
+        state, metrics = learner.iteration(spec, state, self.frozen, songs(spec, 0), self._keep)
+        self.metrics.append(metrics)
+        self.after_one = copy(state)
+        state, metrics = learner.iteration(spec, state, self.frozen, songs(spec, 1))
+        self.metrics.append(metrics)
+        self.after = copy(state)
+
+    def start(self):
+        return jax.jit(lambda policy: init_state(self.spec, policy, 0, FRAMES))(self.policy)
+
+    def _keep(self, phase, result):
+        self.phases[phase] = None if phase.startswith("improve") else copy(result)
+
+
+@pytest.fixture(scope="module")
+def by_group(networks, vocabulary, algorithm_config) -> Run:
+    """GRPO in groups of 4, DQO, split KL to the MLE policy, D(c|m) that learns in phase 1 and pays what is valid."""
+    config = dataclasses.replace(
+        algorithm_config,
+        validity_mask=False,
+        advantages="grpo",
+        group_size=SIZE,
+        anchor="online",
+        kl_coef=0.5,
+        rewards=RewardsConfig(diversity=2.0, entropy=0.25, ensemble="mean_minus_std", ensemble_std_weight=0.5),
+        discriminator=dataclasses.replace(
+            algorithm_config.discriminator,
+            conditional=True,
+            only_valid=True,
+            gate="frozen",
+            gate_warmup_steps=2,
+            gate_threshold=-1.0,
+        ),
+    )
+    return Run(networks, vocabulary, config)
+
+
+@pytest.fixture(scope="module")
+def without_anchor(networks, vocabulary, algorithm_config) -> Run:
+    """RLOO, no anchor, a relativistic discriminator that learns at every step."""
+    adversary = dataclasses.replace(
+        algorithm_config.discriminator, loss="relativistic", reward_form="logit", gate="every_step"
+    )
+    config = dataclasses.replace(
+        algorithm_config, advantages="rloo", group_size=2, anchor="none", discriminator=adversary
+    )
+    return Run(networks, vocabulary, config)
+
+
+@pytest.mark.parametrize("name", ["by_group", "without_anchor"])
+def test_two_iterations_are_finite_and_only_what_learns_moves(name, request):
+    run = request.getfixturevalue(name)
+    assert int(run.after.step) == 2 and int(run.after.policy_optimizer.updates) == 4
+    for metrics in run.metrics:
+        assert all(np.isfinite(float(value)) for value in metrics.values()), metrics
+        assert not any(key.startswith("critic") or key in ("value", "value_loss") for key in metrics)
+        assert metrics["ratio_deviation"] < 1e-4
+    for which in ("policy", "discriminator"):
+        assert not same(getattr(run.before, which), getattr(run.after, which))
+    assert same(run.before.critic, run.after.critic)
+    assert same(run.before.critic_optimizer, run.after.critic_optimizer)
+    assert run.phases["estimate"].returns is None
+
+
+def test_a_group_plays_one_melody_in_its_own_ways(by_group):
+    played, batch = by_group.phases["play"], songs(by_group.spec, 0)
+    np.testing.assert_array_equal(played.melody, np.repeat(batch.melody[::SIZE], SIZE, axis=0))
+    assert (played.mask.sum(axis=1) == np.repeat([16, 11, 16, 16], SIZE)).all()
+    assert len({tuple(row) for row in played.chords}) == 16
+
+
+def test_advantages_are_those_of_songs_among_their_group(by_group, networks):
+    """At the first step the policy is its own anchor: KL is 0 and the reward alone counts."""
+    played, terms = by_group.phases["play"], judged(by_group)[0]
+    assert abs(float(by_group.metrics[0]["kl"])) < 1e-6
+    assert float(by_group.metrics[1]["kl"]) > 1e-6
+    tokens = interleave(jnp.asarray(played.chords), jnp.asarray(played.melody))[:, :-1]
+    log_p = distribution(networks.policy.method(by_group.policy, "at_states", tokens), None)
+    entropy = np.sum(np.asarray(ppo.entropy(log_p)) * played.mask, axis=1)
+    assert float(by_group.metrics[0]["reward/entropy"]) == pytest.approx(entropy.mean(), rel=1e-5)
+    weights = hyperparameters(by_group.spec.config).reward_weights
+    returns = 0.25 * entropy + sum(float(weights[k]) * x.sum(axis=1) for k, x in terms.terms.items())
+    assert float(by_group.metrics[0]["return"]) == pytest.approx(returns.mean(), rel=1e-4)
+    expected = groups.relative_to_group(jnp.asarray(returns, jnp.float32), SIZE)[:, None] * played.mask
+    np.testing.assert_allclose(by_group.phases["estimate"].advantages, expected, atol=2e-3)
+
+
+def judged(run: Run):
+    fresh = run.start()
+    return copy(
+        learner.judge(run.spec, fresh, run.frozen, songs(run.spec, 0), jax.tree.map(jnp.asarray, run.phases["play"]))
+    )
+
+
+def test_diversity_is_paid_at_the_end_of_each_song(by_group, networks):
+    played, terms = by_group.phases["play"], judged(by_group)[0].terms
+    first = jax.tree.map(lambda x: x[0], by_group.frozen.rewards["contrastive"])
+    embeddings = networks.contrastive.method(first, "embed_chords", part(jnp.asarray(played.chords)))
+    expected = np.asarray(groups.log_determinant_gains(embeddings, SIZE))
+    np.testing.assert_allclose(terms["diversity"].sum(axis=1), expected, rtol=1e-4)
+    ends = np.where(np.arange(16) // SIZE == 1, 10, 15)
+    assert np.all(terms["diversity"][np.arange(16), ends] > 0) and np.count_nonzero(terms["diversity"]) == 16
+
+
+def test_realism_pays_for_valid_output_alone(by_group):
+    played, (terms, metrics) = by_group.phases["play"], judged(by_group)
+    valid = np.asarray(rules.invalid_output(played.chords, played.mask, by_group.spec.tables)) == 0
+    paid = terms.terms[ADVERSARIAL].sum(axis=1)
+    assert np.all(paid[~valid] == 0) and (~valid).sum() > 0
+    assert np.all(paid[valid] > 0)
+    assert metrics["discriminator/reward_mean"] > paid.mean()  # what the gate sees is realism, paid or not
+
+
+def test_spread_of_each_member(by_group):
+    _, metrics = judged(by_group)
+    for member in (0, 1):
+        assert 0 < metrics[f"reward_member_std/contrastive/{member}"] < 1
+    assert "reward_member_std/contrastive/2" not in metrics
+
+
+def test_the_replay_of_a_conditional_discriminator_holds_both_parts(by_group):
+    batch, played = songs(by_group.spec, 0), by_group.phases["play"]
+    assert by_group.after.replay.real.shape == (2, 16, 2 * FRAMES)
+    np.testing.assert_array_equal(
+        by_group.after_one.replay.real[0], np.concatenate([batch.melody, batch.chords], axis=1)
+    )
+    generated = np.concatenate([played.melody, played.chords], axis=1)
+    np.testing.assert_array_equal(by_group.after_one.replay.generated[0], generated)
+
+
+def test_gates_of_the_two_runs(by_group, without_anchor):
+    opened = lambda run: [float(m["discriminator/is_open"]) for m in run.metrics]  # noqa: E731
+    assert opened(by_group) == [1, 0]  # frozen after phase 1, although it is fooled
+    assert opened(without_anchor) == [1, 1]
+
+
+def test_no_anchor_no_kl(without_anchor):
+    assert without_anchor.frozen.anchor is None
+    assert all("kl" not in metrics for metrics in without_anchor.metrics)
+    advantages = without_anchor.phases["estimate"].advantages
+    returns = sum(
+        float(hyperparameters(without_anchor.spec.config).reward_weights[k]) * x.sum(axis=1)
+        for k, x in judged(without_anchor)[0].terms.items()
+    )
+    expected = groups.leave_one_out(jnp.asarray(returns, jnp.float32), 2)
+    np.testing.assert_allclose(advantages[:, 0], expected, atol=1e-4)
+
+
+def phases_of(spec: Spec, state, frozen) -> list[str]:
+    """The program of each phase."""
+    batch = songs(spec, 0)
+    play = learner.play.trace(spec, state, batch)
+    judge = learner.judge.trace(spec, state, frozen, batch, play.out_info)
+    terms, realism = judge.out_info
+    estimate = learner.estimate.trace(spec, state, frozen, play.out_info, terms)
+    policy = learner.improve_policy.trace(spec, state, estimate.out_info[0])
+    adversary = learner.improve_discriminator.trace(spec, state, batch, play.out_info, realism)
+    return [traced.lower().as_text() for traced in (play, judge, estimate, policy, adversary)]
+
+
+def test_traced_settings_are_in_no_program(networks, vocabulary, algorithm_config):
+    """All of them changed at once: other hyperparameters, the same programs."""
+    rewards = RewardsConfig(diversity=1.0, entropy=1.0, long_note=1.0, ensemble="mean_minus_std")
+    one = dataclasses.replace(algorithm_config, group_size=2, rewards=rewards)
+    data = to_dict(one)
+    for path in TRACED:
+        *parents, name = path.split(".")
+        table = data
+        for parent in parents:
+            table = table[parent]
+        table[name] = table[name] * 1.5 + 0.01
+    other = from_dict(AlgorithmConfig, data)
+    assert program(one) == program(other) != program(dataclasses.replace(other, group_size=4))
+    hyper = [jax.tree.leaves(hyperparameters(config)) for config in (one, other)]
+    assert len(hyper[0]) == len(TRACED)
+    assert all(a != b for a, b in zip(*hyper, strict=True))
+    texts = []
+    for config in (one, other):
+        spec = Spec(networks, config, vocabulary)
+        policy = jax.eval_shape(networks.policy.init, jax.random.key(0))
+        state = jax.eval_shape(lambda spec=spec, policy=policy: init_state(spec, zeros(policy), 0, FRAMES))
+        frozen = jax.eval_shape(
+            lambda: Frozen(
+                networks.anchor.init(jax.random.key(0)),
+                {"contrastive": jax.vmap(networks.contrastive.init)(jax.random.split(jax.random.key(0)))},
+            )
+        )
+        texts.append(phases_of(spec, state, frozen))
+    assert texts[0] == texts[1]
+
+
+def zeros(shapes):
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+@pytest.mark.parametrize("name", ["diversity", "entropy", "contrastive", "rhythm_discriminative"])
+def test_a_term_of_weight_zero_may_be_left_out(name):
+    config = AlgorithmConfig(group_size=2)
+    on, off = (dataclasses.replace(config, rewards=dataclasses.replace(config.rewards, **{name: w})) for w in (1.0, 0))
+    assert program(on) != program(off)
+
+
+def test_options_that_are_off_add_nothing_to_the_state():
+    """States of runs from before the options can be restored."""
+    published = {
+        *("contrastive", "discriminative", "rhythm_contrastive", "rhythm_discriminative"),
+        *("early_stop", "invalid", "silence", "long_note", "repetition", ADVERSARIAL),
+    }
+    assert set(hyperparameters(AlgorithmConfig()).reward_weights) == published
+
+
+@pytest.mark.parametrize(
+    ("path", "others"),
+    [
+        ("algorithm.group_size", ["algorithm.group_size=7"]),
+        ("algorithm.group_size", ["algorithm.group_size=0"]),
+        ("algorithm.group_size", ["algorithm.advantages=grpo"]),
+        ("algorithm.group_size", ["algorithm.rewards.diversity=1"]),
+        ("algorithm.advantages", ["algorithm.advantages=ppo"]),
+        ("algorithm.anchor", ["algorithm.anchor=mle"]),
+        ("algorithm.discount", ["algorithm.advantages=rloo", "algorithm.group_size=8", "algorithm.discount=0.9"]),
+        (
+            "algorithm.rewards.contrastive",
+            ["algorithm.rewards.diversity=1", "algorithm.group_size=8", "algorithm.rewards.contrastive=0"],
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together(path, others):
+    with pytest.raises(ConfigError, match=path.replace(".", r"\.")):
+        override(Experiment(), others)
