@@ -75,12 +75,12 @@ class Table:
 
 @functools.partial(jax.jit, static_argnames=("policy", "agent", "validity_mask", "counterfactuals"))
 def _play(policy: Spec, agent: Spec, params, songs, is_agent, key, *, validity_mask: bool, counterfactuals: int):
-    players = [Player(spec.models.policy, spec.tables) for spec in (policy, agent)]
-    static = {"validity_mask": validity_mask, "counterfactuals": counterfactuals}
+    chords, melody = (Player(spec.models.policy, spec.tables) for spec in (policy, agent))
+    play = functools.partial(interplay, chords, melody, validity_mask=validity_mask, counterfactuals=counterfactuals)
 
     def together(params, rows):
-        melody, index = rows
-        return interplay(*players, params, melody, is_agent, index, key, **static)
+        heard, index = rows
+        return play(params, heard, is_agent, index, key)
 
     return policy.layout.everywhere(policy.layout.each(together, params, songs))
 

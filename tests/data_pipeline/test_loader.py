@@ -285,3 +285,15 @@ def test_example_numbers_stay_within_int32(built_in: Corpus) -> None:
 
 def test_the_corpus_can_be_cut_to_another_length(built_in: Corpus) -> None:
     assert _take(dataclasses.replace(built_in, max_frames=32), 1)[0].melody.shape == (8, 32)
+
+
+def test_a_melody_agent_gets_the_same_songs_with_the_parts_exchanged(built_in):
+    agent = built_in.for_part("melody")
+    batches = [next(c.training_batches(batch_size=4, seed=0, transpose=True)) for c in (built_in, agent)]
+    songs = [c.evaluation_songs("grammar", "test", 4) for c in (built_in, agent)]
+    for ours, theirs in (batches, songs):
+        np.testing.assert_array_equal(theirs.melody, ours.chords)
+        np.testing.assert_array_equal(theirs.chords, ours.melody)
+        np.testing.assert_array_equal(theirs.index, ours.index)
+    tables = built_in.vocabulary.tables_for("melody")
+    assert not tables.is_note[batches[1].chords].any() and tables.is_chord[batches[1].chords].any()
