@@ -19,6 +19,7 @@ from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
+from gapt_jax.training import run_folder
 from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all, stages_of
 from gapt_jax.training.scorecard import Scorecard, System, rows_of, score_systems
 from gapt_jax.training.systems import Evaluator
@@ -80,6 +81,8 @@ def sample(
 
     notes = read_melody(melody) if melody is not None else None
     job, upstream, (_, policy) = _load_run(workdir, console, step)
+    if job.experiment.data.part != "chords":
+        raise UserError(f"{workdir} is a melody agent: sample the run of a chord policy")
     evaluator, frames = evaluator_of(job, upstream), job.experiment.data.max_frames
     if melody is not None and notes is not None:
         heard = melody_tokens(notes, frames)
@@ -199,7 +202,7 @@ def measure(
     }
     path = job.workdir / f"evaluation{suffix}.json"
     if hosts.is_first():
-        _add_results(path, result)
+        run_folder.add_results(path, result)
         if not suffix and sets == evaluation_sets(experiment):
             write_atomic(job.workdir / "samples.json", strict_json(_samples(systems, songs)))
             write_atomic(job.workdir / "songs.npz", _npz(rows_of(systems)))
@@ -260,17 +263,6 @@ def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **arrays)
     return content.getvalue()
-
-
-def _add_results(path: Path, result: dict[str, Any]) -> None:
-    """Keeps what the file knows of other sets, unless that was measured at another step."""
-    known = read_json(path, "gapt evaluate") if path.exists() else {}
-    known = known if known.get("step") == result["step"] else {}
-    merged = {
-        part: {system: known.get(part, {}).get(system, {}) | sets for system, sets in result[part].items()}
-        for part in ("systems", "adaptation")
-    }
-    write_atomic(path, strict_json(result | merged, indent=1))
 
 
 def _load_run(workdir: Path, console: Console, step: int | None) -> tuple[Job, Upstream, tuple[int, Params]]:

@@ -14,7 +14,7 @@ from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import OptimizerConfig
 from gapt_jax.types import Params
 
-PAIRS = 16  # songs of data, and as many of the system, in a gradient step
+PAIRS = 8  # songs of data, and as many of the system, in a gradient step
 OPTIMIZER = OptimizerConfig(learning_rate=2e-3, warmup_steps=10, final_fraction=0.1)
 
 
@@ -39,8 +39,9 @@ def _fit(spec: Spec, key: jax.Array, pairs: jax.Array) -> Params:
         params, optimizer = carry
 
         def loss(params):
-            logits = classifier(params, discriminator_input(songs.reshape(2 * PAIRS, -1)))
-            return discriminator_loss(*jnp.split(logits, 2), jnp.ones(PAIRS), 0.0).value()
+            tokens = discriminator_input(songs.reshape(2 * PAIRS, -1))
+            real, generated = jnp.split(classifier(params, tokens), 2)
+            return discriminator_loss(real, generated, jnp.ones(PAIRS), 0.0).value()
 
         rate = OPTIMIZER.learning_rate * optim.schedule(OPTIMIZER, optimizer.updates, pairs.shape[1])
         return optim.update(OPTIMIZER, params, jax.grad(loss)(params), optimizer, rate)[:2], None

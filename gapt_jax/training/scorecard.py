@@ -75,7 +75,7 @@ def score(
     kept = sounding(melody, chords)
     independent = embedded[INDEPENDENT][kept] if INDEPENDENT in embedded else None
     if independent is not None:
-        to = data.independent if data else independent
+        to = independent if data is None or data.independent is None else data.independent
         metrics |= {
             f"{name}_{INDEPENDENT}": measure(independent, to)
             for name, measure in (
@@ -111,7 +111,7 @@ def score(
 
 def sounding(melody: np.ndarray, chords: np.ndarray) -> np.ndarray:
     """[N] bool: songs with something played before their end; the others have no embedding (`metrics.summarize`)."""
-    return (np.where(melody == PAD, PAD, chords) > EOS).any(1)
+    return np.any(np.where(melody == PAD, PAD, chords) > EOS, axis=1)
 
 
 def same_melody_vendi(evaluator: Evaluator, policy: Params, melody: np.ndarray, sampling: str) -> float:

@@ -60,9 +60,7 @@ def _divergence(spec: Spec, policies: tuple[Params, Params], songs, *, validity_
             melody, chords = part
             tokens = interleave(chords, melody)[:, :-1]
             valid = rules.valid_along(chords, spec.tables) if validity_mask else None
-            log_p, log_q = (
-                distribution(spec.models.policy.method(p, "at_states", tokens), valid) for p in params
-            )
+            log_p, log_q = (distribution(spec.models.policy.method(p, "at_states", tokens), valid) for p in params)
             return ppo.kl_divergence(log_p, log_q)
 
         return in_chunks(along, spec.config.minibatch_size, rows)
@@ -157,12 +155,12 @@ class Evaluator:
         """([N, D] embeddings of the chords, [N] their similarity to the melody)."""
         return self._in_batches(functools.partial(_embed, self.spec, self.encoders[encoder]), melody, chords)
 
-    def divergence(
-        self, policy: Params, melody: np.ndarray, chords: np.ndarray, *, sampling: str
-    ) -> dict[str, float]:
+    def divergence(self, policy: Params, melody: np.ndarray, chords: np.ndarray, *, sampling: str) -> dict[str, float]:
         """KL per frame of `policy` to the supervised one along its own chords [N, T], and the root of it."""
         if self.reference is None:
             return {}
+        if policy is self.reference:
+            return {"kl": 0.0, "sqrt_kl": 0.0}
         along = functools.partial(_divergence, self.spec, (policy, self.reference), validity_mask=sampling == "masked")
         kl = max(0.0, float(self._in_batches(along, melody, chords)[melody != PAD].mean()))
         return {"kl": kl, "sqrt_kl": kl**0.5}
@@ -171,9 +169,7 @@ class Evaluator:
         """Accuracy on every other song of a discriminator fitted on the rest (`post_hoc.fit`); NaN for one song."""
         if len(chords) < 2:
             return float("nan")
-        fitted = post_hoc.fit(
-            self.spec, data_chords[::2], chords[::2], self.config.post_hoc_steps, self.config.seed
-        )
+        fitted = post_hoc.fit(self.spec, data_chords[::2], chords[::2], self.config.post_hoc_steps, self.config.seed)
         judge = functools.partial(_realism, self.spec, fitted)
         return post_hoc.accuracy(*(self._in_batches(judge, songs[1::2]) for songs in (data_chords, chords)))
 

@@ -28,7 +28,12 @@ def embeddings(n):
 
 def test_every_metric_is_there_and_explained(played, vocabulary):
     result = summarize(*played, vocabulary, embeddings(12))
-    assert set(result) | {"held_out_coherence"} == set(METRICS)  # of pairs: the evaluator scores it with its encoder
+    by_the_scorecard = {  # they need networks, other songs or the embeddings of data
+        *("held_out_coherence", "proxy_coherence", "kl", "sqrt_kl", "post_hoc_accuracy"),
+        *("same_melody_vendi_independent", "adaptation_recovery_beats", "adaptation_area_lost"),
+        *("frechet_independent", "precision_independent", "coverage_independent"),
+    }
+    assert not set(result) & by_the_scorecard and set(result) | by_the_scorecard == set(METRICS)
     assert all(type(value) is float and np.isfinite(value) for value in result.values())
 
 
