@@ -60,6 +60,14 @@ def reward_hacking(history: Sequence[Row], config: HealthConfig, algorithm: Algo
     return None
 
 
+def beyond_data(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmConfig) -> str | None:
+    """The learned reward likes the policy's songs better than those it was fitted on."""
+    data, now = history[0].get(DATA_PROXY, math.nan), history[-1].get(PROXY, math.nan)
+    if not now > data:
+        return None
+    return f"the learned reward is {now:.3g} where the data itself gets {data:.3g}, so it is being exploited: {_HACK}"
+
+
 def low_diversity(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmConfig) -> str | None:
     share = _share(VENDI, history)
     if share is None or share >= config.min_diversity:
@@ -147,6 +155,7 @@ def dead_member(history: Sequence[Row], config: HealthConfig, algorithm: Algorit
 # name: (symptom, setting that says for how many in a row it must last)
 ON_EVALUATIONS: dict[str, tuple[Symptom, str]] = {
     "reward_hacking": (reward_hacking, "slow_evaluations"),
+    "beyond_data": (beyond_data, "fast_evaluations"),
     "low_diversity": (low_diversity, "slow_evaluations"),
     "saturated_discriminator": (saturated_discriminator, "slow_evaluations"),
     "few_progressions": (few_progressions, "fast_evaluations"),
@@ -160,6 +169,7 @@ ON_STEPS: dict[str, tuple[Symptom, str]] = {
 }
 
 GOLD, PROXY, VENDI = "valid/held_out_coherence", "valid/proxy_coherence", "valid/vendi_independent"
+DATA_PROXY = "valid/data_proxy_coherence"  # in the row of step 0: what the songs of the data get
 _HACK = "an earlier checkpoint is likely better, raise the KL coefficient or λ, or add reward members"
 
 

@@ -21,7 +21,7 @@ from gapt_jax.runtime import cost, hosts
 from gapt_jax.runtime.account import Account, show
 from gapt_jax.runtime.checkpoint import Checkpoints, checkpoints
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.health import Alarm, AlarmedLog, Health
+from gapt_jax.runtime.health import DATA_PROXY, Alarm, AlarmedLog, Health
 from gapt_jax.training.systems import Evaluator
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Batch, Params
@@ -75,7 +75,7 @@ def post_train(
             watch = Watch(STAGE, log, progress, SHOWN, runtime.max_nonfinite_steps, streak)
             if start is None:
                 with account.of("evaluation"):
-                    log.write(STAGE, 0, monitor(evaluator, state, monitor_songs, experiment))
+                    log.write(STAGE, 0, first_monitor(evaluator, state, monitor_songs, experiment))
             first, source = (start or 0) + 1, batches(rows, start or 0)
             for step in range(first, steps + 1):
                 with account.of("input"):
@@ -129,7 +129,7 @@ def iteration_flops(experiment: Experiment, spec: Spec, frozen: Frozen) -> tuple
     What devices do beside is left out: rows that fill up, activations computed twice, updates done on all of them.
     """
     networks = models.build(dataclasses.replace(experiment.models, remat=False), spec.vocabulary.size)
-    spec = Spec(networks, spec.config, spec.vocabulary)
+    spec = Spec(networks, spec.config, spec.vocabulary, part=spec.part)
     rows, frames = spec.config.batch_size, experiment.data.max_frames
     batch = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((rows, frames), (rows, frames), (rows,))))
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), frozen)
@@ -167,10 +167,18 @@ def checkpoint_facts(spec: Spec) -> dict[str, Any]:
     return {"config": to_dict(spec.config), "vocabulary": spec.vocabulary.to_json()}
 
 
+def first_monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: Experiment) -> dict[str, float]:
+    """`monitor` of the policy that post-training begins with, and what its reward models think of the data."""
+    data = evaluator.measure(songs.melody, songs.chords, songs.chords).get("proxy_coherence")
+    found = monitor(evaluator, state, songs, experiment)
+    return found if data is None else found | {DATA_PROXY: data}
+
+
 def monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: Experiment) -> dict[str, float]:
     """The metrics of the current policy on songs of the valid split, as ``valid/<metric>``."""
     chords = evaluator.play(state.policy, songs.melody, songs.index, sampling=experiment.evaluation.sampling)
-    return {f"valid/{name}": value for name, value in evaluator.measure(songs.melody, chords, songs.chords).items()}
+    found = evaluator.measure(songs.melody, chords, songs.chords, state.policy)
+    return {f"valid/{name}": value for name, value in found.items()}
 
 
 def restore_policy(

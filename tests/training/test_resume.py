@@ -171,7 +171,7 @@ class FakeEvaluator:
         assert sampling == "unfiltered"
         return np.asarray(policy["head"]["kernel"])
 
-    def measure(self, melody, chords, data_chords):
+    def measure(self, melody, chords, data_chords, policy=None):
         return {"note_in_chord": float(np.abs(chords).sum())}
 
 
