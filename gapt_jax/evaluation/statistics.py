@@ -196,7 +196,7 @@ def pareto_front(points: np.ndarray) -> np.ndarray:
     in one. bool [n]; equal points are on the front together, a point with a NaN never is."""
     points = np.asarray(points, np.float64).reshape(-1, 2)
     better = (points[:, None] >= points).all(-1) & (points[:, None] > points).any(-1)
-    return ~better.any(0) & ~np.isnan(points).any(-1)
+    return np.logical_not(better.any(0) | np.isnan(points).any(-1))
 
 
 def hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:
