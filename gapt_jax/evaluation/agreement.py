@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from gapt_jax.evaluation.results import Run, Study, flatten
@@ -53,7 +52,7 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return [key for key in a | b if a.get(key, missing) != b.get(key, missing)]
 
 
-def _disagreements(study: Study) -> Sequence[str]:
+def _disagreements(study: Study) -> list[str]:
     """Shared systems whose number is not the same in two runs that share a pre-training."""
     seen: dict[tuple[str, str, str, int], float] = {}
     systems = set()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,12 +42,22 @@ def curve(run: Run, key: str) -> Curve:
     return Curve(np.array(steps, np.int64), np.array([found[step] for step in steps], np.float64))
 
 
+def pointwise(curves: Sequence[Curve], reduce: Callable[..., Any]) -> Curve:
+    """`reduce` (np.min, say) over seeds, at the steps that all of them have."""
+    steps = functools.reduce(np.intersect1d, [c.steps for c in curves])
+    return Curve(steps, reduce([c.values[np.isin(c.steps, steps)] for c in curves], axis=0))
+
+
 def mean_curve(curves: Sequence[Curve]) -> Curve:
     """Mean over seeds, at the steps that all of them have."""
-    steps = curves[0].steps
-    for other in curves[1:]:
-        steps = np.intersect1d(steps, other.steps)
-    return Curve(steps, np.mean([c.values[np.isin(c.steps, steps)] for c in curves], axis=0))
+    return pointwise(curves, np.mean)
+
+
+def against(run: Run, first: str, second: str) -> Curve:
+    """`second` at the steps that have `first` too."""
+    wanted, found = curve(run, first), curve(run, second)
+    common = np.isin(found.steps, wanted.steps)
+    return Curve(found.steps[common], found.values[common])
 
 
 def thin(full: Curve) -> Curve:

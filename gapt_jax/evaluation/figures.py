@@ -13,25 +13,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gapt_jax.evaluation import curves, results
+from gapt_jax.evaluation import curves, pareto, results
 from gapt_jax.evaluation.metrics import HEADLINE, describe
-from gapt_jax.evaluation.results import ARM, PRIMARY, Run, Systems, name_of
+from gapt_jax.evaluation.results import ARM, PRIMARY, Run, Study, Systems
 from gapt_jax.evaluation.statistics import estimate
+from gapt_jax.evaluation.tables import Results
 
+INK, GRID, PAPER = "#1c1c1e", "#e4e4e4", "#fefefe"  # on the page these follow its theme
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8.5,
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.titlelocation": "left",
-    "axes.edgecolor": "#888888", "axes.grid": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.6,
-    "axes.axisbelow": True, "legend.frameon": False, "figure.facecolor": "white",
-    "figure.constrained_layout.use": True, "svg.fonttype": "path", "svg.hashsalt": "gapt",
-    "text.parse_math": False,
+    "axes.edgecolor": "#888888", "axes.facecolor": "none", "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6,
+    "axes.axisbelow": True, "legend.frameon": False, "figure.facecolor": PAPER,
+    "figure.constrained_layout.use": True, "svg.fonttype": "none", "svg.hashsalt": "gapt",
+    "text.parse_math": False, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
 }  # fmt: skip
 WIDTH = 10.0  # inches
-DATA_COLOR, MLE_COLOR = "#222222", "#8a8a8a"
-ARM_COLORS = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+DATA_COLOR, MLE_COLOR = INK, "#8a8a8a"
+ARM_COLORS = ("#0a84c6", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7a7a00")
 ZERO_COLOR = "#d55e00"
 STEP_LABEL = "post-training step"
-LINES = "Thin lines are seeds, thick lines their mean; colour is λ. "
+LINES = "Lines are means over seeds, bands go from the lowest to the highest seed. "
+ARM_METRICS = (PRIMARY, "note_in_chord", "quality_entropy", "chord_changes_per_beat", "js_bigram", "held_out_coherence")
 
 
 class Drawn(NamedTuple):
@@ -44,47 +47,147 @@ class Drawn(NamedTuple):
     png: bytes
 
 
-def draw_all(runs: Sequence[Run], systems: Systems) -> Iterator[Drawn]:
+def draw_all(found: Results) -> Iterator[Drawn]:
     """The figures that these runs have the numbers for, in the order of the page."""
-    logged = curves.keys(runs)
+    study, systems = found.study, found.systems
+    runs, logged = study.runs, curves.keys(study.runs)
     valid, rewards, adversary = (
         [key for key in logged if key.startswith(group)] for group in ("valid/", "reward/", "discriminator/")
     )
     policy = [key for key in logged if key not in {*valid, *rewards, *adversary}]
     adversary = [key for key in adversary if key != "discriminator/is_open"]
+    sampling = "/".join(sorted({str(run.evaluation["sampling"]) for run in runs}))
+    n = f"{_seeds(study)}; {sampling} sampling, T = 1. "
+    if any(
+        results.get(systems, arm, d, m) for arm in study.arms for d in results.datasets(systems) for m in ARM_METRICS
+    ):
+        caption = f"Dots are seeds, the line joins their means. Dashed: data (dark), MLE (grey). {n}"
+        yield finish("arms", "What the arms change", caption, lambda: arms(found))
     if any(results.get(systems, s, d, PRIMARY) for s in systems for d in results.datasets(systems)):
-        caption = "Up and right is better. Dots are seeds, rings their mean; a star is data, a diamond the MLE."
-        yield finish("quality_diversity", "Harmony and diversity", caption, lambda: quality_diversity(systems))
+        caption = "Up and right is better. Dots are seeds, rings their mean; a star is data, a diamond the MLE. "
+        caption += f"Dotted: Pareto front of the arms' means. {n}"
+        yield finish("quality_diversity", "Harmony and diversity", caption, lambda: quality_diversity(found))
     if {"valid/note_in_chord", f"valid/{PRIMARY}"} <= set(valid):
-        caption = LINES + "Valid split, from the first evaluation (ring) to the last (dot)."
+        caption = "Thin lines are seeds, thick lines their mean; from the first evaluation (ring) to the last (dot). "
+        caption += f"Read it upright: at equal note-in-chord, which arm is the more diverse? Valid split. {n}"
         title = "Harmony and diversity while learning"
-        yield finish("learning_path", title, caption, lambda: learning_path(runs))
+        yield finish("learning_path", title, caption, lambda: learning_path(study))
+    if {"kl", "valid/held_out_coherence"} <= set(logged):
+        caption = "The reward that training sees (dashed) and a reward model it never saw (solid), over the distance "
+        caption += f"from the anchor. Where they part, the reward is being hacked. Means over seeds. {n}"
+        yield finish("proxy_and_gold", "Proxy against gold reward", caption, lambda: proxy_and_gold(study))
     if headline := [f"valid/{metric}" for metric in HEADLINE if f"valid/{metric}" in valid]:
-        caption = LINES + "Dashed: MLE (grey) and data (black) on the test split, where a metric allows it."
-        title = "Evaluations on the valid split"
-        yield finish("validation", title, caption, lambda: panels(runs, headline, systems))
-    thinned = LINES + f"At most {curves.MAX_POINTS} points a line, each the mean of neighbouring steps."
-    if rewards:
-        yield finish("rewards", "Rewards", thinned, lambda: panels(runs, rewards, systems))
-    if policy:
-        yield finish("policy", "Policy", thinned, lambda: panels(runs, policy, systems))
+        caption = LINES + f"Dashed: MLE (grey) and data (dark) on the test split, where a metric allows it. {n}"
+        yield finish("validation", "Evaluations on the valid split", caption, lambda: panels(study, headline, systems))
+    thinned = (
+        LINES + f"At most {curves.MAX_POINTS} points a line, each the mean of neighbouring steps. {_seeds(study)}."
+    )
+    for name, title, keys in (("rewards", "Rewards, term by term", rewards), ("policy", "Policy", policy)):
+        if keys:
+            yield finish(name, title, thinned, lambda keys=keys: panels(study, keys, systems))  # type: ignore[misc]
     if adversary:
         caption = thinned + " Dashed: mean reward above which the gate opens. Ticks: steps at which it was open."
-        yield finish("discriminator", "Discriminator", caption, lambda: discriminator(runs, adversary))
+        yield finish("discriminator", "Discriminator", caption, lambda: discriminator(study, adversary))
+    if any(run.evaluation.get("adaptation") for run in runs):
+        caption = f"Note-in-chord by beat; the melody moves at the upright line. Solid: moved; dashed: not. {n}"
+        yield finish("adaptation", "Adaptation to a change of key", caption, lambda: adaptation(study))
 
 
-def color(system: str, shown: Sequence[str]) -> str:
-    """Data black, MLE grey, λ = 0 vermilion; each further arm of `shown` the next colour."""
-    if system == results.BASELINE:
-        return ZERO_COLOR
-    if not system.startswith(ARM):
+def _seeds(study: Study) -> str:
+    counts = [f"{study.name(arm)}: {sum(run.arm == arm for run in study.runs)}" for arm in study.arms]
+    return "Seeds at " + ", ".join(counts)
+
+
+def arms(found: Results) -> Figure:
+    """A row of metrics per dataset: every arm's seeds over λ, or side by side where arms differ in something else."""
+    study, systems = found.study, found.systems
+    sets = results.datasets(systems)
+    shown = [m for m in ARM_METRICS if any(results.get(systems, a, d, m) for a in study.arms for d in sets)]
+    places = _places(study)
+    figure = Figure(figsize=(max(WIDTH * len(shown) / 5, WIDTH / 2), 2.1 * len(sets) + 0.3))
+    for i, (dataset, metric) in enumerate((d, m) for d in sets for m in shown):
+        axes = figure.add_subplot(len(sets), len(shown), i + 1)
+        scores = {arm: score for arm in study.arms if (score := results.get(systems, arm, dataset, metric))}
+        if not scores:
+            axes.set_axis_off()
+            continue
+        for arm, score in scores.items():
+            shade = color(arm, study)
+            axes.plot([places[arm]] * len(score.values), score.values, "o", color=shade, markersize=4, alpha=0.7)
+        means = [estimate(score.values).mean for score in scores.values()]
+        axes.plot([places[arm] for arm in scores], means, "-", color=INK, linewidth=1)
+        for system in ("mle", "data"):
+            if score := results.get(systems, system, dataset, metric):
+                axes.axhline(estimate(score.values).mean, color=color(system, study), linestyle="--", linewidth=1)
+        is_weights = all(arm.startswith(ARM) for arm in study.arms)
+        ticks = [arm.removeprefix(ARM) if is_weights else study.name(arm) for arm in study.arms]
+        axes.set_xticks([places[arm] for arm in study.arms], ticks, rotation=0 if is_weights else 30)
+        unit = describe(metric).unit
+        axes.set(title=f"{dataset}\n{describe(metric).label}", ylabel=unit, xlabel="λ" if is_weights else "")
+        axes.margins(x=0.12)
+    return figure
+
+
+def _places(study: Study) -> dict[str, float]:
+    weights = [results.weight_of(arm) for arm in study.arms if arm.startswith(ARM)]
+    return dict(zip(study.arms, weights if len(weights) == len(study.arms) else range(len(study.arms)), strict=True))
+
+
+def proxy_and_gold(study: Study) -> Figure:
+    """Trained-on and held-out coherence over √KL, at the evaluations on the valid split."""
+    figure = Figure(figsize=(WIDTH * 0.7, 3.4))
+    axes = figure.add_subplot()
+    keys = {"valid/held_out_coherence": "-", "valid/proxy_coherence": "--", "reward/contrastive": "--"}
+    logged = curves.keys(study.runs)
+    proxy = "valid/proxy_coherence" if "valid/proxy_coherence" in logged else "reward/contrastive"
+    for arm, members in _by_arm(study).items():
+        for key in ("valid/held_out_coherence", proxy):
+            measured = [curves.against(run, "valid/held_out_coherence", key) for run in members]
+            measured = [found for found in measured if len(found.steps)]
+            if measured:
+                y, kl = curves.mean_curve(measured), curves.mean_curve([curves.curve(run, "kl") for run in members])
+                y_at, kl_at = (c.values[np.isin(c.steps, np.intersect1d(y.steps, kl.steps))] for c in (y, kl))
+                axes.plot(np.sqrt(np.maximum(kl_at, 0)), y_at, keys[key], color=color(arm, study), marker=".")
+    axes.set(xlabel="√KL from the anchor, √nats", ylabel="coherence (proxy and gold are scaled differently)")
+    figure.legend(handles=_legend(study.arms, "-", study), loc="outside upper left", ncols=6)
+    return figure
+
+
+def adaptation(study: Study) -> Figure:
+    """Harmony by beat before and after the melody changes key, mean over the runs that measured it."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for run in study.runs:
+        for system, sets in run.evaluation.get("adaptation", {}).items():
+            for dataset, curve in sets.items():
+                found.setdefault(dataset, {}).setdefault(system, []).append(curve)
+    figure = Figure(figsize=(WIDTH, 2.7 * len(found)))
+    shown = dict.fromkeys(system for by_system in found.values() for system in by_system)
+    for i, (dataset, by_system) in enumerate(found.items()):
+        axes = figure.add_subplot(len(found), 1, i + 1)
+        for system, members in by_system.items():
+            for key, line in (("perturbed", "-"), ("unperturbed", "--")):
+                rows = np.array([m[key] for m in members if len(m[key]) == len(members[0]["beats"])], float)
+                if len(rows):
+                    axes.plot(members[0]["beats"], rows.mean(0), line, color=color(system, study), linewidth=1.4)
+        first = next(iter(by_system.values()))[0]
+        axes.axvline(first["shift_beat"], color=INK, linewidth=0.8)
+        axes.set(title=f"{dataset}, {first['semitones']:+g} semitones", xlabel="beat", ylabel="note-in-chord, share")
+    figure.legend(handles=_legend(list(shown), "-", study), loc="outside upper left", ncols=6)
+    return figure
+
+
+def color(system: str, study: Study) -> str:
+    """Data in ink, MLE grey, the baseline vermilion; each further arm the next colour."""
+    if system not in study.arms:
         return DATA_COLOR if system == "data" else MLE_COLOR
-    positive = [s for s in shown if s.startswith(ARM) and s != results.BASELINE]
-    return ARM_COLORS[positive.index(system) % len(ARM_COLORS)]
+    if system == study.baseline:
+        return ZERO_COLOR
+    return ARM_COLORS[[arm for arm in study.arms if arm != study.baseline].index(system) % len(ARM_COLORS)]
 
 
-def quality_diversity(systems: Systems) -> Figure:
+def quality_diversity(found: Results) -> Figure:
     """Note-in-chord against independent Vendi, one panel per dataset."""
+    study, systems = found.study, found.systems
     shown = [d for d in results.datasets(systems) if any(results.get(systems, s, d, PRIMARY) for s in systems)]
     figure = Figure(figsize=(WIDTH, 3.6 * -(-len(shown) // 2)))
     for i, dataset in enumerate(shown):
@@ -93,82 +196,85 @@ def quality_diversity(systems: Systems) -> Figure:
         for system in systems:
             x, y = (results.get(systems, system, dataset, m) for m in ("note_in_chord", PRIMARY))
             if x and y:
-                _dots(axes, system, x.by_seed, y.by_seed, color(system, list(systems)))
+                _dots(axes, system, x.by_seed, y.by_seed, study)
                 counts.add(y.n_songs)
+        front = sorted(pareto.front(found, dataset).values())
+        axes.plot([x for x, _ in front], [y for _, y in front], ":", color=INK, linewidth=1)
         axes.set(title=dataset, xlabel="note-in-chord, share of frames")
         axes.set_ylabel(f"independent Vendi, songs (n = {'/'.join(map(str, sorted(counts)))})")
-    figure.legend(handles=_legend(list(systems), "o"), loc="outside upper left", ncols=len(systems))
+    figure.legend(handles=_legend(list(systems), "o", study), loc="outside upper left", ncols=len(systems))
     return figure
 
 
-def learning_path(runs: Sequence[Run]) -> Figure:
+def learning_path(study: Study) -> Figure:
     """Note-in-chord against independent Vendi over the evaluations on the valid split."""
     figure = Figure(figsize=(WIDTH, 3.8))
     axes = figure.add_subplot()
-    by_arm = _by_arm(runs)
+    by_arm = _by_arm(study)
     for arm, members in by_arm.items():
         pairs = [[curves.curve(run, f"valid/{m}") for m in ("note_in_chord", PRIMARY)] for run in members]
-        shade = color(arm, list(by_arm))
+        shade = color(arm, study)
         means = [curves.mean_curve([pair[i] for pair in pairs]) for i in (0, 1)]
         for pair, width in [*((p, 0.7) for p in pairs), (means, 2.2)]:
             x, y = (c.values[np.isin(c.steps, np.intersect1d(pair[0].steps, pair[1].steps))] for c in pair)
             axes.plot(x, y, color=shade, linewidth=width, alpha=1 if width > 1 else 0.45)
             if width > 1 and len(x):
-                axes.plot(x[0], y[0], "o", color=shade, markerfacecolor="white")
+                axes.plot(x[0], y[0], "o", color=shade, markerfacecolor=PAPER)
                 axes.plot(x[-1], y[-1], "o", color=shade)
     axes.set(xlabel="note-in-chord, share of frames", ylabel="independent Vendi, songs")
-    figure.legend(handles=_legend(list(by_arm), "-"), loc="outside upper left", ncols=len(by_arm))
+    figure.legend(handles=_legend(study.arms, "-", study), loc="outside upper left", ncols=len(by_arm))
     return figure
 
 
-def panels(runs: Sequence[Run], shown: Sequence[str], systems: Systems) -> Figure:
+def panels(study: Study, shown: Sequence[str], systems: Systems) -> Figure:
     """One small learning curve per logged key."""
     figure, grid = _grid(len(shown))
     for axes, key in zip(grid, shown, strict=False):
-        _curves(axes, runs, key)
+        _curves(axes, study, key)
         if key.startswith("valid/"):
-            _references(axes, key.removeprefix("valid/"), systems)
-    figure.legend(handles=_legend(list(_by_arm(runs)), "-"), loc="outside upper left", ncols=6)
+            _references(axes, key.removeprefix("valid/"), systems, study)
+    figure.legend(handles=_legend(study.arms, "-", study), loc="outside upper left", ncols=6)
     return figure
 
 
-def discriminator(runs: Sequence[Run], shown: Sequence[str]) -> Figure:
+def discriminator(study: Study, shown: Sequence[str]) -> Figure:
     """The adversary's curves, and below them when its gate was open."""
-    figure = Figure(figsize=(WIDTH, 2.3 * -(-len(shown) // 3) + 0.7 + 0.16 * len(runs)))
+    figure = Figure(figsize=(WIDTH, 2.3 * -(-len(shown) // 3) + 0.7 + 0.16 * len(study.runs)))
     rows = -(-len(shown) // 3)
-    spec = figure.add_gridspec(rows + 1, 3, height_ratios=[2.3] * rows + [0.5 + 0.16 * len(runs)])
+    spec = figure.add_gridspec(rows + 1, 3, height_ratios=[2.3] * rows + [0.5 + 0.16 * len(study.runs)])
     for i, key in enumerate(shown):
         axes = figure.add_subplot(spec[i // 3, i % 3])
-        _curves(axes, runs, key)
+        _curves(axes, study, key)
         if key == "discriminator/reward_mean":
-            threshold = runs[0].config["algorithm"]["discriminator"]["gate_threshold"]
+            threshold = study.runs[0].config["algorithm"]["discriminator"]["gate_threshold"]
             axes.axhline(threshold, color=MLE_COLOR, linestyle="--", linewidth=1)
-    _gates(figure.add_subplot(spec[rows, :]), runs)
-    figure.legend(handles=_legend(list(_by_arm(runs)), "-"), loc="outside upper left", ncols=6)
+    _gates(figure.add_subplot(spec[rows, :]), study)
+    figure.legend(handles=_legend(study.arms, "-", study), loc="outside upper left", ncols=6)
     return figure
 
 
-def _gates(axes: Axes, runs: Sequence[Run]) -> None:
-    by_arm = _by_arm(runs)
+def _gates(axes: Axes, study: Study) -> None:
+    by_arm = _by_arm(study)
     ordered = [run for members in by_arm.values() for run in members]
     opened = [curves.curve(run, "discriminator/is_open") for run in ordered]
     axes.eventplot(
         [c.steps[c.values > 0] for c in opened], lineoffsets=range(len(ordered)), linelengths=0.7,
-        linewidths=1, colors=[color(run.arm, list(by_arm)) for run in ordered],
+        linewidths=1, colors=[color(run.arm, study) for run in ordered],
     )  # fmt: skip
-    labels = [f"{name_of(run.arm)}, seed {run.seed}" for run in ordered]
+    labels = [f"{study.name(run.arm)}, seed {run.seed}" for run in ordered]
     axes.set_yticks(range(len(ordered)), labels, fontsize=7)
     axes.set(title="gate open", xlabel=STEP_LABEL, ylim=(len(ordered) - 0.4, -0.6))
     axes.grid(False, axis="y")
 
 
-def _curves(axes: Axes, runs: Sequence[Run], key: str) -> None:
-    by_arm = _by_arm(runs)
+def _curves(axes: Axes, study: Study, key: str) -> None:
+    by_arm = _by_arm(study)
     for arm, members in by_arm.items():
         found = [c for c in (curves.curve(run, key) for run in members) if len(c.steps)]
-        shade = color(arm, list(by_arm))
-        for one in found if len(found) > 1 else ():
-            axes.plot(*curves.thin(one), color=shade, linewidth=0.6, alpha=0.4)
+        shade = color(arm, study)
+        if len(found) > 1:
+            low, high = (curves.thin(curves.pointwise(found, reduce)) for reduce in (np.min, np.max))
+            axes.fill_between(low.steps, low.values, high.values, color=shade, alpha=0.16, linewidth=0)
         if found:
             mean = curves.thin(curves.mean_curve(found))
             axes.plot(*mean, color=shade, linewidth=1.8, marker="o" if len(mean.steps) == 1 else None)
@@ -184,17 +290,17 @@ def _title(key: str) -> tuple[str, str]:
     return rest.replace("_", " "), unit
 
 
-def _references(axes: Axes, metric: str, systems: Systems) -> None:
+def _references(axes: Axes, metric: str, systems: Systems, study: Study) -> None:
     for system in ("mle", "data"):
         score = results.get(systems, system, results.datasets(systems)[0], metric)
         if score and not describe(metric).depends_on_n:
-            axes.axhline(estimate(score.values).mean, color=color(system, ()), linestyle="--", linewidth=1)
+            axes.axhline(estimate(score.values).mean, color=color(system, study), linestyle="--", linewidth=1)
 
 
-def _dots(axes: Axes, system: str, x: dict[int, float], y: dict[int, float], shade: str) -> None:
-    seeds = [seed for seed in x if seed in y]
+def _dots(axes: Axes, system: str, x: dict[int, float], y: dict[int, float], study: Study) -> None:
+    seeds, shade = [seed for seed in x if seed in y], color(system, study)
     xs, ys = [x[s] for s in seeds], [y[s] for s in seeds]
-    if not system.startswith(ARM):
+    if system not in study.arms:
         marker, size = {"data": ("*", 13), "mle": ("D", 7)}.get(system, ("s", 7))
         axes.plot(np.mean(xs), np.mean(ys), marker, color=shade, markersize=size, zorder=3)
         return
@@ -202,15 +308,14 @@ def _dots(axes: Axes, system: str, x: dict[int, float], y: dict[int, float], sha
     axes.plot(np.mean(xs), np.mean(ys), "o", color=shade, markersize=10, markerfacecolor="none", markeredgewidth=2)
 
 
-def _by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    ordered = sorted(runs, key=lambda run: (run.adversarial_weight, run.seed))
-    return {arm: [run for run in ordered if run.arm == arm] for arm in dict.fromkeys(r.arm for r in ordered)}
+def _by_arm(study: Study) -> dict[str, list[Run]]:
+    return {arm: [run for run in study.runs if run.arm == arm] for arm in study.arms}
 
 
-def _legend(systems: Sequence[str], style: str) -> list[Line2D]:
+def _legend(systems: Sequence[str], style: str, study: Study) -> list[Line2D]:
     marker = {"data": "*", "mle": "D"}
     return [
-        Line2D([], [], color=color(s, systems), label=name_of(s), linewidth=2 if style == "-" else 0,
+        Line2D([], [], color=color(s, study), label=study.name(s), linewidth=2 if style == "-" else 0,
                marker=None if style == "-" else marker.get(s, "o"))
         for s in systems
     ]  # fmt: skip
@@ -235,4 +340,6 @@ def _inline(svg: str, name: str) -> str:
     """The bare <svg> element, with ids of its own so that several can share a page."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\1{name}-", svg)
-    return svg.replace("<svg ", '<svg role="img" ', 1)
+    for fixed, themed in ((INK, "var(--ink)"), (GRID, "var(--line)"), (PAPER, "var(--page)")):
+        svg = svg.replace(fixed, themed)
+    return svg

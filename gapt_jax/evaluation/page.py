@@ -1,79 +1,62 @@
-"""The report as one HTML page: no script, no network, light and dark. Pure text; every value is escaped."""
+"""The report as one HTML page: no network, light and dark. Pure text; every value is escaped."""
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gapt_jax.evaluation import results
+from gapt_jax.evaluation import pareto, player, provenance, results, verdict
+from gapt_jax.evaluation.html import STYLE, details, difference, digits_of, figure, label, mean, note, number, table
 from gapt_jax.evaluation.metrics import HEADLINE, METRICS, describe
-from gapt_jax.evaluation.results import BASELINE, COLLAPSE, PRIMARY, Comparison, Run, Systems, name_of
-from gapt_jax.evaluation.statistics import Estimate, estimate, sign_flip_floor
+from gapt_jax.evaluation.results import PRIMARY
+from gapt_jax.evaluation.statistics import estimate, iqm, reachable
+from gapt_jax.evaluation.tables import Results
 
 if TYPE_CHECKING:
     from gapt_jax.evaluation.figures import Drawn
 
-STYLE = """
-:root { --ink: #1c1c1e; --soft: #6b6b70; --line: #dcdce0; --page: #fdfdfc; --note: #f3f3f0;
-  color-scheme: light dark }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8ea; --soft: #9c9ca3; --line: #3a3a3f; --page: #17171a; --note: #222226 } }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 64rem;
-  background: var(--page); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; font-weight: 650 }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; font-weight: 650 }
-h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; font-weight: 600; overflow-wrap: anywhere }
-p { max-width: 46rem; margin: .5rem 0 }
-small, .soft, figcaption { color: var(--soft); font-size: .84rem; font-weight: 400 }
-.outcome, .warning { background: var(--note); border-left: 3px solid var(--soft); padding: .8rem 1rem;
-  margin: 1rem 0 }
-.warning { border-color: #d55e00 }
-.outcome p { margin: .35rem 0 }
-.scroll { overflow-x: auto; margin: .6rem 0 }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums }
-th, td { padding: .34rem .9rem .34rem 0; text-align: left; border-bottom: 1px solid var(--line);
-  vertical-align: baseline }
-th { font-weight: 600 }
-:is(th, td):first-child { min-width: 9.5rem }
-.text td:last-child { overflow-wrap: anywhere }
-.text td:nth-child(3):last-child { min-width: 15rem }
-td.n, th.n { text-align: right; white-space: nowrap; padding: .34rem 0 .34rem 1.1rem }
-figure { margin: .8rem 0 }
-figure .scroll { background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .5rem }
-figure svg { display: block; width: 100%; min-width: 40rem; height: auto }
-pre { background: var(--note); padding: .8rem 1rem; overflow-x: auto; font-size: .82rem }
-code, .path { overflow-wrap: anywhere }
-details { margin: .8rem 0 } summary { cursor: pointer; font-weight: 600 }
-"""
+PUBLISHED = (  # method.md §7: harmony and Vendi on test, on OpenEWLD, and with a melody agent
+    ("Online MLE", ".368", "29.49", ".362", "16.40", ".650 / 18.07"),
+    ("ReaLchords (PPO, no adversary, Hooktheory only)", ".484", "20.97", ".475", "8.42", ".626 / 7.48"),
+    ("GAPT without adversary", ".476", "20.81", ".447", "8.03", ".540 / 5.66"),
+    ("GAPT", ".497", "26.65", ".470", "11.30", ".648 / 12.91"),
+    ("Data", ".727", "27.92", ".784", "10.96", ""),
+)
 
 
-def render(
-    runs: Sequence[Run], systems: Systems, comparisons: Sequence[Comparison], figures: Sequence[Drawn],
-    rolls: Sequence[Drawn], command: str,
-) -> str:  # fmt: skip
-    """The whole page. `rolls` are the piano rolls, `command` is what makes this report again."""
-    title = " · ".join(dict.fromkeys(str(run.config["name"]) for run in runs))
+def render(found: Results, figures: Sequence[Drawn], rolls: Sequence[Drawn], command: str) -> str:
+    """The whole page. `rolls` are the piano rolls of `player.songs_json`; `command` makes this report again."""
+    study = found.study
+    title = " · ".join(dict.fromkeys(str(run.config["name"]) for run in study.runs))
+    named = {drawn.name: drawn for drawn in figures}
+    first = [figure(named.pop(name)) for name in ("arms", "quality_diversity") if name in named]
+    parts = {
+        "Results": "".join(_dataset(found, dataset) for dataset in results.datasets(found.systems)) + _published(),
+        "Arms": "".join(first) + _trade_off(found),
+        "Listen": player.section(study, rolls),
+        "Learning curves": "".join(f"<h3>{escape(d.title)}</h3>{figure(d)}" for d in named.values()),
+        "In use": provenance.in_use(study),
+        "Definitions": _definitions(found),
+        "Provenance": provenance.section(study, command),
+    }
+    shown = {name: content for name, content in parts.items() if content}
+    links = "".join(f'<a href="#{_anchor(name)}">{name}</a>' for name in shown)
     body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">{escape(_scope(runs, systems))}</p>',
-        *(f'<p class="warning">{escape(sentence)}</p>' for sentence in results.warnings(runs)),
-        _outcome(systems, comparisons),
-        *(_dataset(systems, comparisons, dataset) for dataset in results.datasets(systems)),
-        *(f"<h2>{escape(drawn.title)}</h2>{_figure(drawn)}" for drawn in figures),
-        "<h2>The same melody, played by each system</h2>" if rolls else "",
-        *(f"<h3>{escape(drawn.title)}</h3>{_figure(drawn)}" for drawn in rolls),
-        "<h2>What the numbers mean</h2>",
-        _definitions(systems),
-        "<h2>Where the numbers come from</h2>",
-        _provenance(runs, command),
+        f"<header><h1>{escape(title)}</h1>{note(_scope(found))}</header>",
+        _verdict(found),
+        *(f'<p class="warning">{escape(sentence)}</p>' for sentence in found.warnings),
+        f'<nav aria-label="Sections">{links}</nav><main>',
+        *(f'<section id="{_anchor(n)}"><h2>{n}</h2>{content}</section>' for n, content in shown.items()),
+        "</main>",
+        player.script(study),
     ]
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src '{player.SCRIPT_HASH}'"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}: report</title><style>{STYLE}</style></head>\n<body>\n"
         + "\n".join(body)
@@ -81,201 +64,177 @@ def render(
     )
 
 
-def outcome_sentences(systems: Systems, comparisons: Sequence[Comparison], dataset: str) -> list[str]:
-    """What the primary metric says on one dataset, in plain words with the numbers (method.md §8)."""
-    shown = [s for s in systems if s != "data" and results.get(systems, s, dataset, PRIMARY)]
-    if not shown:
-        return ["No independent Vendi was measured, so nothing can be said about diversity."]
-    sentences = [
-        f"Independent Vendi: {_path(systems, dataset, shown, PRIMARY)}.",
-        f"Note-in-chord: {_path(systems, dataset, shown, 'note_in_chord')}.",
-    ]
-    if BASELINE not in shown or "mle" not in shown:
-        return [*sentences, "Without MLE and λ = 0 runs there is nothing to compare with."]
-    found = [o for o in results.outcomes(systems, comparisons) if o.dataset == dataset]
-    if not found:
-        return [*sentences, "No λ above 0 shares a seed with λ = 0, so nothing is compared."]
-    paired = {c.system: c.paired for c in comparisons if (c.dataset, c.metric) == (dataset, PRIMARY)}
-    lost = found[0].lost
-    change = f"{'lost' if lost >= 0 else 'gained'} {abs(lost):.2f} Vendi against the MLE"
-    judged = "a collapse" if lost >= COLLAPSE else "no collapse"
-    sentences.append(f"λ = 0 {change}: {judged}, which asks for a loss of {COLLAPSE}.")
-    for outcome in found:
-        pair = paired[outcome.system]
-        sentences.append(
-            f"{name_of(outcome.system)} minus λ = 0: {_difference(pair.difference, 2)}; "
-            f"exact sign-flip p = {pair.p:.3g} (pairs: {pair.difference.n}, which can reach "
-            f"{pair.p_floor:.3g} at best). Verdict: {outcome.verdict}."
-        )
-    return sentences
+def report_command(folders: Sequence[Path], out: str) -> str:
+    return shlex.join(["gapt", "report", *map(str, folders), "--out", out])
 
 
-def _path(systems: Systems, dataset: str, shown: Iterable[str], metric: str) -> str:
-    scores = [(system, results.get(systems, system, dataset, metric)) for system in shown]
-    return " → ".join(
-        f"{_number(estimate(score.values).mean, 3 if metric == 'note_in_chord' else 2)} ({name_of(system)})"
-        for system, score in scores
-        if score
+def _anchor(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+def _scope(found: Results) -> str:
+    study = found.study
+    seeds = [f"{study.name(arm)}: {sum(run.arm == arm for run in study.runs)}" for arm in study.arms]
+    sampling = ", ".join(sorted({str(run.evaluation["sampling"]) for run in study.runs}))
+    runs = f"{len(study.runs)} run{'s' * (len(study.runs) > 1)}"
+    return f"{runs} (seeds at {', '.join(seeds)}). Sampling: {sampling}, T = 1."
+
+
+def _verdict(found: Results) -> str:
+    """One sentence with its evidence, then what the other arms and datasets say."""
+    main = found.verdict
+    lines = [f'<p class="verdict"><strong>{main.verdict}</strong></p><p>{escape(main.sentence)}</p>']
+    interval = found.song_intervals.get((main.system, main.dataset, PRIMARY))
+    if interval:
+        text = f"For fresh songs as well as fresh seeds the 95 % CI is [{interval[0]:+.2f}, {interval[1]:+.2f}]."
+        lines.append(f"<p>{escape(text)}</p>".replace("-", "\u2212"))
+    others = [outcome for outcome in found.outcomes if outcome is not main]
+    if others:
+        items = "".join(f"<li>{escape(outcome.sentence)}</li>" for outcome in others)
+        lines.append(details(f"The other arms and data sets ({len(others)})", f"<ul>{items}</ul>"))
+    protocol = (
+        f"Protocol: paired difference in independent Vendi, exact sign-flip test at {verdict.LEVEL}; λ = 1 (else the "
+        f"largest λ) against λ = 0 is the preregistered comparison; void unless λ = 0 lost at least {verdict.COLLAPSE} "
+        "songs against the MLE. Other arms are secondary and Holm-corrected."
     )
+    return f'<div class="outcome">{"".join(lines)}{note(protocol)}</div>'
 
 
-def _scope(runs: Sequence[Run], systems: Systems) -> str:
-    seeds = [f"{name_of(arm)}: {sum(run.arm == arm for run in runs)}" for arm in results.arms(systems)]
-    sampling = ", ".join(sorted({str(run.evaluation["sampling"]) for run in runs}))
-    return f"{len(runs)} run{'s' * (len(runs) > 1)} (seeds at {', '.join(seeds)}). Sampling: {sampling}, T = 1."
-
-
-def _outcome(systems: Systems, comparisons: Sequence[Comparison]) -> str:
-    blocks = [
-        f"<p><strong>{escape(dataset)}.</strong> "
-        f"{escape(' '.join(outcome_sentences(systems, comparisons, dataset)))}</p>"
-        for dataset in results.datasets(systems)
-    ]
-    return f'<div class="outcome">{"".join(blocks)}</div>'
-
-
-def _dataset(systems: Systems, comparisons: Sequence[Comparison], dataset: str) -> str:
+def _dataset(found: Results, dataset: str) -> str:
+    """The headline metrics, the primary metric with its statistics, and everything else folded away."""
+    systems = found.systems
     measured = dict.fromkeys(m for by_dataset in systems.values() for m in by_dataset.get(dataset, {}))
     ordered = [m for m in METRICS if m in measured] + [m for m in measured if m not in METRICS]
-    headline = [m for m in HEADLINE if m in measured]
     counts = sorted({s.n_songs for d in systems.values() for s in d.get(dataset, {}).values()})
-    here = [c for c in comparisons if c.dataset == dataset]
+    songs = (
+        f"n = {'/'.join(map(str, counts))} songs. Mean over seeds ± half of the 95 % confidence interval (Student t)"
+    )
+    all_metrics = _means(found, dataset, ordered) + "".join(
+        f"<h4>{label(m)}</h4>{_statistics(found, dataset, m)}" for m in ordered if m != PRIMARY
+    )
     parts = [
-        f"<h2>{escape(dataset)}</h2>",
-        f'<p class="soft">{"/".join(map(str, counts))} songs. Mean over seeds ± half of the 95 % confidence '
-        "interval (Student t); no interval for a single seed.</p>",
-        _systems_table(systems, dataset, headline),
-        f"<h3>Against λ = 0, by seed</h3>{_comparisons_table(here, headline)}" if here else "",
-        f"<details><summary>All metrics</summary>{_systems_table(systems, dataset, ordered)}"
-        f"{_comparisons_table(here, ordered) if here else ''}</details>",
+        f"<h3>{escape(dataset)}</h3>",
+        note(f"{songs}; no interval for a single seed. Data and MLE count seeds of pre-training."),
+        _means(found, dataset, [m for m in HEADLINE if m in measured]),
+        f"<h4>{label(PRIMARY)}, against {escape(found.study.name(found.study.baseline))}</h4>"
+        if PRIMARY in measured
+        else "",
+        _statistics(found, dataset, PRIMARY) if PRIMARY in measured else "",
+        _caption(found, dataset),
+        details("All metrics", all_metrics),
     ]
-    return "\n".join(parts)
+    return "".join(parts)
 
 
-def _systems_table(systems: Systems, dataset: str, metrics: Sequence[str]) -> str:
-    shown = [system for system in systems if systems[system].get(dataset)]
-    head = ["Metric", *(f"{name_of(s)}{_seeds(systems[s][dataset])}" for s in shown)]
+def _means(found: Results, dataset: str, metrics: Sequence[str]) -> str:
+    """A row per metric, a column per system."""
+    shown = [system for system in found.systems if found.systems[system].get(dataset)]
+    head = ["Metric", *(f"{escape(found.study.name(s))}{_seeds(found, s, dataset)}" for s in shown)]
     rows = []
     for metric in metrics:
-        scores = [results.get(systems, system, dataset, metric) for system in shown]
+        scores = [results.get(found.systems, system, dataset, metric) for system in shown]
         estimates = [estimate(score.values) if score else None for score in scores]
-        digits = _digits([e.mean for e in estimates if e])
-        rows.append([_label(metric), *(_estimate(e, digits) if e else "" for e in estimates)])
-    return _table(head, rows)
+        digits = digits_of([e.mean for e in estimates if e])
+        rows.append([label(metric), *(mean(e, digits) if e else "" for e in estimates)])
+    return table(head, rows, f"Means on {dataset}")
 
 
-def _comparisons_table(comparisons: Sequence[Comparison], metrics: Sequence[str]) -> str:
-    shown = list(dict.fromkeys(c.system for c in comparisons))
-    by_key = {(c.system, c.metric): c.paired for c in comparisons}
-    head = ["Metric", *(cell for s in shown for cell in (f"{escape(name_of(s))} − λ = 0", "p"))]
+def _seeds(found: Results, system: str, dataset: str) -> str:
+    n = max(len(score.by_seed) for score in found.systems[system][dataset].values())
+    return f"<br><small>{n} seed{'s' * (n > 1)}</small>"
+
+
+def _statistics(found: Results, dataset: str, metric: str) -> str:
+    """One metric with all its statistics: a row per system."""
+    pairs = {c.system: c for c in found.comparisons if (c.dataset, c.metric) == (dataset, metric)}
+    head = ["System", "Mean", "IQM", "Seeds", "Difference [95 % CI]", "Pairs", "p sign-flip", "p Holm", "p Wilcoxon",
+            "p t-test", "Effect g", "Better pairs"]  # fmt: skip
     rows = []
-    for metric in (m for m in metrics if any((s, m) in by_key for s in shown)):
-        row = [_label(metric)]
-        for system in shown:
-            pair = by_key.get((system, metric))
-            digits = _digits([pair.difference.mean]) if pair else 0
-            row += [_difference(pair.difference, digits), _number(pair.p, 3)] if pair else ["", ""]
-        rows.append(row)
-    pairs = max(c.paired.difference.n for c in comparisons)
-    return _table(head, rows) + (
-        f'<p class="soft">Difference [95 % interval]; p of the exact two-sided sign-flip test. With {pairs} '
-        f"pair{'s' * (pairs > 1)} no p below {sign_flip_floor(pairs):.3g} can be reached. p is not corrected "
-        "for the number of comparisons.</p>"
+    for system in found.systems:
+        if score := results.get(found.systems, system, dataset, metric):
+            value, digits = estimate(score.values), digits_of(score.values)
+            row = [
+                escape(found.study.name(system)),
+                mean(value, digits),
+                number(iqm(score.values), digits),
+                str(value.n),
+            ]
+            if pair := pairs.get(system):
+                one = pair.paired
+                p = [number(v, 3) for v in (one.p, pair.p_holm, one.p_wilcoxon, one.p_t)]
+                row += [difference(one.difference, digits), str(one.difference.n), *p, number(one.effect_size, 2),
+                        f"{number(100 * one.improvement, 0)} %"]  # fmt: skip
+            rows.append(row + [""] * (len(head) - len(row)))
+    return table(head, rows, f"{describe(metric).label} on {dataset}")
+
+
+def _caption(found: Results, dataset: str) -> str:
+    here = [c for c in found.comparisons if c.dataset == dataset]
+    if not here:
+        return note("No arm shares a seed with the baseline: nothing is compared.")
+    n = min(c.paired.difference.n for c in here)
+    floor = reachable(n).sentence
+    arm = results.primary_arm(found.study)
+    own = f" except the preregistered {found.study.name(arm)}, whose p stands as it is" if arm else ""
+    return note(
+        "Difference: arm minus baseline of the same seed. p: two-sided. Sign-flip is exact; Holm corrects it over the "
+        f"arms of one metric and data set{own}. Effect: Hedges' g of the paired differences. Better pairs: share in "
+        "which the arm has the greater value. IQM: interquartile mean." + (f" Mind: {floor}." if floor else "")
     )
 
 
-def _definitions(systems: Systems) -> str:
-    measured = {m for datasets in systems.values() for metrics in datasets.values() for m in metrics}
+def _trade_off(found: Results) -> str:
+    """Who is on the Pareto front, hypervolumes, and Vendi at matched harmony."""
+    study, rows = found.study, []
+    for dataset in results.datasets(found.systems):
+        placed, front = pareto.points(found, dataset), pareto.front(found, dataset)
+        for arm, (x, y) in placed.items():
+            is_on = "yes" if arm in front else "no"
+            area = number(pareto.area(found, dataset, [arm]), 2)
+            rows.append([f"{escape(dataset)}, {escape(study.name(arm))}", number(x, 3), number(y, 2), is_on, area])
+        if len(placed) > 1:
+            area = number(pareto.area(found, dataset, placed), 2)
+            rows.append([f"{escape(dataset)}, all arms together", "", "", "", area])
+    head = [
+        "Arm",
+        "Note-in-chord <small>share</small>",
+        "Independent Vendi <small>songs</small>",
+        "On the front",
+        "Hypervolume",
+    ]
+    text = table(head, rows, "Pareto front and hypervolume") + note(
+        "Means over seeds. Hypervolume: area dominated above note-in-chord 0 and one song, in share × songs."
+    ) if rows else ""  # fmt: skip
+    matched = pareto.at_matched_harmony(study)
+    if matched:
+        rows = [
+            [escape(study.name(arm)), difference(pair.difference, 2), str(pair.difference.n), number(pair.p, 3)]
+            for arm, pair in matched.items()
+        ]
+        head = ["Arm", "Difference in Vendi <small>songs</small> [95 % CI]", "Pairs", "p sign-flip"]
+        text += "<h3>Vendi at matched note-in-chord</h3>" + table(head, rows, "Vendi at matched note-in-chord") + note(
+            "Along the learning curves on the valid split: the mean over the levels of note-in-chord that both runs of "
+            "a pair reach, arm minus baseline. Secondary; not corrected."
+        )  # fmt: skip
+    return text
+
+
+def _published() -> str:
+    head = ["System", "Test harmony", "Test Vendi", "OOD harmony", "OOD Vendi", "With melody agent"]
+    content = table(head, PUBLISHED, "Published results") + note(
+        "Another scale: the published models are larger, the songs longer and the Vendi encoder another one. "
+        "Compare the order and direction of systems, not the numbers."
+    )
+    return details("Published results, to stand beside", content)
+
+
+def _definitions(found: Results) -> str:
+    measured = {m for datasets in found.systems.values() for metrics in datasets.values() for m in metrics}
     rows = [
         [f"{escape(m.label)} <small>{escape(m.unit)}</small>", escape(m.better),
          escape(m.explanation) + (" Compare at equal numbers of songs only." if m.depends_on_n else "")]
         for m in (describe(name) for name in METRICS if name in measured)
     ]  # fmt: skip
-    return _table(["Metric", "Better", "Definition"], rows, numbers=False)
-
-
-def _provenance(runs: Sequence[Run], command: str) -> str:
-    head = ["Run", "λ", "Seed", "Pre-training", "Config", "Data", "Revision", "Hardware", "Time"]
-    rows = [
-        [f'<span class="path">{escape(run.path)}</span>', f"{run.adversarial_weight:g}", str(run.seed),
-         f"seed {run.upstream_seed}", *(f"<code>{escape(str(run.record[k])[:14])}</code>"
-         for k in ("config_hash", "data_fingerprint", "git_revision")),
-         escape(_plain(run.record["hardware"])), _duration(run.record["time_s"])]
-        for run in runs
-    ]  # fmt: skip
-    commands = "\n".join(escape(str(text)) for text in [*(run.record["command"] for run in runs), command])
-    settings = results.flatten(runs[0].config)
-    return "\n".join([
-        _table(head, rows, numbers=False),
-        f"<h3>Commands</h3><pre>{commands}</pre>",
-        f"<details><summary>Configuration of {escape(runs[0].path)}</summary>",
-        _table(
-            ["Setting", "Value"], [[escape(k), escape(_plain(v))] for k, v in settings.items()], numbers=False
-        ),
-        "</details><details><summary>Versions and times</summary>",
-        _table(["Run", "Versions", "Seconds per stage"], [
-            [escape(run.path), escape(_plain(run.record["versions"])), escape(_plain(run.record["time_s"]))]
-            for run in runs
-        ], numbers=False),
-        "</details>",
-    ])  # fmt: skip
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> str:
-    """Cells are HTML already. With `numbers`, all columns but the first are aligned right."""
-    css = ["", *([' class="n"' if numbers else ""] * (len(head) - 1))]
-    top = "".join(f"<th{c}>{cell}</th>" for c, cell in zip(css, head, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{c}>{cell}</td>" for c, cell in zip(css, row, strict=True)) + "</tr>" for row in rows
+    return details(
+        "What the numbers mean", table(["Metric", "Better", "Definition"], rows, "Definitions", numbers=False)
     )
-    kind = "" if numbers else ' class="text"'
-    return f'<div class="scroll"><table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _figure(drawn: Drawn) -> str:
-    return (
-        f'<figure><div class="scroll" role="img" aria-label="{escape(drawn.title)}">{drawn.svg}</div>'
-        f"<figcaption>{escape(drawn.caption)}</figcaption></figure>"
-    )
-
-
-def _label(metric: str) -> str:
-    return f"{escape(describe(metric).label)} <small>{escape(describe(metric).unit)}</small>"
-
-
-def _seeds(metrics: dict[str, results.Score]) -> str:
-    n = max(len(score.by_seed) for score in metrics.values())
-    return f"<br><small>{n} seed{'s' * (n > 1)}</small>"
-
-
-def _estimate(value: Estimate, digits: int) -> str:
-    text = _number(value.mean, digits)
-    return f"{text} <small>±\u2009{_number(value.ci95[1] - value.mean, digits)}</small>" if value.ci95 else text
-
-
-def _difference(value: Estimate, digits: int) -> str:
-    interval = f" [{_number(value.ci95[0], digits)}, {_number(value.ci95[1], digits)}]" if value.ci95 else ""
-    return f"{'+' if value.mean > 0 else ''}{_number(value.mean, digits)}{interval}"
-
-
-def _digits(values: Sequence[float]) -> int:
-    largest = max((abs(v) for v in values if v == v), default=0.0)
-    return 3 if largest < 2 else 2 if largest < 100 else 0
-
-
-def _number(value: float, digits: int) -> str:
-    """Fixed digits, a true minus sign; a dash for what is not defined."""
-    return "–" if value != value else f"{value:.{digits}f}".replace("-", "\u2212")
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _duration(seconds: dict[str, float]) -> str:
-    total = round(sum(seconds.values()))
-    return f"{total // 3600} h {total % 3600 // 60} min" if total >= 3600 else f"{total // 60} min {total % 60} s"
-
-
-def report_command(runs: Sequence[Run], out: str) -> str:
-    return shlex.join(["gapt", "report", *(run.path for run in runs), "--out", out])

@@ -6,19 +6,21 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gapt_jax import chords as chord_names
 from gapt_jax.evaluation.events import chord_events
-from gapt_jax.evaluation.figures import WIDTH, Drawn, color, finish
-from gapt_jax.evaluation.results import Run, name_of
+from gapt_jax.evaluation.figures import GRID, INK, WIDTH, Drawn, color, finish
+from gapt_jax.evaluation.results import Run, Study
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, PAD, Vocabulary
 
 MAX_SONGS = 3
 MAX_FRAMES = 128
 INCHES_PER_LETTER = 0.08
+LEFT, RIGHT = 0.07, 0.985  # of the figure's width: where time begins and ends
 
 
 class Song(NamedTuple):
@@ -47,36 +49,47 @@ def songs(runs: Sequence[Run]) -> list[Song]:
     return found
 
 
-def draw_all(runs: Sequence[Run]) -> Iterator[Drawn]:
-    """A figure per song. `runs` are ordered by λ, then seed; all have the first run's vocabulary."""
-    same = [run for run in runs if run.vocabulary.hash == runs[0].vocabulary.hash]
-    arms = list(dict.fromkeys(run.arm for run in runs))
-    for i, song in enumerate(songs(same)):
+def draw_all(study: Study) -> Iterator[Drawn]:
+    """A figure per song. All songs shown have the first run's vocabulary."""
+    for i, song in enumerate(shown_songs(study)):
         yield finish(
             f"piano_roll_{i + 1}",
             f"{song.identity}",
-            f"{song.dataset}. Blocks are chord tones; bars are the melody, dark where it is in the "
-            "chord, red where it is not. Heavy grid lines every four beats.",
-            functools.partial(piano_roll, song, runs[0].vocabulary, arms),
+            f"{song.dataset}, lowest seed of each arm. Blocks are chord tones; bars are the melody, red where it is "
+            "not in the chord. Heavy grid lines every four beats.",
+            functools.partial(piano_roll, song, study),
         )
 
 
-def piano_roll(song: Song, vocabulary: Vocabulary, arms: Sequence[str]) -> Figure:
-    """The melody by pitch, then a pitch-class roll per system; time in beats. `arms` fix the colours."""
-    frames = min(int((song.melody != PAD).sum()), MAX_FRAMES)
+def shown_songs(study: Study) -> list[Song]:
+    """`songs` of the runs that share the first run's vocabulary."""
+    return songs([run for run in study.runs if run.vocabulary.hash == study.runs[0].vocabulary.hash])
+
+
+def piano_roll(song: Song, study: Study) -> Figure:
+    """The melody by pitch, then a pitch-class roll per system; time in beats, from LEFT to RIGHT of the figure."""
+    vocabulary = study.runs[0].vocabulary
+    frames = frames_of(song)
     melody = song.melody[:frames]
-    figure = Figure(figsize=(WIDTH, 1.3 + 1.35 * len(song.chords)))
+    with matplotlib.rc_context({"figure.constrained_layout.use": False}):  # time begins and ends at known places
+        figure = Figure(figsize=(WIDTH, 1.3 + 1.35 * len(song.chords)))
     rows = figure.subplots(1 + len(song.chords), 1, sharex=True)
+    figure.subplots_adjust(LEFT, 0.55 / figure.get_figheight(), RIGHT, 1 - 0.15 / figure.get_figheight(), hspace=0.22)
     _melody(np.atleast_1d(rows)[0], melody, vocabulary)
     for axes, (system, chords) in zip(rows[1:], song.chords.items(), strict=True):
-        shade = color(system, arms)
+        shade = color(system, study)
         _chords(axes, chords[:frames], vocabulary, shade)
         _melody_classes(axes, melody, chords[:frames], vocabulary)
-        axes.set_ylabel(name_of(system), color=shade, fontweight="bold")
+        axes.set_ylabel(study.name(system), color=shade, fontweight="bold")
     for axes in rows:
         _beats(axes, frames)
     rows[-1].set_xlabel("beat")
     return figure
+
+
+def frames_of(song: Song) -> int:
+    """How much of a song is drawn and played."""
+    return min(int((song.melody != PAD).sum()), MAX_FRAMES)
 
 
 def _melody(axes: Axes, melody: np.ndarray, vocabulary: Vocabulary) -> None:
@@ -84,7 +97,7 @@ def _melody(axes: Axes, melody: np.ndarray, vocabulary: Vocabulary) -> None:
     onsets = vocabulary.tables.is_onset[melody]
     sounding = np.unique(pitches[pitches >= 0])
     for pitch in sounding:
-        axes.broken_barh(_spans(pitches, onsets, pitch), (pitch - 0.45, 0.9), color="#333333", linewidth=0)
+        axes.broken_barh(_spans(pitches, onsets, pitch), (pitch - 0.45, 0.9), color=INK, linewidth=0)
     low, high = (int(sounding[0]), int(sounding[-1])) if len(sounding) else (60, 72)
     ticks = [p for p in range(low - 1, high + 2) if p % 12 in (0, 7)]
     axes.set_yticks(ticks, [f"{chord_names.ROOT_NAMES[p % 12]}{p // 12 - 1}" for p in ticks], fontsize=7)
@@ -102,7 +115,7 @@ def _chords(axes: Axes, chords: np.ndarray, vocabulary: Vocabulary, shade: str) 
         name = vocabulary.names[chord]
         if length * inches_per_frame > INCHES_PER_LETTER * (len(name) + 1):
             place = (start / FRAMES_PER_BEAT, 11.9)
-            axes.annotate(name, place, fontsize=7, color="#222222", annotation_clip=False)
+            axes.annotate(name, place, fontsize=7, color=INK, annotation_clip=False)
     axes.set_yticks([0, 4, 7], ["C", "E", "G"], fontsize=7)
     axes.set_ylim(-0.7, 11.7)
 
@@ -113,7 +126,7 @@ def _melody_classes(axes: Axes, melody: np.ndarray, chords: np.ndarray, vocabula
     miss = tables.is_chord[chords] & ~hit
     state = np.where(tables.is_note[melody], tables.event[melody] % 12 * 2 + miss, -1)
     for value in np.unique(state[state >= 0]):
-        shade = "#c00000" if value % 2 else "#222222"
+        shade = "#c00000" if value % 2 else INK
         spans = _spans(state, tables.is_onset[melody], value)
         axes.broken_barh(spans, (value // 2 - 0.25, 0.5), color=shade, linewidth=0)
 
@@ -123,9 +136,9 @@ def _beats(axes: Axes, frames: int) -> None:
     axes.set_xticks(range(0, count + 1, 4))
     axes.set_xticks(range(count + 1), minor=True)
     axes.grid(True, axis="x", which="major", color="#b5b5b5", linewidth=0.9)
-    axes.grid(True, axis="x", which="minor", color="#ececec", linewidth=0.6)
+    axes.grid(True, axis="x", which="minor", color=GRID, linewidth=0.6)
     axes.grid(False, axis="y")
-    axes.set_xlim(0, count)
+    axes.set_xlim(0, max(frames // FRAMES_PER_BEAT, 1))
     axes.tick_params(which="minor", length=0)
 
 

@@ -8,7 +8,7 @@ import functools
 import io
 from typing import Any
 
-from gapt_jax.evaluation import agreement, verdict
+from gapt_jax.evaluation import agreement, songs, verdict
 from gapt_jax.evaluation.metrics import describe
 from gapt_jax.evaluation.results import Comparison, Score, Study, Systems
 from gapt_jax.evaluation.statistics import estimate, iqm
@@ -31,6 +31,10 @@ class Results:
         return verdict.primary(self.study, self.systems, self.outcomes)
 
     @functools.cached_property
+    def song_intervals(self) -> dict[tuple[str, str, str], tuple[float, float]]:
+        return songs.intervals(self.study, self.systems)
+
+    @functools.cached_property
     def warnings(self) -> list[str]:
         return agreement.warnings(self.study)
 
@@ -47,7 +51,7 @@ def to_json(found: Results) -> dict[str, Any]:
             }
             for system, by_dataset in found.systems.items()
         },
-        "comparisons": [_comparison(comparison, found.study.baseline) for comparison in found.comparisons],
+        "comparisons": [_comparison(comparison, found) for comparison in found.comparisons],
         "outcomes": [dataclasses.asdict(outcome) for outcome in found.outcomes],
         "warnings": found.warnings,
         "missing": [dataclasses.asdict(m) for ablation in found.study.ablations for m in ablation.missing],
@@ -97,17 +101,19 @@ def _score(score: Score) -> dict[str, Any]:
     }
 
 
-def _comparison(comparison: Comparison, baseline: str) -> dict[str, Any]:
-    """Everything that the paired comparison measured, under its own names."""
+def _comparison(comparison: Comparison, found: Results) -> dict[str, Any]:
+    """Everything that the paired comparison measured, under its own names; `ci95_songs` is of fresh songs too."""
     values = comparison.paired._asdict()
+    key = comparison.system, comparison.dataset, comparison.metric
     difference = values.pop("difference")
     return {
         "dataset": comparison.dataset,
         "metric": comparison.metric,
         "a": comparison.system,
-        "b": baseline,
+        "b": found.study.baseline,
         "difference": difference.mean,
         "ci95": difference.ci95,
+        "ci95_songs": found.song_intervals.get(key),
         "n_pairs": difference.n,
         **values,
         "p_holm": comparison.p_holm,

@@ -68,7 +68,10 @@ def _judge(lost: float, comparison: Comparison) -> tuple[Answer, str]:
         return "undecided", "The independent Vendi of a system is undefined (no chords at all, or numbers that broke)."
     change = f"λ\u00a0=\u00a00 {'lost' if lost >= 0 else 'gained'} {abs(lost):.2f} songs against the MLE"
     if lost < COLLAPSE:
-        return "void", f"{change}, which is no collapse (that asks for a loss of {COLLAPSE}): there was nothing to cure."
+        return (
+            "void",
+            f"{change}, which is no collapse (that asks for a loss of {COLLAPSE}): there was nothing to cure.",
+        )
     interval = f" [95 % CI {mean.ci95[0]:+.2f}, {mean.ci95[1]:+.2f}]" if mean.ci95 else ""
     difference = f"Difference in independent Vendi {mean.mean:+.2f} songs{interval}".replace("-", "\u2212")
     corrected = f", Holm-corrected over {comparison.family} arms {comparison.p_holm:.3g}" * (comparison.family > 1)
@@ -76,7 +79,10 @@ def _judge(lost: float, comparison: Comparison) -> tuple[Answer, str]:
     evidence = f"{difference}; exact sign-flip p = {pair.p:.3g} over {pairs}{corrected}. {change}: a collapse."
     floor = pair.p_floor * comparison.family
     if floor >= LEVEL:
-        return "undecided", f"{evidence} Too few pairs: no result of {pairs} could reach p < {LEVEL} (best: {floor:.3g})."
+        return (
+            "undecided",
+            f"{evidence} Too few pairs: no result of {pairs} could reach p < {LEVEL} (best: {floor:.3g}).",
+        )
     if comparison.p_holm >= LEVEL:
         return "failed", f"{evidence} No difference was shown."
     return ("passed", evidence) if mean.mean > 0 else ("failed", f"{evidence} It is less diverse.")
