@@ -17,7 +17,8 @@ import jax
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import init_state
 from gapt_jax.runtime.console import Console
-from gapt_jax.training import pipeline
+from gapt_jax.training import measure
+from gapt_jax.training.job import frozen_of
 
 REPEATS = 7
 
@@ -55,8 +56,8 @@ def trace_times(folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    job, upstream, policy = pipeline._load_run(Path(sys.argv[1]), Console())
-    spec, frozen = job.spec, pipeline._frozen(job, upstream)
+    job, upstream, policy = measure._load_run(Path(sys.argv[1]), Console(), None)
+    spec, frozen = job.spec, frozen_of(job, upstream)
     state = init_state(spec, policy[1], 0, job.experiment.data.max_frames)
     batches = job.batches(0)(spec.config.batch_size, 0)
     _, state = one_iteration(collections.defaultdict(list), spec, state, frozen, jax.device_put(next(batches)))

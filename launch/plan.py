@@ -8,6 +8,7 @@ The roofline of a phase is the longest of its times for matmuls, HBM and network
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import itertools
 import math
@@ -25,7 +26,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
 from gapt_jax import models
-from gapt_jax.algorithm import learner
+from gapt_jax.algorithm import learner, population
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
 from gapt_jax.config import Experiment
 from gapt_jax.errors import UserError
@@ -91,6 +92,7 @@ class Plan:
     topology: str
     slices: int
     devices: int
+    members: int  # runs that train as one program
     chip: Chip
     vocabulary: int  # V, assumed
     state_bytes: int  # per device: learner, frozen models and batch, there in all phases
@@ -115,6 +117,7 @@ class Plan:
             "topology": self.topology,
             "slices": self.slices,
             "devices": self.devices,
+            "members": self.members,
             "chip": self.chip.name,
             "hbm_bytes": self.chip.hbm_bytes,
             "assumed_vocabulary": self.vocabulary,
@@ -145,10 +148,10 @@ def _phase_json(phase: Phase) -> dict[str, Any]:
     }
 
 
-def plan(experiment: Experiment, where: str, slices: int, say: Say) -> Plan:
-    """The plan for `slices` slices of a topology such as ``v5e:16x16``."""
+def plan(experiment: Experiment, where: str, slices: int, say: Say, members: int = 1) -> Plan:
+    """The plan for `slices` slices of a topology such as ``v5e:16x16``; of several members, for a population."""
     devices = tpu_devices(where, slices)
-    return plan_for(experiment, devices, chips.BY_DEVICE_KIND[devices[0].device_kind], where, say)
+    return plan_for(experiment, devices, chips.BY_DEVICE_KIND[devices[0].device_kind], where, say, members)
 
 
 def tpu_devices(where: str, slices: int) -> Sequence[Any]:
@@ -171,9 +174,14 @@ def tpu_devices(where: str, slices: int) -> Sequence[Any]:
     return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
 
 
-def plan_for(experiment: Experiment, devices: Sequence[Any], chip: Chip, where: str, say: Say) -> Plan:
+def plan_for(
+    experiment: Experiment, devices: Sequence[Any], chip: Chip, where: str, say: Say, members: int = 1
+) -> Plan:
     """The plan for these devices, of which `where` is the name."""
-    compiler = PhaseCompiler(experiment, meshes.build(experiment.runtime.mesh, devices), chip, say)
+    mesh = meshes.build(experiment.runtime.mesh, devices)
+    compiler: PhaseCompiler = PhaseCompiler(experiment, mesh, chip, say)
+    if members > 1:
+        compiler = PopulationCompiler(experiment, mesh, chip, say, members)
     problem = None
     try:
         with _compiling_anew():
@@ -185,6 +193,7 @@ def plan_for(experiment: Experiment, devices: Sequence[Any], chip: Chip, where: 
         topology=where,
         slices=compiler.mesh.shape["slice"],
         devices=compiler.mesh.size,
+        members=members,
         chip=chip,
         vocabulary=compiler.spec.vocabulary.size,
         state_bytes=compiler.state_bytes,
@@ -254,9 +263,11 @@ class PhaseCompiler:
         self.experiment, self.mesh, self.chip, self.say = experiment, mesh, chip, say
         vocabulary = assumed_vocabulary()
         layout = meshes.MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh)
-        self.spec = Spec(models.build(experiment.models, vocabulary.size), experiment.algorithm, vocabulary, layout)
+        networks = models.build(experiment.models, vocabulary.size)
+        self.spec = Spec(networks, experiment.algorithm, vocabulary, layout, experiment.data.part)
         self.resident = _abstract(experiment, self.spec, mesh)
         self.state_bytes = _bytes_per_device(self.resident)
+        self.static: tuple[Any, ...] = (self.spec,)
         self.phases: list[Phase] = []
 
     def iteration(self) -> None:
@@ -272,7 +283,7 @@ class PhaseCompiler:
         """Shapes and shardings of what the phase returns."""
         began = time.monotonic()
         self.say(f"compiling {name}")
-        traced = function.trace(self.spec, *arguments)
+        traced = function.trace(*self.static, *arguments)
         compiled, needed, text = _compile(traced)
         slices = self.mesh.shape["slice"]
         found = collectives.parse(text, self.mesh.size // slices, slices) if compiled is not None else []
@@ -282,7 +293,7 @@ class PhaseCompiler:
             name=name,
             bytes=self.state_bytes + _bytes_per_device(passed) + needed,
             largest_array=cost.largest_array(traced.jaxpr),
-            cost=cost.of(traced.jaxpr),
+            cost=self.cost(traced),
             collectives=found,
             song_share=_song_share(name, self.experiment, self.mesh),
             compile_seconds=time.monotonic() - began,
@@ -292,6 +303,49 @@ class PhaseCompiler:
         if compiled is None or phase.bytes > self.chip.hbm_bytes:
             raise _NoRoom
         return _placed(traced.out_info, compiled.output_shardings)
+
+    def cost(self, traced: Any) -> Cost:
+        """Work of one device."""
+        return cost.of(traced.jaxpr)
+
+
+class PopulationCompiler(PhaseCompiler):
+    """Compiles the iteration of a population, which is one program. Its gates count as open."""
+
+    def __init__(self, experiment: Experiment, mesh: Mesh, chip: Chip, say: Say, members: int):
+        super().__init__(experiment, mesh, chip, say)
+        self._single = self.resident
+        self.spread = meshes.MeshMembers.of(meshes.split(mesh, members))
+        self.mesh = self.spread.mesh
+        self.spec = dataclasses.replace(self.spec, layout=self.spread.layout(experiment.runtime.microbatch_rows))
+        self.static = (self.spec, self.spread)
+        state, frozen, batch = self.resident
+        count, rows = self.spread.filled(members), self.spread.rows_filled(experiment.algorithm.batch_size)
+
+        def of_members(tree: Any) -> Any:
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), tree)
+            return _placed(shapes, self.spread.shardings(shapes))
+
+        songs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), batch)
+        whole = _placed(frozen, jax.tree.map(lambda x: self.spread.whole, frozen))
+        self.resident = of_members(state), whole, of_members(songs)
+        self.state_bytes = _bytes_per_device(self.resident)
+
+    def iteration(self) -> None:
+        states, frozen, batches = self.resident
+        self.phase("population", population.iteration, states, frozen, batches)
+
+    def cost(self, traced: Any) -> Cost:
+        # That of its members one by one: what is outside `shard_map` would count for those of all devices.
+        group = Mesh(self.spread.mesh.devices[0], meshes.AXES, axis_types=self.spread.mesh.axis_types[1:])
+        layout = meshes.MeshLayout(self.experiment.runtime.microbatch_rows, mesh=group)
+        spec = dataclasses.replace(self.spec, layout=layout)
+        state, frozen, batch = (jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), t) for t in self._single)
+        rows = self.resident[2].index.shape[1]
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), batch)
+        single = jax.jit(learner.iteration, static_argnums=0).trace(spec, state, frozen, batch)
+        steps = self.resident[0].step  # [P]
+        return cost.of(single.jaxpr).times(steps.sharding.shard_shape(steps.shape)[0])
 
 
 def _compile(traced: Any) -> tuple[Any, int, str]:
@@ -318,10 +372,15 @@ def _rows(name: str, experiment: Experiment, mesh: Mesh) -> tuple[int, int]:
     """(songs of a phase, or of one gradient step in it; rows that each device computes for them at a time)."""
     algorithm, microbatch = experiment.algorithm, experiment.runtime.microbatch_rows
     if not name.endswith("update"):
-        return algorithm.batch_size, math.ceil(algorithm.batch_size / mesh.size)
+        return algorithm.batch_size, math.ceil(algorithm.batch_size / _devices(mesh))
     songs = (algorithm if name == "policy_update" else algorithm.discriminator).minibatch_size
     rows = math.ceil(songs / _song_devices(mesh))
     return songs, min(rows, microbatch) if microbatch else rows
+
+
+def _devices(mesh: Mesh) -> int:
+    """Those of one run."""
+    return math.prod(mesh.shape[axis] for axis in meshes.AXES)
 
 
 def _song_devices(mesh: Mesh) -> int:
@@ -330,7 +389,7 @@ def _song_devices(mesh: Mesh) -> int:
 
 def _song_share(name: str, experiment: Experiment, mesh: Mesh) -> float:
     songs, rows = _rows(name, experiment, mesh)
-    devices = _song_devices(mesh) if name.endswith("update") else mesh.size
+    devices = _song_devices(mesh) if name.endswith("update") else _devices(mesh)
     return songs / (math.ceil(songs / (devices * rows)) * devices * rows)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gapt_jax import config
+from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ def add_parser(commands: Any, add: Any) -> None:
     )
     parser.add_argument("--slices", type=int, default=1, metavar="N", help="how many of them (default: 1)")
     parser.add_argument(
+        "--members",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs that train as one program, as in gapt ablate (default: 1)",
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting; may be repeated"
     )
 
@@ -38,7 +46,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     jax.config.update("jax_platforms", "cpu")  # with libtpu installed, JAX would look for a TPU first
     from launch.plan import plan
 
-    found = plan(experiment, args.topology, args.slices, console.say)
+    if args.members < 1:
+        raise UserError(f"--members must be at least 1, not {args.members}")
+    found = plan(experiment, args.topology, args.slices, console.say, args.members)
     console.emit(found.to_json())
     show(found, console)
     return 0 if found.fits else EXIT_DOES_NOT_FIT
@@ -49,8 +59,9 @@ def show(found: Plan, console: Console) -> None:
     from launch.plan import gib
 
     slices = f"{found.slices} × " if found.slices > 1 else ""
+    members = f"{found.members} members of " if found.members > 1 else ""
     console.table(
-        f"{found.experiment} on {slices}{found.topology}, per device",
+        f"{members}{found.experiment} on {slices}{found.topology}, per device",
         ["phase", "memory", "TFLOP", "HBM GB", "network GB", "roofline ms", "bound", "collectives"],
         [_row(phase) for phase in found.phases],
     )

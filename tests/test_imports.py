@@ -17,6 +17,7 @@ ALLOWED = {
     "evaluation": LOWER | {"evaluation"},
     "training": LOWER | {"evaluation", "training"},
     "cli": LOWER | {"evaluation", "training"},
+    **dict.fromkeys(("ablate_command", "study_command"), LOWER | {"evaluation", "training"}),
     "__main__": {"cli"},
 } | {name: BASE for name in BASE}
 PACKAGES = {
@@ -29,7 +30,9 @@ INPUT_OUTPUT = {
     "pathlib", "os", "io", "json", "shutil", "tempfile", "logging", "subprocess", "sys",
     "orbax", "tensorboardX", "rich",
 }  # fmt: skip
-REPORT = {"report", "page", "figures", "curves", "results", "piano_roll"}  # the other modules are metrics
+REPORT = {
+    "report", "reading", "page", "html", "player", "provenance", "figures", "curves", "results", "piano_roll", "tables",
+}  # fmt: skip  # the other modules are metrics
 
 
 def imports(path: Path) -> set[str]:

@@ -247,17 +247,31 @@ class MeshMembers(Members):
             return spread(members, shared)
         by_member = PartitionSpec(POPULATION)
         here = functools.partial(Members(self.is_vectorised).each, fn)
-        specs = {"in_specs": (by_member, NOWHERE), "out_specs": by_member}
-        return jax.shard_map(here, mesh=self.mesh, **specs, check_vma=False)(members, shared)
+        specs = by_member, NOWHERE
+        spread = jax.shard_map(here, mesh=self.mesh, in_specs=specs, out_specs=by_member, check_vma=False)
+        return spread(members, shared)
 
     def filled(self, count: int) -> int:
         """How many members are computed for so many: every group of devices has as many."""
         groups = self.mesh.shape[POPULATION]
         return -(-count // groups) * groups
 
+    def rows_filled(self, count: int) -> int:
+        """How many rows the songs of one member are filled up to."""
+        group = self.mesh.size // self.mesh.shape[POPULATION]
+        return -(-count // group) * group
+
+    def shardings(self, members: Any) -> Any:
+        """The sharding of every leaf [P, ...]: each group of devices holds its members, and splits each by `RULES`."""
+
+        def of(path: tuple[Any, ...], x: Any) -> NamedSharding:
+            return NamedSharding(self.mesh, PartitionSpec(POPULATION, *_spec(self.mesh, path, x.shape[1:])))
+
+        return jax.tree_util.tree_map_with_path(of, members)
+
     def place(self, members: Any) -> Any:
         """Members' arrays [P, ...], in host memory or on devices -> spread over the groups of devices."""
-        return jax.tree.map(lambda x: jax.device_put(x, NamedSharding(self.mesh, PartitionSpec(POPULATION))), members)
+        return jax.device_put(members, self.shardings(members))
 
     @property
     def whole(self) -> NamedSharding:

@@ -23,7 +23,7 @@ from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.runtime.mesh import MeshMembers
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all
-from gapt_jax.training.measure import evaluation_sets, evaluator_of, measure
+from gapt_jax.training.measure import baselines, evaluation_sets, evaluator_of, measure
 from gapt_jax.training.population import STOPPED, Member, post_train
 from gapt_jax.training.presets import Arm, settings_of
 from gapt_jax.training.trainer import abstract_state, restore_policy
@@ -46,7 +46,7 @@ def ablate(
     set_up(core_per_device=True)
     hosts.start(console)
     workdir, base = workdir.resolve(), run_folder.with_absolute_paths(base)
-    members = [Member(arm.experiment(base, seed), workdir / f"{arm.name}-seed{seed}") for arm in arms for seed in seeds]
+    members = [Member(arm.experiment(base, seed), workdir / f"{arm.name}-seed{seed}") for seed in seeds for arm in arms]
     for member in members:
         run_folder.check_same_run(member.experiment, member.folder)
     record = _Record(workdir, base, arms, seeds, preset)
@@ -131,9 +131,7 @@ def _run_group(members: Sequence[Member], record: _Record, at_once: int | None, 
     with record.timed("training"):
         _train(job, upstream, [m for m in unmeasured if not _is_trained(m, console)], record, at_once)
     with record.timed("evaluation"):
-        for member in unmeasured:
-            if not (member.folder / STOPPED).exists():
-                _evaluate(_member_job(job, member), upstream)
+        _evaluate(job, upstream, [m for m in unmeasured if not (m.folder / STOPPED).exists()])
 
 
 def _job_of(member: Member, devices: Any, console: Console) -> Job:
@@ -184,7 +182,13 @@ def _bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _evaluate(job: Job, upstream: Upstream) -> None:
-    found = restore_policy(job.spec, upstream.policy, job.experiment.runtime, job.workdir, job.console)
-    assert found is not None  # it was trained to its last step
-    measure(job, upstream, found, evaluation_sets(job.experiment))
+def _evaluate(job: Job, upstream: Upstream, members: Sequence[Member]) -> None:
+    """Members in turn; data and the supervised policy, which they share, once."""
+    known = baselines(job, upstream) if members else {}
+    with job.console.progress("evaluation", len(members)) as progress:
+        for number, member in enumerate(members, start=1):
+            own = _member_job(job, member)
+            found = restore_policy(own.spec, upstream.policy, member.experiment.runtime, member.folder, job.console)
+            assert found is not None  # it was trained to its last step
+            measure(own, upstream, found, evaluation_sets(member.experiment), known=known)
+            progress.update(number)

@@ -85,7 +85,7 @@ def _agree(job: Job, flags: dict[str, str]) -> None:
         flags
         | {
             "settings": run_folder.run_hash(job.experiment),
-            "runtime settings": config_hash(job.experiment.runtime),
+            "runtime settings": config_hash(job.experiment.runtime, job.experiment.health),
             "source code": source_hash(),
             "jax": jax.__version__,
             "songs": job.corpus.fingerprint,
@@ -98,9 +98,11 @@ def _agree(job: Job, flags: dict[str, str]) -> None:
 def _check_source(job: Job, source: Path) -> None:
     """`source` must be a run of the same network and vocabulary that has a policy."""
     other = from_dict(Experiment, read_json(source / "config.json", "gapt run"))
-    same = other.models.policy == job.experiment.models.policy
+    same = other.models.policy == job.experiment.models.policy and other.data.part == job.experiment.data.part
     if not same or read_vocabulary(source / "vocabulary.json").to_json() != job.spec.vocabulary.to_json():
-        raise UserError(f"{source} has another policy network or vocabulary: its weights do not fit this experiment")
+        raise UserError(
+            f"{source} has another policy network, part or vocabulary: its weights do not fit this experiment"
+        )
     if not has_checkpoint(source):
         raise UserError(f"{source} has no checkpoint of the policy yet: go on with 'gapt run {other.name}'")
 

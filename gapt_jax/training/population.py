@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gapt_jax.algorithm import population
+from gapt_jax.algorithm.layout import pad_rows
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, hyperparameters, init_state
 from gapt_jax.config import Experiment, arm_name
 from gapt_jax.errors import Preempted, TrainingStopped
@@ -28,7 +29,7 @@ from gapt_jax.runtime.health import AlarmedLog, Health
 from gapt_jax.runtime.mesh import MeshMembers
 from gapt_jax.training.job import Job
 from gapt_jax.training.systems import Evaluator
-from gapt_jax.training.trainer import SCORE, SHOWN, STAGE, abstract_state, checkpoint_facts, monitor
+from gapt_jax.training.trainer import SCORE, SHOWN, STAGE, abstract_state, checkpoint_facts, first_monitor, monitor
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Params
 
@@ -133,9 +134,9 @@ def post_train(
         ]
         progress = stack.enter_context(console.progress(f"{STAGE} × {len(members)}", steps, start or 0))
 
-        def evaluated() -> list[dict[str, float]]:
+        def evaluated(measure: Callable[..., dict[str, float]] = monitor) -> list[dict[str, float]]:
             return [
-                {} if diary.stopped else monitor(evaluator, member_of(states, n, spread), songs, experiment)
+                {} if diary.stopped else measure(evaluator, member_of(states, n, spread), songs, experiment)
                 for n, diary in enumerate(diaries)
             ]
 
@@ -150,7 +151,7 @@ def post_train(
 
         none: list[dict[str, float]] = [{} for _ in members]
         if start is None:
-            write(0, {}, evaluated())
+            write(0, {}, evaluated(first_monitor))
         sources = {m.experiment.seed: job.batches(m.experiment.seed)(rows, start or 0) for m in members}
         pending: tuple[int, Any] | None = None
         for step in range((start or 0) + 1, steps + 1):
@@ -188,7 +189,7 @@ def _take(states: LearnerState, number: jax.Array, sharding: Any) -> LearnerStat
 
 def _batches(members: Sequence[Member], by_seed: Mapping[int, Any], spread: MeshMembers) -> Any:
     """Every member's songs [P, B, T]: those of its seed."""
-    chosen = [by_seed[member.experiment.seed] for member in members]
+    chosen = [pad_rows(by_seed[member.experiment.seed], spread.rows_filled(1)) for member in members]
     chosen += chosen[-1:] * (spread.filled(len(members)) - len(members))
     return spread.place(jax.tree.map(lambda *rows: np.stack(rows), *chosen))
 
@@ -206,13 +207,14 @@ def _restored_or_new(
     if not common:
         return None, _first_states(spec, members, policy, spread)
     step = max(common)
-    states = [
-        checkpoint.restore(
-            abstract_state(single, policy, member.experiment), checkpoint_facts(member.spec(single)), step
-        )
-        for member, checkpoint in zip(members, saved, strict=True)
-    ]
-    return step, _together([state for _, state in states], spread)
+
+    def restored(member: Member, checkpoint: Checkpoints) -> LearnerState:
+        like = abstract_state(single, policy, member.experiment)
+        found = checkpoint.restore(like, checkpoint_facts(member.spec(single)), step)
+        assert found is not None  # it is among the kept steps
+        return found[1]
+
+    return step, _together([restored(*pair) for pair in zip(members, saved, strict=True)], spread)
 
 
 def _first_states(spec: Spec, members: Sequence[Member], policy: Params, spread: MeshMembers) -> LearnerState:

@@ -62,6 +62,7 @@ PRESETS: dict[str, tuple[Arm, ...]] = {
         Arm("entropy_bonus", "entropy bonus 0.01", (_WITHOUT, "algorithm.entropy_coef=0.01")),
         Arm("larger_beta", "β = 0.04", (_WITHOUT, "algorithm.kl_coef=0.04")),
         Arm("split_kl", "split KL", (_WITHOUT, "algorithm.rewards.entropy=0.02")),
+        Arm("groups_of_4", "λ = 0, groups of 4", (_WITHOUT, "algorithm.group_size=4")),  # what the next two differ from
         Arm("log_det", "DQO log-det", (_WITHOUT, "algorithm.group_size=4", "algorithm.rewards.diversity=0.5")),
         Arm("grpo", "GRPO", (_WITHOUT, "algorithm.group_size=4", "algorithm.advantages=grpo")),
     ),

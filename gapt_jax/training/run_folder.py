@@ -121,6 +121,10 @@ def timed(workdir: Path, stage: str) -> Iterator[None]:
 def add_results(path: Path, result: dict[str, Any]) -> None:
     """Keeps what the file knows of other sets, unless that was measured at another step."""
     known = read_json(path, "gapt evaluate") if path.exists() else {}
-    old = known.get("systems", {}) if known.get("step") == result["step"] else {}
-    systems = {name: old.get(name, {}) | measured for name, measured in result["systems"].items()}
-    write_atomic(path, strict_json(result | {"systems": systems}, indent=1))
+    known = known if known.get("step") == result["step"] else {}
+    merged = {
+        part: {system: known.get(part, {}).get(system, {}) | sets for system, sets in result[part].items()}
+        for part in ("systems", "adaptation")
+        if part in result
+    }
+    write_atomic(path, strict_json(result | merged, indent=1))

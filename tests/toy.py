@@ -1,0 +1,31 @@
+"""The settings of a whole run in seconds, and the command line in this process."""
+
+from gapt_jax import cli
+
+NETWORKS = [
+    f"models.{net}.{key}={value}"
+    for net in ("policy", "anchor", "reward", "discriminator")
+    for key, value in {"dim": 16, "depth": 1, "heads": 2, "head_dim": 8}.items()
+]
+FITS = [
+    f"pretrain.{stage}.{key}={value}"
+    for stage in ("policy", "anchor", "contrastive", "discriminative", "rhythm_contrastive", "rhythm_discriminative")
+    for key, value in {"steps": 4, "batch_size": 8}.items()
+]
+TOY = [
+    *NETWORKS, *FITS, "data.max_frames=16", "algorithm.steps=6", "algorithm.batch_size=16",
+    "algorithm.minibatch_size=8", "algorithm.discriminator.minibatch_size=8",
+    "algorithm.discriminator.steps_per_update=3", "evaluation.songs=24", "evaluation.batch_size=16",
+    "evaluation.every=3", "evaluation.monitor_songs=16", "runtime.checkpoint_every=2",
+    "evaluation.same_melody_songs=2", "evaluation.adaptation_songs=8", "evaluation.post_hoc_steps=2",
+    "runtime.mesh.data=1",
+]  # fmt: skip
+
+
+def gapt(*arguments: str) -> int:
+    """Exit code of one command."""
+    try:
+        cli.main(list(arguments))
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
