@@ -12,7 +12,7 @@ from gapt_jax.evaluation.events import share
 from gapt_jax.evaluation.results import Run, Study, Systems
 from gapt_jax.evaluation.statistics import Interval, paired_bootstrap
 
-RESAMPLES = 200  # of the songs; Vendi takes most of the time
+RESAMPLES = 100  # of the songs; Vendi takes most of the time
 STATISTICS: dict[str, tuple[tuple[str, ...], Callable[..., float]]] = {
     "vendi_independent": (("independent",), vendi),
     "note_in_chord": (("hits", "frames"), lambda hits, frames: share(hits.sum(), frames.sum())),

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from scipy import stats
 
 from gapt_jax.evaluation.statistics import (
     ENOUGH_PAIRS,
@@ -97,7 +98,7 @@ def analyse(ratings: Sequence[Rating]) -> Study:
     systems = list(dict.fromkeys(rating.system for rating in ratings))
     questions = list(dict.fromkeys(rating.question for rating in ratings))
     by_question = {name: _cells(r for r in ratings if r.question == name) for name in questions}
-    tables: dict[str | None, dict[Cell, float]] = {**by_question}
+    tables: dict[str | None, dict[Cell, float]] = {name: by_question[name] for name in questions}
     if len(questions) > 1:
         tables[None] = _complete(list(by_question.values()))
     means = [_mean(question, system, cells) for question, cells in tables.items() for system in systems]
@@ -142,7 +143,7 @@ def order_effect(ratings: Sequence[Rating]) -> OrderEffect | None:
             (position, float(np.mean(found))) for (who, position), found in adjusted.items() if who == participant
         ]
         if len(points) > 1:
-            slopes.append(float(np.polyfit(*np.array(points).T, 1)[0]))
+            slopes.append(float(stats.linregress(*np.array(points).T).slope))
     if len(slopes) < 2:
         return None
     by_position = _grouped((position, float(np.mean(found))) for (_, position), found in scores.items())

@@ -19,17 +19,18 @@ LIBTPU_WITHOUT_TPU = {
 
 
 # Each core a device of its own that computes on one thread: what a population on a CPU is fastest with.
-CORE_PER_DEVICE = "--xla_force_host_platform_device_count={cores} --xla_cpu_multi_thread_eigen=false"
+CORES_AS_DEVICES = "--xla_force_host_platform_device_count={count} --xla_cpu_multi_thread_eigen=false"
 
 
-def set_up(*, core_per_device: bool = False) -> None:
+def set_up(members: int = 1) -> None:
     """Keeps compiled programs in ``JAX_COMPILATION_CACHE_DIR`` or ``~/.cache/gapt-jax/xla``; quiets an absent TPU.
 
-    `core_per_device` makes a device of each CPU core, unless XLA_FLAGS say how many there are.
+    For several members of a population, CPU cores become devices, unless XLA_FLAGS say how many there are.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if core_per_device and "xla_force_host_platform_device_count" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {CORE_PER_DEVICE.format(cores=len(os.sched_getaffinity(0)))}".strip()
+    if members > 1 and "xla_force_host_platform_device_count" not in flags:
+        count = min(members, os.cpu_count() or 1)
+        os.environ["XLA_FLAGS"] = f"{flags} {CORES_AS_DEVICES.format(count=count)}".strip()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "gapt-jax" / "xla"))
     if hardware_utils.num_available_tpu_chips_and_device_id()[0] == 0:

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import jax
 
 from gapt_jax.algorithm.state import program
 from gapt_jax.config import Experiment, config_hash
+from gapt_jax.errors import UserError
 from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.checkpoint import checkpoints
 from gapt_jax.runtime.console import Console
@@ -43,19 +44,23 @@ def ablate(
 
     Raises Preempted when told to stop; the same command goes on.
     """
-    set_up(core_per_device=True)
+    set_up(members=len(arms) * len(seeds))
     hosts.start(console)
+    if jax.process_count() > 1:
+        raise UserError("gapt ablate trains in one process, on all its devices: start it on a single host")
     workdir, base = workdir.resolve(), run_folder.with_absolute_paths(base)
     members = [Member(arm.experiment(base, seed), workdir / f"{arm.name}-seed{seed}") for seed in seeds for arm in arms]
     for member in members:
         run_folder.check_same_run(member.experiment, member.folder)
     record = _Record(workdir, base, arms, seeds, preset)
     record.write(members)
-    with hosts.watching_for_hangs(base.runtime.hang_minutes):
-        for group in _groups(members):
-            _run_group(group, record, at_once, console)
-            record.write(members)
-    return record.write(members)
+    try:
+        with hosts.watching_for_hangs(base.runtime.hang_minutes):
+            for group in _groups(members):
+                _run_group(group, record, at_once, console)
+    finally:
+        content = record.write(members)
+    return content
 
 
 class _Record:
@@ -77,7 +82,7 @@ class _Record:
         self.population: dict[str, int] = known.get("population", {})
 
     @contextlib.contextmanager
-    def timed(self, name: str):
+    def timed(self, name: str) -> Iterator[None]:
         """Adds the time of a block to that of all attempts."""
         started = time.monotonic()
         try:
@@ -88,8 +93,7 @@ class _Record:
     def write(self, members: Sequence[Member]) -> dict[str, Any]:
         entries = [_entry(member) for member in members]
         content = self._content | {"members": entries, "wall_s": self.wall, "population": self.population}
-        if hosts.is_first():
-            write_atomic(self.path, strict_json(content, indent=1))
+        write_atomic(self.path, strict_json(content, indent=1))
         return content
 
 

@@ -76,8 +76,8 @@ class _Diary:
         self.member, self.saved, self.stopped = member, saved, ""
         self._facts, self._console = checkpoint_facts(member.spec(spec)), _Named(member.folder.name, console)
         config, runtime = member.experiment.algorithm, member.experiment.runtime
-        health, is_silent = Health(member.experiment.health, config), not hosts.is_first()
-        self._log = AlarmedLog(member.folder, STAGE, start, health, self._console, is_silent=is_silent)
+        health = Health(member.experiment.health, config)
+        self._log = AlarmedLog(member.folder, STAGE, start, health, self._console)
         self._watch = Watch(STAGE, self._log, _Quiet(), (), runtime.max_nonfinite_steps, streak)  # type: ignore[arg-type]
         self._kept = False
 
@@ -98,8 +98,7 @@ class _Diary:
         except TrainingStopped as reason:
             self.stopped = str(reason)
             self._console.warn(f"{reason}; the others go on")
-            if hosts.is_first():
-                write_atomic(self.member.folder / STOPPED, strict_json({"reason": self.stopped}))
+            write_atomic(self.member.folder / STOPPED, strict_json({"reason": self.stopped}))
 
     def save(self, step: int, state: LearnerState, score: float | None) -> None:
         if not self.stopped:
