@@ -148,7 +148,7 @@ def proxy_and_gold(study: Study) -> Figure:
                 y, kl = curves.mean_curve(measured), curves.mean_curve([curves.curve(run, "kl") for run in members])
                 y_at, kl_at = (c.values[np.isin(c.steps, np.intersect1d(y.steps, kl.steps))] for c in (y, kl))
                 axes.plot(np.sqrt(np.maximum(kl_at, 0)), y_at, keys[key], color=color(arm, study), marker=".")
-    axes.set(xlabel="√KL from the anchor, √nats", ylabel="coherence (proxy and gold are scaled differently)")
+    axes.set(xlabel="√KL from the anchor, √nats", ylabel="coherence")
     figure.legend(handles=_legend(study.arms, "-", study), loc="outside upper left", ncols=6)
     return figure
 

@@ -133,7 +133,8 @@ METRICS: dict[str, Metric] = {
 # What a reader needs first; the order is that of the tables.
 HEADLINE = (
     "note_in_chord", "note_in_chord_chance", "silent_share", "vendi_independent", "vendi_published",
-    "quality_entropy", "chord_changes_per_beat", "js_bigram", "invalid_share",
+    "same_melody_vendi_independent", "quality_entropy", "chord_changes_per_beat", "js_bigram", "post_hoc_accuracy",
+    "held_out_coherence", "invalid_share",
 )  # fmt: skip
 
 
