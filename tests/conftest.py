@@ -1,6 +1,8 @@
 """Eight CPU devices for every test; must be set before jax is imported."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("NPROC", "16")  # 2 cores and 8 devices otherwise abort in collectives (JAX 0.10)
@@ -9,3 +11,14 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 _DEVICES = "--xla_force_host_platform_device_count"
 if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip()
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs() -> Iterator[None]:
+    """Compiled programs hold memory maps, of which a process may have 65,530; without room for one XLA crashes."""
+    yield
+    jax.clear_caches()
+    gc.collect()

@@ -86,7 +86,7 @@ def counts(phases: Sequence[Phase]) -> dict[str, dict[str, int]]:
 
 COLLECTIVES = {
     "rollout": {},
-    "judge": {"all-reduce": 2},  # metrics
+    "judge": {"all-reduce": 3},  # metrics; a spread needs its mean first
     "estimate": {"all-reduce": 3},  # whitening, metrics
     "policy_update": {"all-reduce": MINIBATCHES, "all-gather": 6},  # one per gradient; the rollout to all, once
     "discriminator_update": {"all-reduce": STEPS, "all-gather": 2},
@@ -119,6 +119,17 @@ def test_bytes_per_device(data_parallel, sharded):
     for phases, pinned in ((data_parallel, (7.03, 6.78, 8.10, 9.84, 8.35)), (sharded, (4.52, 7.51))):
         for phase, megabytes in zip(phases, pinned, strict=True):
             assert phase.bytes < 1.1e6 * megabytes, phase.name
+
+
+def test_members_on_devices_of_their_own_do_not_talk(data_parallel):
+    """Two members a device, one after the other: twice the work of the phases of a run, and no collectives."""
+    tiny = experiment()
+    found = planning.plan_for(tiny, jax.devices()[:8], chips.V5E, "8 CPU devices", quiet, members=16)
+    assert found.fits and found.members == 16
+    (phase,) = found.phases
+    assert not phase.collectives
+    on_8_devices = sum(p.cost.flops for p in data_parallel)
+    assert phase.cost.flops == pytest.approx(2 * 8 * on_8_devices, rel=0.01)
 
 
 @needs_libtpu
@@ -177,7 +188,7 @@ def phase(name: str = "policy_update", **changes) -> Phase:
 
 
 def result(*phases: Phase, problem: str | None = None) -> Plan:
-    return Plan("tiny", "v5e:2x2", 1, 4, phases[0].chip, 2828, 100, phases, problem)
+    return Plan("tiny", "v5e:2x2", 1, 4, 1, phases[0].chip, 2828, 100, phases, problem)
 
 
 def test_roofline_is_the_longest_of_its_times():
