@@ -88,7 +88,7 @@ def draw_all(found: Results) -> Iterator[Drawn]:
     if adversary:
         caption = thinned + " Dashed: mean reward above which the gate opens. Ticks: steps at which it was open."
         yield finish("discriminator", "Discriminator", caption, lambda: discriminator(study, adversary))
-    if any(run.evaluation.get("adaptation") for run in runs):
+    if any(curve for run in runs for curve in run.evaluation.get("adaptation", {}).values()):
         caption = f"Note-in-chord by beat; the melody moves at the upright line. Solid: moved; dashed: not. {n}"
         yield finish("adaptation", "Adaptation to a change of key", caption, lambda: adaptation(study))
 

@@ -120,6 +120,13 @@ def test_one_run_alone(make_run, tmp_path):
     assert "Not tested: no run has λ = 0." in html
 
 
+def test_a_melody_agent_adapts_to_nothing(make_run, tmp_path):
+    run = make_run(tmp_path / "a", 1.0, 0)
+    path = run / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"adaptation": {"mle": {}, "gapt_lambda=1": {}}}))
+    assert "adaptation.png" not in {file.name for file in write_report([run], tmp_path / "out")}
+
+
 def test_text_is_escaped(make_run, tmp_path):
     run = make_run(tmp_path / "run", 0, 0, name=EVIL, song=EVIL, steps=2)
     evaluation = json.loads((run / "evaluation.json").read_text())
