@@ -91,7 +91,7 @@ class Size:
 
 
 def weights(model: Model, seed: int) -> Params:
-    return jax.jit(model.init)(jax.random.key(seed))
+    return model.init(jax.random.key(seed))  # not jitted: layers of one shape then compile once
 
 
 def learner_inputs(size: Size) -> tuple[LearnerState, Frozen, Batch]:
@@ -102,7 +102,7 @@ def learner_inputs(size: Size) -> tuple[LearnerState, Frozen, Batch]:
     state = dataclasses.replace(state, hyper=hyper, recent_rewards=jnp.zeros_like(state.recent_rewards))
     keys = jax.random.split(jax.random.key(1), count)
     used = [kind for kind in REWARD_KINDS if getattr(spec.config.rewards, kind) > 0]
-    members = {kind: jax.jit(jax.vmap(spec.models.reward(kind).init))(keys) for kind in used}
+    members = {kind: jax.vmap(spec.models.reward(kind).init)(keys) for kind in used}
     anchor = {"offline": spec.models.anchor, "online": spec.models.policy, "none": None}[spec.config.anchor]
     return state, Frozen(anchor and weights(anchor, 2), members), size.batch(spec.config.batch_size)
 
@@ -286,7 +286,7 @@ def _population_case(size: Size, members: int) -> Case:
     state, frozen, batch = learner_inputs(size)
 
     def stacked(tree: Any) -> Any:
-        return spread.place(jax.tree.map(lambda x: jnp.stack([x] * members), tree))
+        return spread.place(jax.tree.map(lambda x: np.stack([np.asarray(x)] * members), tree))
 
     states, batches, frozen = stacked(state), stacked(batch), spread.everywhere(frozen)
     program = Program(population.iteration.trace(spec, spread, states, frozen, batches))
