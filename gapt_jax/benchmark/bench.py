@@ -30,6 +30,7 @@ def bench(experiments: Mapping[str, Experiment], suites: Sequence[str], repeats:
         most = ceilings.measure(max(repeats, CEILING_REPEATS))
         rows: list[dict[str, Any]] = []
         for suite in suites:
+            report(f"compiling {suite}", 0, None)
             cases: list[Case] = []
             chosen = [size for size in sizes.values() if suite != "growth" or size.name == SMALL]
             for case in itertools.chain.from_iterable(map(SUITES[suite], chosen)):
