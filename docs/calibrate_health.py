@@ -19,7 +19,7 @@ from gapt_jax.algorithm import rewards
 from gapt_jax.config import Experiment, HealthConfig, from_dict
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json
-from gapt_jax.runtime.health import ON_EVALUATIONS, PROXY, Health
+from gapt_jax.runtime.health import DATA_PROXY, ON_EVALUATIONS, PROXY, Health
 from gapt_jax.runtime.metrics import read_metrics
 from gapt_jax.training import measure
 from gapt_jax.training.job import frozen_of
@@ -52,7 +52,8 @@ class Bench:
 
     def measured(self, chords: np.ndarray) -> dict[str, float]:
         found = self.evaluator.measure(self.songs.melody, chords, self.songs.chords)
-        return {f"valid/{name}": x for name, x in found.items()} | {PROXY: float(self.proxy(chords).mean())}
+        learned = {PROXY: self.proxy(chords), DATA_PROXY: self.proxy(self.songs.chords)}
+        return {f"valid/{name}": x for name, x in found.items()} | {k: float(x.mean()) for k, x in learned.items()}
 
 
 def open_bench(run: Path) -> Bench:
@@ -174,7 +175,7 @@ def show_hacks(bench: Bench, seeds: range) -> None:
     print("Evaluations from the first hacked one on until the alarm (share of hacked songs, or rounds, then)\n")
     table(["hack", "alarm", *(f"seed {seed}" for seed in seeds)], rows)
     names = ("note_in_chord", "note_in_chord_chance", "silent_share", "vendi_independent", "unique_progressions")
-    names += ("proxy_coherence", "held_out_coherence")
+    names += ("proxy_coherence", "data_proxy_coherence", "held_out_coherence", "js_bigram")
     table(
         ["hack", "when", *names],
         [[name, place, *(f"{found[f'valid/{n}']:.3g}" for n in names)] for name, place, _, found in ends],

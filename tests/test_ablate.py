@@ -68,7 +68,10 @@ def test_an_interrupted_ablation_goes_on(root, monkeypatch, capsys):
     assert "preempted at step 4 of 6" in capsys.readouterr().err
     assert {m["status"] for m in record(root / "again")["members"]} == {"unfinished"}
     monkeypatch.undo()
+    for path in (root / "again" / "gapt_lambda=0-seed4" / "checkpoints" / "4" / "default").rglob("d/*"):
+        path.unlink()
     assert ablate(root / "again", *grid) == 0
+    assert "gapt_lambda=0-seed4/checkpoints cannot be read at step 4" in capsys.readouterr().out
     assert metrics_of(root / "again") == metrics_of(root / "grid")
     before = (root / "again" / "gapt_lambda=0-seed3" / "evaluation.json").stat().st_mtime_ns
     assert ablate(root / "again", *grid) == 0  # nothing is left to do

@@ -116,15 +116,17 @@ class Checkpoints:
         """The steps that are kept."""
         return sorted(self._manager.all_steps())
 
-    def restore(self, like: Any, facts: Mapping[str, Any], step: int | None = None) -> tuple[int, Any] | None:
-        """(step, tree) of the newest checkpoint that every process can read, None where there is none at all; `step`
-        asks for one checkpoint.
+    def restore(
+        self, like: Any, facts: Mapping[str, Any], steps: Iterable[int] | None = None
+    ) -> tuple[int, Any] | None:
+        """(step, tree) of the newest checkpoint, among `steps` if given, that every process can read; None where there
+        is none at all.
 
         The tree gets the shapes, dtypes and shardings of `like`. Raises UserError where there are only damaged ones,
         or where one was saved under other `facts`.
         """
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._newest(ocp.args.StandardRestore(like), facts, self.steps() if step is None else [step])
+        return self._newest(ocp.args.StandardRestore(like), facts, self.steps() if steps is None else steps)
 
     def restore_part(
         self, like: dict[str, Any], facts: Mapping[str, Any], step: int | None = None

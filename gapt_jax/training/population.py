@@ -201,19 +201,21 @@ def _restored_or_new(
     policy: Params,
     spread: MeshMembers,
 ) -> tuple[int | None, LearnerState]:
-    """(step, states [P, ...]) of the newest step that all members have saved, (None, the first states) without one."""
+    """(step, states [P, ...]) of the newest step that all members can read, (None, the first states) without one."""
     common = set.intersection(*(set(checkpoint.steps()) for checkpoint in saved))
-    if not common:
-        return None, _first_states(spec, members, policy, spread)
-    step = max(common)
 
-    def restored(member: Member, checkpoint: Checkpoints) -> LearnerState:
+    def restored(member: Member, checkpoint: Checkpoints) -> tuple[int, LearnerState]:
         like = abstract_state(single, policy, member.experiment)
-        found = checkpoint.restore(like, checkpoint_facts(member.spec(single)), step)
-        assert found is not None  # it is among the kept steps
-        return found[1]
+        found = checkpoint.restore(like, checkpoint_facts(member.spec(single)), common)
+        assert found is not None  # it has all steps that are in common
+        return found
 
-    return step, _together([restored(*pair) for pair in zip(members, saved, strict=True)], spread)
+    while common:
+        steps, states = zip(*(restored(*pair) for pair in zip(members, saved, strict=True)), strict=True)
+        if len(set(steps)) == 1:
+            return steps[0], _together(states, spread)
+        common = {step for step in common if step <= min(steps)}  # a member's newer one is damaged
+    return None, _first_states(spec, members, policy, spread)
 
 
 def _first_states(spec: Spec, members: Sequence[Member], policy: Params, spread: MeshMembers) -> LearnerState:

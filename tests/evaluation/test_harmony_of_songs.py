@@ -28,8 +28,8 @@ def test_note_in_chord_of_data_is_that_of_its_readme(name, tmp_path):
     songs), no foreign basses, chords of the vocabulary. With every chord in the vocabulary what is left is the grid
     and the bass: 0.02."""
     corpus = open_corpus(
-        songs=str(SONGS), mixture=[(name, 1.0)], out_of_domain=[], max_frames=MAX_FRAMES.get(name, 4096), chord_coverage=1.0,
-        data_dir=tmp_path,
+        songs=str(SONGS), mixture=[(name, 1.0)], out_of_domain=[], chord_coverage=1.0, data_dir=tmp_path,
+        max_frames=MAX_FRAMES.get(name, 4096),
     )  # fmt: skip
     songs = corpus.evaluation_songs(name, "all", 100_000)
     tables = corpus.vocabulary.tables
