@@ -350,7 +350,10 @@ def _build_parser() -> _Parser:
     _add_sample(commands)
     _add_report(commands)
     _add_data(commands)
-    for module in ("gapt_jax.ablate_command", "gapt_jax.study_command", "launch.plan_command", "launch.command"):
+    for module in (
+        *("gapt_jax.ablate_command", "gapt_jax.study_command", "gapt_jax.bench_command"),
+        *("launch.plan_command", "launch.command"),
+    ):
         importlib.import_module(module).add_parser(commands, _add)
     _add(commands, "doctor", _doctor, "check this installation: devices, invariants, disk, optional parts")
     return parser

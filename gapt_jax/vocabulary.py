@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 
@@ -39,6 +40,13 @@ class Vocabulary:
         triples = [(chords.ROOT_NAMES[root] + chords.quality_name(q), root, q) for q in qualities for root in range(12)]
         names, roots, intervals = zip(*triples, strict=True)
         return cls(names, roots, intervals)
+
+    @classmethod
+    def synthetic(cls, qualities: int) -> Vocabulary:
+        """So many interval sets, the smallest ones: for plans and benchmarks, which read no data."""
+        above = range(1, 12)
+        sets = ((0, *rest) for size in range(12) for rest in itertools.combinations(above, size))
+        return cls.from_qualities(list(itertools.islice(sets, qualities)))
 
     @classmethod
     def from_names(cls, names: Sequence[str]) -> Vocabulary:

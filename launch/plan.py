@@ -7,22 +7,19 @@ The roofline of a phase is the longest of its times for matmuls, HBM and network
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.util
-import itertools
 import math
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
 from gapt_jax import models
@@ -34,7 +31,7 @@ from gapt_jax.runtime import chips, cost
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.chips import Chip
 from gapt_jax.runtime.cost import Cost
-from gapt_jax.runtime.devices import set_up
+from gapt_jax.runtime.devices import compiling_anew, set_up
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import Vocabulary
 from launch import collectives, topology
@@ -184,7 +181,7 @@ def plan_for(
         compiler = PopulationCompiler(experiment, mesh, chip, say, members)
     problem = None
     try:
-        with _compiling_anew():
+        with compiling_anew():  # programs for absent devices cannot be read back, and leave no HLO
             compiler.iteration()
     except _NoRoom:
         problem = _problem(compiler.phases[-1], experiment, compiler.mesh, compiler.state_bytes)
@@ -200,26 +197,6 @@ def plan_for(
         phases=compiler.phases,
         problem=problem,
     )
-
-
-@contextlib.contextmanager
-def _compiling_anew() -> Iterator[None]:
-    """Without the persistent cache: programs for absent devices cannot be read back from it, and leave no HLO."""
-    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_compilation_cache", before)
-        compilation_cache.reset_cache()
-
-
-def assumed_vocabulary() -> Vocabulary:
-    """A vocabulary of about the size that real songs give: a plan reads no data."""
-    above = range(1, 12)
-    sets = ((0, *rest) for size in range(12) for rest in itertools.combinations(above, size))
-    return Vocabulary.from_qualities(list(itertools.islice(sets, ASSUMED_QUALITIES)))
 
 
 def _abstract(experiment: Experiment, spec: Spec, mesh: Mesh) -> tuple[LearnerState, Frozen, Batch]:
@@ -261,7 +238,7 @@ class PhaseCompiler:
 
     def __init__(self, experiment: Experiment, mesh: Mesh, chip: Chip, say: Say):
         self.experiment, self.mesh, self.chip, self.say = experiment, mesh, chip, say
-        vocabulary = assumed_vocabulary()
+        vocabulary = Vocabulary.synthetic(ASSUMED_QUALITIES)
         layout = meshes.MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh)
         networks = models.build(experiment.models, vocabulary.size)
         self.spec = Spec(networks, experiment.algorithm, vocabulary, layout, experiment.data.part)

@@ -15,7 +15,7 @@ from gapt_jax.errors import TrainingStopped, UserError
 
 GAPT = Path(sys.executable).parent / "gapt"
 COMMANDS = [
-    [], ["run"], ["evaluate"], ["sample"], ["report"], ["doctor"],
+    [], ["run"], ["evaluate"], ["sample"], ["report"], ["bench"], ["doctor"],
     ["data"], ["data", "list"], ["data", "prepare"], ["data", "check"], ["data", "stats"],
 ]  # fmt: skip
 MY_EXPERIMENT = """
@@ -56,7 +56,8 @@ def test_help_of_every_command(command, tmp_path):
 
 def test_help_names_no_command_that_does_not_exist(tmp_path):
     named = set(re.findall(r"^    (\w+)  ", gapt("--help", cwd=tmp_path).stdout, re.MULTILINE))
-    assert named == {"run", "evaluate", "sample", "report", "data", "ablate", "study", "plan", "launch", "doctor"}
+    others = {"ablate", "study", "bench", "plan", "launch", "doctor"}
+    assert named == {"run", "evaluate", "sample", "report", "data", *others}
 
 
 def test_help_is_quick(tmp_path):

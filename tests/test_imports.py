@@ -17,7 +17,8 @@ ALLOWED = {
     "evaluation": LOWER | {"evaluation"},
     "training": LOWER | {"evaluation", "training"},
     "cli": LOWER | {"evaluation", "training"},
-    **dict.fromkeys(("ablate_command", "study_command"), LOWER | {"evaluation", "training"}),
+    "benchmark": LOWER | {"training", "benchmark"},
+    **dict.fromkeys(("ablate_command", "bench_command", "study_command"), LOWER | {"evaluation", "training"}),
     "__main__": {"cli"},
 } | {name: BASE for name in BASE}
 PACKAGES = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 from jax._src import hardware_utils  # no public way to ask for TPU chips without starting their runtime
+from jax.experimental.compilation_cache import compilation_cache
 
 # With libtpu installed (for `gapt plan`) but no TPU, libtpu looks for its host, waits, complains on stderr, and lets
 # one process in at a time.
@@ -36,3 +39,16 @@ def set_up(members: int = 1) -> None:
     if hardware_utils.num_available_tpu_chips_and_device_id()[0] == 0:
         for variable, value in LIBTPU_WITHOUT_TPU.items():
             os.environ.setdefault(variable, value)
+
+
+@contextlib.contextmanager
+def compiling_anew() -> Iterator[None]:
+    """Without the persistent cache: every program is compiled here and now."""
+    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()

@@ -1,0 +1,178 @@
+"""``gapt bench``: throughput beside the ceilings of this machine, and beside an earlier run."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gapt_jax import config
+from gapt_jax.errors import UserError
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.files import read_json, strict_json, write_atomic
+
+SUITES = ("rollout", "iteration", "train", "evaluation", "growth")
+EXPERIMENTS = {"small": "small", "published": "gapt"}  # by size
+MACHINE = ("device", "devices", "cores", "dtype")  # what must be the same for two runs to compare
+CEILINGS = ("flops_per_s", "bytes_per_s")
+SAME_CEILING = 1.25  # two measurements of one machine differ by less
+_ABOUT = """\
+Measures the largest matrix product and how fast memory is read and written back, then how much of these ceilings each
+part of the method reaches. Inputs are synthetic; nothing is written but --out. On a CPU the published size is measured
+with 8 songs at a time (rollouts: 1, 8 and 32); growth is always that of the small size. Figures are medians of runs
+that take turns, on the first device; compilation is never timed with them.
+
+columns: share is the time at the binding ceiling, for the counted FLOPs of matrix products and bytes of memory, over
+the time taken; it exceeds 100 % where caches hold what is counted as memory. compile is lowering and XLA.
+"""
+_EXAMPLES = """
+examples:
+  gapt bench --suite rollout --size small
+  gapt bench --out before.json
+  gapt bench --compare before.json
+"""
+
+
+def add_parser(commands: Any, add: Any) -> None:
+    """Adds the command to the parser of ``gapt``."""
+    parser = add(commands, "bench", _bench, "measure speed beside the ceilings of this machine")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description, parser.epilog = _ABOUT, _EXAMPLES
+    for flag, known in (("--suite", SUITES), ("--size", tuple(EXPERIMENTS))):
+        names = ",".join(known)
+        parser.add_argument(flag, default=names, metavar="NAME,...", help=f"some of {names} (default: all)")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="timed runs of each row (default: 5)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON there too")
+    parser.add_argument(
+        "--compare", type=Path, metavar="FILE", help="an earlier --out: how many times faster is it now"
+    )
+
+
+def _bench(args: argparse.Namespace, console: Console) -> None:
+    suites = _some_of("--suite", args.suite, SUITES)
+    sizes = _some_of("--size", args.size, EXPERIMENTS)
+    if args.repeats < 1:
+        raise UserError(f"--repeats must be at least 1, not {args.repeats}")
+    if args.out and args.out.is_dir():
+        raise UserError(f"--out {args.out} is a folder: name a file in it")
+    if suites == ["growth"] and "small" not in sizes:
+        raise UserError("growth is measured at the small size: add it to --size")
+    earlier = args.compare and read_bench(args.compare)
+    from gapt_jax.cli import load_experiment
+    from gapt_jax.runtime.devices import set_up
+
+    set_up()
+    from gapt_jax.benchmark.bench import bench
+
+    found = bench({size: load_experiment(EXPERIMENTS[size]) for size in sizes}, suites, args.repeats, console)
+    if earlier:
+        found["comparison"] = compare(earlier, found) | {"file": args.compare}
+    if args.out:
+        write_atomic(args.out, strict_json(found, indent=1) + "\n")
+    console.emit(found)
+    show(found, console)
+    console.say(f"wrote {args.out}" if args.out else "wrote nothing")
+    console.say(f"next: change something, then gapt bench --compare {args.out or 'FILE, of an earlier --out FILE'}")
+
+
+def _some_of(flag: str, text: str, known: Iterable[str]) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in known:
+            hint = config.did_you_mean(name, known)
+            raise UserError(f"{flag} has no '{name}'{hint} (there are {', '.join(known)})")
+    return names
+
+
+def read_bench(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote. Raises UserError where the file is something else."""
+    found = read_json(path, "gapt bench --out FILE")
+    try:
+        rows, ceilings = found["rows"], found["ceilings"]
+        is_bench = all(isinstance(row["name"], str) and _is_positive(row["median_ms"]) for row in rows)
+        is_bench = is_bench and all(_is_positive(ceilings[key]) for key in CEILINGS)
+    except (KeyError, TypeError):
+        is_bench = False
+    if not is_bench:
+        raise UserError(f"{path} is not a benchmark: give a file that 'gapt bench --out FILE' wrote")
+    return found
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > 0
+
+
+def compare(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Earlier over new medians of the rows in both (above 1: faster now), and how the machines differ."""
+    known = {row["name"]: row["median_ms"] for row in earlier["rows"]}
+    rows = [
+        {
+            "name": row["name"],
+            "earlier_ms": known[row["name"]],
+            "median_ms": row["median_ms"],
+            "ratio": known[row["name"]] / row["median_ms"],
+        }
+        for row in now["rows"]
+        if row["name"] in known
+    ]
+    before, after = earlier["ceilings"], now["ceilings"]
+    differs = [f"{key} {before.get(key)}, now {after[key]}" for key in MACHINE if before.get(key) != after[key]]
+    for key in CEILINGS:
+        ratio = after[key] / before[key]
+        if not 1 / SAME_CEILING < ratio < SAME_CEILING:
+            differs.append(f"{key} {before[key]:.3g}, now {after[key]:.3g}")
+    return {"rows": rows, "differences": differs}
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Tables for a person."""
+    machine = found["ceilings"]
+    console.say(
+        f"{machine['device']}, {machine['devices']} device(s), {machine['cores']} cores, {machine['dtype']}, "
+        f"JAX {machine['jax']}, revision {machine['git_revision'][:12]}"
+    )
+    console.say(
+        f"ceilings: {machine['flops_per_s'] / 1e9:.4g} GFLOP/s of matrix products, "
+        f"{machine['bytes_per_s'] / 1e9:.4g} GB/s of memory"
+    )
+    columns = ["row", "ms", "frames/s", "tokens/s", "GFLOP", "XLA GFLOP", "GB", "GFLOP/s", "GB/s", "share", "bound"]
+    columns += ["compile s", "peak MB"]
+    console.table("median times", columns, [_cells(row) for row in found["rows"]])
+    grown = [row for row in found["rows"] if row["grown_from"]]
+    if grown:
+        cells = [[row["name"], row["time_ratio"], row["exponent"]] for row in grown]
+        console.table("growth when one dimension doubles", ["row", "times longer", "exponent"], cells)
+    if "comparison" in found:
+        _show_comparison(found["comparison"], console)
+
+
+def _show_comparison(comparison: dict[str, Any], console: Console) -> None:
+    cells = [[row["name"], row["earlier_ms"], row["median_ms"], row["ratio"]] for row in comparison["rows"]]
+    if cells:
+        title = f"beside {comparison['file']} (above 1: faster now)"
+        console.table(title, ["row", "earlier ms", "ms", "earlier / now"], cells)
+    else:
+        console.warn(f"{comparison['file']} and this run have no row in common")
+    if comparison["differences"]:
+        console.warn(f"another machine, or a busy one: {'; '.join(comparison['differences'])}")
+
+
+def _cells(row: dict[str, Any]) -> Sequence[object]:
+    share = row["ceiling_share"]
+    return [
+        row["name"],
+        row["median_ms"],
+        row["frames_per_s"],
+        row["tokens_per_s"],
+        *(_scaled(row[key], 1e9) for key in ("flops", "xla_flops", "bytes", "flops_per_s", "bytes_per_s")),
+        None if share is None else f"{100 * share:.1f} %",
+        row["bound"],
+        row["compile_s"],
+        _scaled(row["peak_bytes"], 1e6),
+    ]
+
+
+def _scaled(value: float | None, unit: float) -> float | None:
+    return None if value is None else value / unit

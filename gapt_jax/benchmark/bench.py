@@ -1,0 +1,51 @@
+"""A whole benchmark: ceilings first, then suite by suite, each compiled ahead and timed in turns."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gapt_jax.benchmark import ceilings
+from gapt_jax.benchmark.cases import SUITES, Size
+from gapt_jax.benchmark.measure import Case, in_turns, row, with_growth
+from gapt_jax.config import Experiment
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.devices import compiling_anew
+
+SMALL, PUBLISHED = "small", "published"
+QUALITIES = {SMALL: 11, PUBLISHED: 235}  # interval sets: of the runs of `small`; 2,820 chords, as published
+CEILING_REPEATS = 5  # at least
+MOST_SONGS_ON_CPU = {PUBLISHED: 8}
+
+
+def bench(experiments: Mapping[str, Experiment], suites: Sequence[str], repeats: int, console: Console) -> dict:
+    """Everything that is measured, ready for JSON. `experiments` by size; growth is that of the small one."""
+    limits = MOST_SONGS_ON_CPU if ceilings.is_cpu() else {}
+    dtype = ceilings.dtype_used()
+    sizes = {n: Size.of(n, e, QUALITIES[n], dtype, limits.get(n)) for n, e in experiments.items()}
+    with compiling_anew(), console.phases() as report:
+        report("ceilings", 0, None)
+        most = ceilings.measure(max(repeats, CEILING_REPEATS))
+        rows: list[dict[str, Any]] = []
+        for suite in suites:
+            report(f"compiling {suite}", 0, None)
+            cases: list[Case] = []
+            chosen = [size for size in sizes.values() if suite != "growth" or size.name == SMALL]
+            for case in itertools.chain.from_iterable(map(SUITES[suite], chosen)):
+                cases.append(case)
+                report(f"compiling {suite}", len(cases), None)
+            report_turn = functools.partial(_report_turn, report, f"timing {suite}", len(cases) * (repeats + 1))
+            seconds = in_turns({case.name: case.run for case in cases}, repeats, report_turn)
+            rows += with_growth([row(case, seconds[case.name], most) for case in cases])
+    machine = ceilings.machine()
+    return {
+        "schema": 1,
+        "ceilings": {**machine, "flops_per_s": most.flops, "bytes_per_s": most.bandwidth},
+        "rows": rows,
+    }
+
+
+def _report_turn(report: Callable[[str, int, int | None], None], what: str, total: int, done: int) -> None:
+    report(what, done, total)
