@@ -4,6 +4,7 @@ agents play with each other (§5)."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import chex
 import jax
@@ -11,11 +12,12 @@ import jax.numpy as jnp
 
 from gapt_jax import prng
 from gapt_jax.algorithm import ppo, rules
-from gapt_jax.models import Model
+from gapt_jax.models import Model, layers
 from gapt_jax.types import Array, Params, Trajectory, pytree
 from gapt_jax.vocabulary import BOS, PAD, SILENCE, TokenTables
 
 MASKED_LOGIT = -1e30
+MOST_PARTS, LEAST_FRAMES = 4, 64  # parts of a rollout, each compiled for itself; frames of one
 
 
 def distribution(logits: jax.Array, valid: jax.Array | None) -> jax.Array:
@@ -56,7 +58,7 @@ def rollout(
     uniforms = prng.uniform_per_example(key, index, frames).T  # [T, B]
     mask = melody != PAD
 
-    cache = policy.method(params, "empty_cache", batch, 2 * frames + 1)
+    cache = policy.method(params, "empty_cache", batch, 1)
     logits, cache = policy.method(params, "decode", jnp.full((batch, 1), BOS, jnp.int32), cache, 0)
 
     def frame(carry, inputs):
@@ -70,9 +72,20 @@ def rollout(
         logits, cache = policy.method(params, "decode", heard, cache, 1 + 2 * t)
         return (logits, cache, chord), (chord, jnp.where(is_real, log_prob, 0.0))
 
-    start = (logits, cache, jnp.full((batch,), SILENCE, jnp.int32))
-    _, (chords, log_probs) = jax.lax.scan(frame, start, (jnp.arange(frames), melody.T, uniforms, mask.T))
+    previous, played = jnp.full((batch,), SILENCE, jnp.int32), []
+    by_frame = jnp.arange(frames), melody.T, uniforms, mask.T
+    for start, stop in _parts(frames):
+        carry = logits, layers.grown(cache, 2 * (stop - start)), previous
+        (logits, cache, previous), found = jax.lax.scan(frame, carry, [x[start:stop] for x in by_frame])
+        played.append(found)
+    chords, log_probs = (jnp.concatenate(parts) for parts in zip(*played, strict=True))
     return Trajectory(melody, chords.T, log_probs.T, mask.astype(jnp.float32))
+
+
+def _parts(frames: int) -> list[tuple[int, int]]:
+    """(start, stop) of the parts of a song between which the cache grows: early frames attend over less of it."""
+    count = max(1, min(MOST_PARTS, frames // LEAST_FRAMES))
+    return list(itertools.pairwise(frames * n // count for n in range(count + 1)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

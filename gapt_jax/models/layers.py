@@ -156,6 +156,15 @@ class Block(nnx.Module):
 Cache = list[tuple[jax.Array, jax.Array]]  # per layer: keys [B, H, d, S], values [B, H, S, d]
 
 
+def grown(cache: Cache, count: int) -> Cache:
+    """The cache with room for `count` more positions."""
+    room = (0, count)
+    return [
+        (jnp.pad(keys, ((0, 0), (0, 0), (0, 0), room)), jnp.pad(values, ((0, 0), (0, 0), room, (0, 0))))
+        for keys, values in cache
+    ]
+
+
 class Stack(nnx.Module):
     """A stack of blocks with a final norm; `causal` hides later positions; `relative` uses T5 bias, else rotary."""
 

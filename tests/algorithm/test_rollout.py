@@ -10,6 +10,7 @@ from scipy import stats
 
 from gapt_jax import masked
 from gapt_jax.algorithm import ppo, rules
+from gapt_jax.algorithm import rollout as rollouts
 from gapt_jax.algorithm.rollout import distribution, rollout, sample
 from gapt_jax.models.networks import interleave
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET, PAD, SILENCE, Vocabulary
@@ -64,6 +65,17 @@ def test_a_chord_sees_neither_the_note_of_its_frame_nor_the_future(play, frame, 
     if frame < FRAMES - 1:  # the note is heard in the next frame
         assert np.all(before.log_probs[:, frame + 1] != after.log_probs[:, frame + 1])
         assert np.any(before.chords[:, frame + 1 :] != after.chords[:, frame + 1 :])
+
+
+@pytest.mark.parametrize("least, parts", [(2, [(0, 3), (3, 6), (6, 9), (9, 12)]), (5, [(0, 6), (6, 12)])])
+def test_a_cache_that_grows_in_parts_changes_nothing(networks, params, vocabulary, play, monkeypatch, least, parts):
+    whole = play(melodies())
+    monkeypatch.setattr(rollouts, "LEAST_FRAMES", least)
+    assert rollouts._parts(FRAMES) == parts
+    inputs = melodies(), jnp.arange(SONGS), jax.random.key(0), vocabulary.tables
+    grown = rollout(networks.policy, params, *inputs, validity_mask=False)
+    np.testing.assert_array_equal(grown.chords, whole.chords)
+    np.testing.assert_allclose(grown.log_probs, whole.log_probs, atol=5e-6)
 
 
 @both
