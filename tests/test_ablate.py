@@ -98,9 +98,11 @@ def test_a_member_that_diverges_is_left_out_and_the_others_finish(root, capsys):
         (["--preset", "lamda"], "did you mean 'lambda'"),
         (["--lambdas", "0,one"], "takes numbers"),
         (["--lambdas", "0,-1"], "0 or more"),
+        (["--lambdas", "0,1,1"], "gapt_lambda=1 is asked for twice"),
         (["--grid", "algorithm.kl_coef"], "path=value,value"),
         (["--grid", "algorithm.kl=1,2"], "unknown setting"),
         (["--seeds", "0"], "no seed"),
+        (["--seeds=-3,1"], "negative"),
         (["--seeds", "1,1"], "twice"),
         (["--at-once", "0"], "at least 1"),
     ],
@@ -110,3 +112,14 @@ def test_bad_input_gets_one_sentence(tmp_path, capsys, arguments, sentence):
     error = capsys.readouterr().err.strip()
     assert sentence in error and error.count("\n") == 0
     assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert ablate(tmp_path / "file", "--lambdas", "0,1") == 2
+    assert "is not a folder" in capsys.readouterr().err
+    for content, sentence in (([], "not the record of an ablation"), ({"arms": [{"name": "x"}]}, "has the arm x too")):
+        (tmp_path / "ablation.json").write_text(json.dumps(content))
+        assert ablate(tmp_path, "--lambdas", "0,1") == 2
+        assert sentence in capsys.readouterr().err
+        assert json.loads((tmp_path / "ablation.json").read_text()) == content

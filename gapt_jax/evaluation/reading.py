@@ -16,7 +16,7 @@ from gapt_jax.evaluation.results import Ablation, Member, Run, Study
 from gapt_jax.runtime.files import read_json, read_vocabulary
 
 SCHEMA = 1
-FINISHED = "finished"
+FINISHED, STOPPED = "finished", "stopped"
 
 
 def read_study(folders: Sequence[Path]) -> Study:
@@ -31,6 +31,8 @@ def read_study(folders: Sequence[Path]) -> Study:
             paths += [folder / member.folder for member in ablation.members if member.status == FINISHED]
         else:
             paths.append(folder)
+    if not paths and {member.status for member in ablations[0].members} == {STOPPED}:
+        raise UserError(f"every member of {folders[0]} was stopped, the first: {ablations[0].members[0].reason}")
     if not paths:
         raise UserError(f"no member of {folders[0]} has finished yet: go on with '{ablations[0].command}'")
     if len({ablation.baseline for ablation in ablations}) > 1:

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ def ablate(
 
     Raises Preempted when told to stop; the same command goes on.
     """
+    twice = [name for name, count in Counter(arm.name for arm in arms).items() if count > 1]
+    if twice:
+        raise UserError(f"the arm {twice[0]} is asked for twice")
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"{workdir} is not a folder: choose another --workdir")
     set_up(members=len(arms) * len(seeds))
     hosts.start(console)
     if jax.process_count() > 1:
@@ -68,7 +74,15 @@ class _Record:
 
     def __init__(self, workdir: Path, base: Experiment, arms: Sequence[Arm], seeds: Sequence[int], preset: str):
         self.path = workdir / run_folder.ABLATION
-        known = read_json(self.path, "gapt ablate") if self.path.exists() else {}
+        known = read_json(self.path, "gapt ablate") if self.path.exists() else {"arms": []}
+        if not isinstance(known, dict) or not isinstance(known.get("arms"), list):
+            raise UserError(f"{self.path} is not the record of an ablation: choose another --workdir")
+        left_out = {str(arm.get("name")) for arm in known["arms"]} - {arm.name for arm in arms}
+        if left_out:
+            raise UserError(
+                f"{workdir} holds an ablation that has the arm {min(left_out)} too: ask for all of its arms, or choose "
+                "another --workdir"
+            )
         self._content: dict[str, Any] = {
             "schema": 1,
             "experiment": base.name,

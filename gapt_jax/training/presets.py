@@ -87,7 +87,7 @@ def grid(axes: Sequence[str]) -> tuple[Arm, ...]:
 def lambdas(text: str) -> tuple[Arm, ...]:
     """The arms of ``0,0.5,1``, λ ascending."""
     try:
-        values = sorted({float(value) for value in text.split(",")})
+        values = sorted(float(value) for value in text.split(","))
     except ValueError:
         raise UserError(f"--lambdas takes numbers with commas between them, as in 0,0.5,1, not '{text}'") from None
     if any(not 0 <= value < float("inf") for value in values):
@@ -106,8 +106,12 @@ def seeds(text: str) -> list[int]:
         raise UserError(f"--seeds takes a count, as in 6, or seeds with commas, as in 10,11,12, not '{text}'") from None
     if len(numbers) == 1 and "," not in text:
         numbers = list(range(FIRST_TEST_SEED, FIRST_TEST_SEED + numbers[0]))
-    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise UserError(f"--seeds names no seed, a negative one or one twice: '{text}'")
+    if not numbers:
+        raise UserError(f"--seeds {text} names no seed")
+    if min(numbers) < 0:
+        raise UserError(f"--seeds {text} names a negative seed")
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f"--seeds {text} names a seed twice")
     return numbers
 
 

@@ -110,6 +110,8 @@ def test_arms_that_are_no_weights(make_run, tmp_path):
     ("damage", "message"),
     [({"schema": 2}, "schema 2"), ({"members": 3}, "damaged"), ({"baseline": "gapt_lambda=7"}, "none of its arms"),
      ({"arms": [{"label": "no name"}]}, "damaged"), ({"members": []}, "has finished yet"),
+     ({"members": [{"folder": "x", "arm": "gapt_lambda=0", "seed": 0, "status": "stopped", "reason": "of NaN"}]},
+      "was stopped, the first: of NaN"),
      ({"members": [{"folder": "absent", "arm": "gapt_lambda=0", "seed": 0, "status": "finished"}]}, "absent"),
      ({"members": [{"folder": "x", "arm": "y", "seed": 0, "status": "finished"}]}, "not listed")],
 )  # fmt: skip
