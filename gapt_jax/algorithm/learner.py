@@ -62,6 +62,21 @@ def iteration(
     return state, estimate_metrics | policy_metrics | realism | adversary_metrics
 
 
+def traced(spec: Spec, state: Any, frozen: Any, batch: Any) -> dict[str, Any]:
+    """The phases of an iteration by name, traced for arrays or for their shapes; nothing is computed."""
+    played = play.trace(spec, state, batch)
+    judged = judge.trace(spec, state, frozen, batch, played.out_info)
+    terms, realism = judged.out_info
+    estimated = estimate.trace(spec, state, frozen, played.out_info, terms)
+    return {
+        "play": played,
+        "judge": judged,
+        "estimate": estimated,
+        "improve_policy": improve_policy.trace(spec, state, estimated.out_info[0]),
+        "improve_discriminator": improve_discriminator.trace(spec, state, batch, played.out_info, realism),
+    }
+
+
 phase = functools.partial(jax.jit, static_argnames="spec")
 
 

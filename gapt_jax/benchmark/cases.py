@@ -107,29 +107,12 @@ def learner_inputs(size: Size) -> tuple[LearnerState, Frozen, Batch]:
     return state, Frozen(anchor and weights(anchor, 2), members), size.batch(spec.config.batch_size)
 
 
-def traced_phases(spec: Spec, state: Any, frozen: Any, batch: Any) -> dict[str, Any]:
-    """The phases of `learner.iteration`, traced for arrays or for their shapes."""
-    play = learner.play.trace(spec, state, batch)
-    judge = learner.judge.trace(spec, state, frozen, batch, play.out_info)
-    terms, realism = judge.out_info
-    estimate = learner.estimate.trace(spec, state, frozen, play.out_info, terms)
-    improve_policy = learner.improve_policy.trace(spec, state, estimate.out_info[0])
-    improve_discriminator = learner.improve_discriminator.trace(spec, state, batch, play.out_info, realism)
-    return {
-        "play": play,
-        "judge": judge,
-        "estimate": estimate,
-        "improve_policy": improve_policy,
-        "improve_discriminator": improve_discriminator,
-    }
-
-
 class Iteration:
     """The phases, compiled ahead. All go on from one state: an update donates it and leaves the next."""
 
     def __init__(self, spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch):
         self.state, self._frozen, self._batch = state, frozen, batch
-        self.programs = {name: Program(traced) for name, traced in traced_phases(spec, *self._inputs).items()}
+        self.programs = {name: Program(traced) for name, traced in learner.traced(spec, *self._inputs).items()}
         self.whole()
 
     @property

@@ -134,14 +134,9 @@ def iteration_flops(experiment: Experiment, spec: Spec, frozen: Frozen) -> tuple
     batch = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((rows, frames), (rows, frames), (rows,))))
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), frozen)
     state = jax.eval_shape(lambda: _first_state(spec, experiment, networks.policy.init(jax.random.key(0))))
-    play = learner.play.trace(spec, state, batch)
-    judge = learner.judge.trace(spec, state, frozen, batch, play.out_info)
-    terms, realism = judge.out_info
-    estimate = learner.estimate.trace(spec, state, frozen, play.out_info, terms)
-    policy = learner.improve_policy.trace(spec, state, estimate.out_info[0])
-    adversary = learner.improve_discriminator.trace(spec, state, batch, play.out_info, realism)
-    flops = [cost.of(traced.jaxpr).flops for traced in (play, judge, estimate, policy, adversary)]
-    return sum(flops[:-1]), flops[-1]
+    flops = {name: cost.of(phase.jaxpr).flops for name, phase in learner.traced(spec, state, frozen, batch).items()}
+    adversary = flops.pop("improve_discriminator")
+    return sum(flops.values()), adversary
 
 
 def _restored_or_new(

@@ -206,14 +206,7 @@ def test_no_anchor_no_kl(without_anchor):
 
 def phases_of(spec: Spec, state, frozen) -> list[str]:
     """The program of each phase."""
-    batch = songs(spec, 0)
-    play = learner.play.trace(spec, state, batch)
-    judge = learner.judge.trace(spec, state, frozen, batch, play.out_info)
-    terms, realism = judge.out_info
-    estimate = learner.estimate.trace(spec, state, frozen, play.out_info, terms)
-    policy = learner.improve_policy.trace(spec, state, estimate.out_info[0])
-    adversary = learner.improve_discriminator.trace(spec, state, batch, play.out_info, realism)
-    return [traced.lower().as_text() for traced in (play, judge, estimate, policy, adversary)]
+    return [phase.lower().as_text() for phase in learner.traced(spec, state, frozen, songs(spec, 0)).values()]
 
 
 def test_traced_settings_are_in_no_program(networks, vocabulary, algorithm_config):
