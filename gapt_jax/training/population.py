@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +133,9 @@ def post_train(
         ]
         progress = stack.enter_context(console.progress(f"{STAGE} × {len(members)}", steps, start or 0))
 
-        def evaluated(measure: Callable[..., dict[str, float]] = monitor) -> list[dict[str, float]]:
+        def evaluated() -> list[dict[str, float]]:
             return [
-                {} if diary.stopped else measure(evaluator, member_of(states, n, spread), songs, experiment)
+                {} if diary.stopped else monitor(evaluator, member_of(states, n, spread), songs, experiment)
                 for n, diary in enumerate(diaries)
             ]
 
@@ -150,7 +150,8 @@ def post_train(
 
         none: list[dict[str, float]] = [{} for _ in members]
         if start is None:
-            write(0, {}, evaluated(first_monitor))
+            first = first_monitor(evaluator, member_of(states, 0, spread), songs, experiment)
+            write(0, {}, [first] * len(members))  # all begin with the same policy
         sources = {m.experiment.seed: job.batches(m.experiment.seed)(rows, start or 0) for m in members}
         pending: tuple[int, Any] | None = None
         for step in range((start or 0) + 1, steps + 1):

@@ -147,9 +147,12 @@ class Evaluator:
         if "independent" in similarity:
             measured["held_out_coherence"] = float(similarity["independent"].mean())
         if self.rewards:
-            proxy = functools.partial(_proxy, self.spec, self.rewards)
-            measured["proxy_coherence"] = float(self._in_batches(proxy, melody, chords).mean())
+            measured["proxy_coherence"] = self.proxy(melody, chords)
         return measured, embeddings
+
+    def proxy(self, melody: np.ndarray, chords: np.ndarray) -> float:
+        """Mean over songs of what the reward models that paid the policy think of them (`rewards` has some)."""
+        return float(self._in_batches(functools.partial(_proxy, self.spec, self.rewards), melody, chords).mean())
 
     def embed(self, encoder: str, melody: np.ndarray, chords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """([N, D] embeddings of the chords, [N] their similarity to the melody)."""

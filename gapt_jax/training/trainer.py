@@ -164,9 +164,8 @@ def checkpoint_facts(spec: Spec) -> dict[str, Any]:
 
 def first_monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: Experiment) -> dict[str, float]:
     """`monitor` of the policy that post-training begins with, and what its reward models think of the data."""
-    data = evaluator.measure(songs.melody, songs.chords, songs.chords).get("proxy_coherence")
-    found = monitor(evaluator, state, songs, experiment)
-    return found if data is None else found | {DATA_PROXY: data}
+    data = {DATA_PROXY: evaluator.proxy(songs.melody, songs.chords)} if evaluator.rewards else {}
+    return monitor(evaluator, state, songs, experiment) | data
 
 
 def monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: Experiment) -> dict[str, float]:

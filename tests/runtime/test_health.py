@@ -291,6 +291,8 @@ SONGS = SimpleNamespace(melody=None, chords=None, index=None)
 class Policies:
     """Measures as many evaluations as a run has; the third one and all later ones are silent."""
 
+    rewards = None
+
     def __init__(self, seen=0):
         self.seen = seen
 

@@ -167,6 +167,8 @@ MONITORED = SimpleNamespace(melody=np.zeros((2, FRAMES)), chords=np.zeros((2, FR
 class FakeEvaluator:
     """Measures something of the policy's parameters, so that a wrong policy shows."""
 
+    rewards = None
+
     def play(self, policy, melody, index, *, sampling):
         assert sampling == "unfiltered"
         return np.asarray(policy["head"]["kernel"])
