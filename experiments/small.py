@@ -70,5 +70,5 @@ def small() -> Experiment:
             ),
         ),
         evaluation=EvaluationConfig(songs=512, sampling="masked", every=25, monitor_songs=128),
-        runtime=RuntimeConfig(checkpoint_every=50, microbatch_rows=8),
+        runtime=RuntimeConfig(checkpoint_every=50, microbatch_rows=4),
     )

@@ -21,8 +21,9 @@ SAME_CEILING = 1.25  # two measurements of one machine differ by less
 _ABOUT = """\
 Measures the largest matrix product and how fast memory is read and written back, then how much of these ceilings each
 part of the method reaches. Inputs are synthetic; nothing is written but --out. On a CPU the published size is measured
-with 8 songs at a time (rollouts: 1, 8 and 32); growth is always that of the small size. Figures are medians of runs
-that take turns, on the first device; compilation is never timed with them.
+with 8 songs at a time and gradients song by song (rollouts: 1, 8 and 32 songs); growth is always that of the small
+size. Figures are medians of runs that take turns, on the first device, or over all cores of a CPU; compilation is
+never timed with them.
 
 columns: share is the time at the binding ceiling, for the counted FLOPs of matrix products and bytes of memory, over
 the time taken; it exceeds 100 % where caches hold what is counted as memory. compile is lowering and XLA.

@@ -25,6 +25,8 @@ def bench(experiments: Mapping[str, Experiment], suites: Sequence[str], repeats:
     limits = MOST_SONGS_ON_CPU if ceilings.is_cpu() else {}
     dtype = ceilings.dtype_used()
     sizes = {n: Size.of(n, e, QUALITIES[n], dtype, limits.get(n)) for n, e in experiments.items()}
+    if SMALL in sizes and ceilings.is_cpu():
+        sizes[SMALL] = sizes[SMALL].spread()
     with compiling_anew(), console.phases() as report:
         report("ceilings", 0, None)
         most = ceilings.measure(max(repeats, CEILING_REPEATS))

@@ -14,14 +14,14 @@ import numpy as np
 
 from gapt_jax import models, prng
 from gapt_jax.algorithm import learner, population
-from gapt_jax.algorithm.layout import Layout
+from gapt_jax.algorithm.layout import ONE_DEVICE, Layout
 from gapt_jax.algorithm.rollout import rollout
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
 from gapt_jax.benchmark.measure import Case, Program, fed_back
 from gapt_jax.config import AlgorithmConfig, Experiment, MeshConfig
 from gapt_jax.models import REWARD_KINDS, Model
 from gapt_jax.runtime import mesh as meshes
-from gapt_jax.runtime.mesh import MeshMembers
+from gapt_jax.runtime.mesh import MeshLayout, MeshMembers
 from gapt_jax.training import pretrain, systems
 from gapt_jax.types import Batch, Params
 from gapt_jax.vocabulary import CHORD_HOLD, FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, Vocabulary
@@ -38,13 +38,26 @@ class Size:
     experiment: Experiment
     vocabulary: Vocabulary
     most_songs: int | None = None
+    layout: Layout = ONE_DEVICE
 
     @classmethod
     def of(cls, name: str, experiment: Experiment, qualities: int, dtype: str, most_songs: int | None) -> Size:
-        """`qualities` are interval sets of the vocabulary; `dtype` is the compute dtype of all networks."""
+        """On the first device. `qualities` are interval sets of the vocabulary; all networks compute in `dtype`.
+
+        Where songs are limited, gradients are computed song by song: a CPU's caches hold no more.
+        """
         networks = dataclasses.replace(experiment.models, compute_dtype=dtype)
         experiment = dataclasses.replace(experiment, models=networks)
-        return cls(name, experiment, Vocabulary.synthetic(qualities), most_songs)
+        layout = Layout(1 if most_songs else experiment.runtime.microbatch_rows)
+        return cls(name, experiment, Vocabulary.synthetic(qualities), most_songs, layout)
+
+    def spread(self) -> Size:
+        """Over all devices, as a run is."""
+        mesh = meshes.build(MeshConfig())
+        return dataclasses.replace(self, layout=MeshLayout(self.layout.microbatch_rows, mesh=mesh))
+
+    def compiled(self, traced: Any) -> Program:
+        return Program(traced, self.layout.devices)
 
     def songs(self, usual: int) -> int:
         return min(usual, self.most_songs or usual)
@@ -70,7 +83,7 @@ class Size:
     @functools.cached_property
     def spec(self) -> Spec:
         networks = models.build(self.experiment.models, self.vocabulary.size)
-        return Spec(networks, self.algorithm, self.vocabulary, Layout(self.experiment.runtime.microbatch_rows))
+        return Spec(networks, self.algorithm, self.vocabulary, self.layout)
 
     @property
     def frames(self) -> int:
@@ -87,7 +100,7 @@ class Size:
 
         melody = part(NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, FRAMES_PER_BEAT)
         chords = part(CHORD_HOLD, self.vocabulary.chord_onset, self.vocabulary.num_chords, 2 * FRAMES_PER_BEAT)
-        return jax.device_put(Batch(melody, chords, np.arange(songs, dtype=np.int32)))
+        return Batch(melody, chords, np.arange(songs, dtype=np.int32))
 
 
 def weights(model: Model, seed: int) -> Params:
@@ -104,45 +117,57 @@ def learner_inputs(size: Size) -> tuple[LearnerState, Frozen, Batch]:
     used = [kind for kind in REWARD_KINDS if getattr(spec.config.rewards, kind) > 0]
     members = {kind: jax.vmap(spec.models.reward(kind).init)(keys) for kind in used}
     anchor = {"offline": spec.models.anchor, "online": spec.models.policy, "none": None}[spec.config.anchor]
-    return state, Frozen(anchor and weights(anchor, 2), members), size.batch(spec.config.batch_size)
+    frozen = Frozen(anchor and weights(anchor, 2), members)
+    return *on_devices(size, (state, frozen)), placed(size, spec.config.batch_size)
+
+
+def on_devices(size: Size, tree: Any) -> Any:
+    """The tree, whole on every device of the size."""
+    return jax.jit(size.layout.everywhere)(tree)
+
+
+def placed(size: Size, songs: int) -> Batch:
+    return jax.device_put(size.layout.place(size.batch(songs), songs))
 
 
 class Iteration:
     """The phases, compiled ahead. All go on from one state: an update donates it and leaves the next."""
 
-    def __init__(self, spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch):
-        self.state, self._frozen, self._batch = state, frozen, batch
-        self.programs = {name: Program(traced) for name, traced in learner.traced(spec, *self._inputs).items()}
+    PHASES = ("play", "judge", "estimate", "improve_policy", "improve_discriminator")
+
+    def __init__(self, size: Size):
+        self._size, self.programs = size, dict[str, Program]()
+        self.state, self._frozen, self._batch = learner_inputs(size)
         self.whole()
 
-    @property
-    def _inputs(self) -> tuple[LearnerState, Frozen, Batch]:
-        return self.state, self._frozen, self._batch
+    def _run(self, name: str, *inputs: Any) -> Any:
+        if name not in self.programs:  # for inputs as the phases before it leave them on the devices
+            self.programs[name] = self._size.compiled(getattr(learner, name).trace(self._size.spec, *inputs))
+        return self.programs[name](*inputs)
 
     def play(self) -> Any:
-        self._trajectory = self.programs["play"](self.state, self._batch)
+        self._trajectory = self._run("play", self.state, self._batch)
         return self._trajectory
 
     def judge(self) -> Any:
-        self._terms, self._realism = self.programs["judge"](*self._inputs, self._trajectory)
+        self._terms, self._realism = self._run("judge", self.state, self._frozen, self._batch, self._trajectory)
         return self._terms
 
     def estimate(self) -> Any:
-        inputs = self.state, self._frozen, self._trajectory, self._terms
-        self._experience, _ = self.programs["estimate"](*inputs)
+        self._experience, _ = self._run("estimate", self.state, self._frozen, self._trajectory, self._terms)
         return self._experience
 
     def improve_policy(self) -> Any:
-        self.state, _ = self.programs["improve_policy"](self.state, self._experience)
+        self.state, _ = self._run("improve_policy", self.state, self._experience)
         return self.state
 
     def improve_discriminator(self) -> Any:
         inputs = self.state, self._batch, self._trajectory, self._realism
-        self.state, _ = self.programs["improve_discriminator"](*inputs)
+        self.state, _ = self._run("improve_discriminator", *inputs)
         return self.state
 
     def whole(self) -> Any:
-        for name in self.programs:
+        for name in self.PHASES:
             out = getattr(self, name)()
         return out
 
@@ -158,7 +183,7 @@ def rollout_cases(size: Size) -> Iterator[Case]:
         return rollout(network, params, songs.melody, songs.index, key, tables, validity_mask=masked)
 
     for songs in ROLLOUT_BATCHES:
-        inputs = policy, size.batch(songs), jax.random.key(0)
+        inputs = policy, jax.device_put(size.batch(songs)), jax.random.key(0)
         program = Program(play.trace(*inputs))
         note = f"{songs} × {size.frames} frames, V {size.vocabulary.size}" + ", valid tokens only" * masked
         run = functools.partial(program, *inputs)
@@ -175,7 +200,7 @@ def iteration_cases(size: Size) -> Iterator[Case]:
     steps = f"gate open, {adversary.steps_per_update} steps of {adversary.minibatch_size} pairs"
     updates = f"{config.epochs * minibatches} minibatches of {config.minibatch_size}"
     extra = {"improve_policy": f", {updates}", "improve_discriminator": f", {steps}"}
-    iteration = Iteration(size.spec, *learner_inputs(size))
+    iteration = Iteration(size)
     for name, program in iteration.programs.items():
         yield Case(f"{prefix}/{name}", getattr(iteration, name), [program], frames, songs + extra.get(name, ""))
     programs = list(iteration.programs.values())
@@ -195,8 +220,10 @@ def train_cases(size: Size) -> Iterator[Case]:
         usual = getattr(fits, name)
         config = dataclasses.replace(usual, batch_size=size.songs(usual.batch_size))
         fit = pretrain.Fit(loss, config, members, size.spec.layout)
-        state, batch = pretrain.init_fit(fit, getattr(networks, name).init, 0), size.batch(fit.rows)
-        program = Program(pretrain.fit_step.trace(fit, state, batch))
+        state = on_devices(size, pretrain.init_fit(fit, getattr(networks, name).init, 0))
+        batch = placed(size, fit.rows)
+        traced = pretrain.fit_step.trace(fit, state, batch)
+        program = Program(traced) if members else size.compiled(traced)  # of members, the compiler divides the work
         note = f"{config.batch_size} × {size.frames} frames" + f" for each of {members} members" * bool(members)
         run, frames = fed_back(program, state, batch), fit.rows * size.frames
         yield Case(f"train/{size.prefix(usual.batch_size)}/{name}", run, [program], frames, note)
@@ -208,7 +235,8 @@ def evaluation_cases(size: Size) -> Iterator[Case]:
     spec, policy, config = size.spec, state.policy, size.experiment.evaluation
     songs, prefix = size.songs(config.batch_size), f"evaluation/{size.prefix(config.batch_size)}"
     is_masked = config.sampling == "masked"
-    batch, reference, encoder = size.batch(songs), weights(spec.models.policy, 3), weights(spec.models.contrastive, 4)
+    batch = placed(size, songs)
+    reference, encoder = on_devices(size, (weights(spec.models.policy, 3), weights(spec.models.contrastive, 4)))
     pairs, key = (batch.melody, batch.chords), prng.stream(jax.random.key(0), 0, "evaluation")
     play = systems._play.trace(spec, policy, (batch.melody, batch.index), key, validity_mask=is_masked)
     divergence = systems._divergence.trace(spec, (policy, reference), pairs, validity_mask=is_masked)
@@ -220,7 +248,7 @@ def evaluation_cases(size: Size) -> Iterator[Case]:
     }
     note, frames = f"{songs} × {size.frames} frames", songs * size.frames
     for name, (traced, arguments) in inputs.items():
-        program = Program(traced)
+        program = size.compiled(traced)
         yield Case(f"{prefix}/{name}", functools.partial(program, *arguments), [program], frames, note)
     whole = dataclasses.replace(config, batch_size=songs)
     evaluator = systems.Evaluator(spec, {"independent": encoder}, whole, frozen.rewards, reference)
@@ -265,7 +293,7 @@ def growth_cases(size: Size) -> Iterator[Case]:
 def _population_case(size: Size, members: int) -> Case:
     single = meshes.build(MeshConfig(data=1), jax.devices()[:1])
     spread = MeshMembers.of(meshes.split(single, members))
-    spec = dataclasses.replace(size.spec, layout=spread.layout(size.experiment.runtime.microbatch_rows))
+    spec = dataclasses.replace(size.spec, layout=spread.layout(size.layout.microbatch_rows))
     state, frozen, batch = learner_inputs(size)
 
     def stacked(tree: Any) -> Any:

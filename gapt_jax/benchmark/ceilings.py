@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gapt_jax.benchmark.measure import Ceilings, Run, in_turns
+from gapt_jax.runtime.devices import cores
 from gapt_jax.runtime.files import git_revision
 
 COPIED = 2**29  # bytes of the array that is read and written: far beyond any cache
@@ -28,11 +28,10 @@ def dtype_used() -> str:
 
 def machine() -> dict[str, Any]:
     """Where the figures come from. All of them are those of the first device."""
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": cores(),
         "dtype": dtype_used(),
         "jax": jax.__version__,
         "git_revision": git_revision(),

@@ -23,7 +23,7 @@ Run = Callable[[], Any]  # dispatches a program once; what it returns can be wai
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The most that one JAX device of this machine was seen to do."""
+    """The most that the first JAX device was seen to do; one on a CPU uses all cores."""
 
     flops: float  # FLOP/s of matmuls in the dtype used
     bandwidth: float  # bytes/s, read and written together
@@ -34,13 +34,16 @@ class Ceilings:
 
 
 class Program:
-    """A traced function, compiled ahead; called with its arguments but the static ones."""
+    """A traced function, compiled ahead; called with its arguments but the static ones.
 
-    def __init__(self, traced: Any):
+    `devices` compute it: what each of them does counts, also where all do the same.
+    """
+
+    def __init__(self, traced: Any, devices: int = 1):
         began = time.perf_counter()
         self._compiled = traced.lower().compile()
         self.compile_seconds = time.perf_counter() - began
-        self.cost = cost.of(traced.jaxpr)
+        self.cost = cost.of(traced.jaxpr).times(devices)
         analysis = self._compiled.cost_analysis() or {}
         self.xla_flops: float = analysis.get("flops", math.nan)  # XLA counts a loop as one pass
         memory = self._compiled.memory_analysis()

@@ -21,19 +21,25 @@ LIBTPU_WITHOUT_TPU = {
 }
 
 
-# Each core a device of its own that computes on one thread: what a population on a CPU is fastest with.
+# Each core a device of its own, on one thread: the small networks that one trains on a CPU are fastest so.
 CORES_AS_DEVICES = "--xla_force_host_platform_device_count={count} --xla_cpu_multi_thread_eigen=false"
+MOST_CORES = 8  # as devices: beyond, a minibatch of `small` has less than two songs for each
 
 
-def set_up(members: int = 1) -> None:
+def cores() -> int:
+    """How many this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every platform
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def set_up(most_cores: int = MOST_CORES) -> None:
     """Keeps compiled programs in ``JAX_COMPILATION_CACHE_DIR`` or ``~/.cache/gapt-jax/xla``; quiets an absent TPU.
 
-    For several members of a population, CPU cores become devices, unless XLA_FLAGS say how many there are.
+    At most so many CPU cores become devices, unless XLA_FLAGS say how many there are.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if members > 1 and "xla_force_host_platform_device_count" not in flags:
-        count = min(members, os.cpu_count() or 1)
-        os.environ["XLA_FLAGS"] = f"{flags} {CORES_AS_DEVICES.format(count=count)}".strip()
+    if "xla_force_host_platform_device_count" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {CORES_AS_DEVICES.format(count=min(most_cores, cores()))}".strip()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "gapt-jax" / "xla"))
     if hardware_utils.num_available_tpu_chips_and_device_id()[0] == 0:

@@ -235,11 +235,9 @@ class MeshMembers(Members):
         return cls(is_vectorised=not (single and mesh.devices.flat[0].platform == "cpu"), mesh=mesh)
 
     def layout(self, microbatch_rows: int) -> Layout:
-        """How the songs of one member are spread. On a CPU a microbatch is divided, as the cores divide it in a run."""
-        together, groups = MEMBERS if self.is_vectorised else None, self.mesh.shape[POPULATION]
-        if not self.is_vectorised and microbatch_rows:
-            microbatch_rows = max(microbatch_rows // groups, 1)
-        if self.mesh.size == groups:
+        """How the songs of one member are spread."""
+        together = MEMBERS if self.is_vectorised else None
+        if self.mesh.size == self.mesh.shape[POPULATION]:
             return Layout(microbatch_rows, together)
         return MeshLayout(microbatch_rows, together, mesh=self.mesh)
 

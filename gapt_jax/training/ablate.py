@@ -50,7 +50,7 @@ def ablate(
         raise UserError(f"the arm {twice[0]} is asked for twice")
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir} is not a folder: choose another --workdir")
-    set_up(members=len(arms) * len(seeds))
+    set_up(most_cores=len(arms) * len(seeds))
     hosts.start(console)
     if jax.process_count() > 1:
         raise UserError("gapt ablate trains in one process, on all its devices: start it on a single host")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import platform
 import sys
 import time
@@ -18,7 +17,7 @@ import jax
 
 from gapt_jax.config import Experiment, config_hash, from_dict, to_dict, to_json
 from gapt_jax.errors import UserError
-from gapt_jax.runtime import hosts
+from gapt_jax.runtime import devices, hosts
 from gapt_jax.runtime.files import git_revision, read_json, strict_json, write_atomic
 
 ABLATION = "ablation.json"  # in a folder whose runs belong together
@@ -93,7 +92,7 @@ def write_facts(workdir: Path, experiment: Experiment, corpus: Any, init_from: s
         "unlisted_chord_share": corpus.unlisted_chord_share,
         "git_revision": git_revision(),
         "versions": {name: metadata.version(name) for name in packages} | {"python": platform.python_version()},
-        "hardware": f"{len(jax.devices())} x {jax.devices()[0].device_kind}, {os.cpu_count()} host cores",
+        "hardware": f"{len(jax.devices())} x {jax.devices()[0].device_kind}, {devices.cores()} host cores",
         "time_s": {},
     }
     write_atomic(path, strict_json(facts, indent=1))
