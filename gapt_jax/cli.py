@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from gapt_jax import __version__, config
 from gapt_jax.errors import Preempted, TrainingStopped, UserError
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     host was lost (42 and 43: run the same command again), 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _own_stdout()
     try:
         code = _dispatch(arguments)
     except BrokenPipeError:  # the reader of our output went away, as in `gapt data list | head -1`
@@ -59,6 +61,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         _leave_other_hosts(code)
     if code:
         sys.exit(code)
+
+
+def _own_stdout() -> TextIO:
+    """A copy for what we write. The stdout of the process goes nowhere: Gloo, with which XLA adds over the devices of
+    a CPU, reports there."""
+    own = os.fdopen(os.dup(1), "w", buffering=1, encoding=sys.stdout.encoding)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    return own
 
 
 def _leave_other_hosts(code: int) -> None:

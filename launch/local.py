@@ -174,9 +174,11 @@ def environment(base: Mapping[str, str], job: LocalRun, index: int, port: int) -
     """Environment of process `index`; what the user has set for JAX stays, but for the number of CPU devices."""
     # 2 cores and many devices otherwise abort in collectives (JAX 0.10).
     result = {"JAX_PLATFORMS": "cpu", "NPROC": "16", "PYTHONUNBUFFERED": "1", **base}
-    if job.devices_per_process:
-        flags = [flag for flag in base.get("XLA_FLAGS", "").split() if not flag.startswith(_DEVICES_FLAG)]
-        result["XLA_FLAGS"] = " ".join([*flags, f"{_DEVICES_FLAG}={job.devices_per_process}"])
+    flags = base.get("XLA_FLAGS", "").split()
+    if job.devices_per_process or not any(flag.startswith(_DEVICES_FLAG) for flag in flags):
+        # The processes share the cores: one device for each, unless more are asked for.
+        others = [flag for flag in flags if not flag.startswith(_DEVICES_FLAG)]
+        result["XLA_FLAGS"] = " ".join([*others, f"{_DEVICES_FLAG}={job.devices_per_process or 1}"])
     # `gapt` lies beside the interpreter, also where nobody has activated its environment.
     result["PATH"] = os.pathsep.join([base.get("PATH", os.defpath), os.path.dirname(sys.executable)])
     result["GAPT_COORDINATOR"] = f"127.0.0.1:{port}"

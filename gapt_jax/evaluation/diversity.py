@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import entropy
+from scipy.special import entr
 
 from gapt_jax.evaluation.events import ChordEvents, beats, before_end, ngrams, share
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, NUM_PITCHES, PAD, TokenTables
@@ -22,7 +22,7 @@ def vendi(embeddings: np.ndarray) -> float:
     if not len(rows):
         return float("nan")
     eigenvalues = np.linalg.eigvalsh(rows.T @ rows / len(rows))
-    return float(np.exp(entropy(np.maximum(eigenvalues, 0.0))))
+    return float(np.exp(_entropy_of(np.maximum(eigenvalues, 0.0))))
 
 
 def self_similarity(embeddings: np.ndarray) -> float:
@@ -102,9 +102,14 @@ def _unit_rows(embeddings: np.ndarray) -> np.ndarray:
     return rows / norms
 
 
+def _entropy_of(weights: np.ndarray) -> float:
+    """In nats, of weights that need not add up to one."""
+    return float(entr(weights / weights.sum()).sum())
+
+
 def _entropy(symbols: np.ndarray) -> float:
     counts = np.unique(symbols, return_counts=True)[1]
-    return float(entropy(counts)) if len(counts) else float("nan")
+    return _entropy_of(counts) if len(counts) else float("nan")
 
 
 def _progressions(chords: np.ndarray, tables: TokenTables) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
 
 from gapt_jax.evaluation.diversity import vendi
@@ -20,9 +19,9 @@ def frechet_distance(ours: np.ndarray, data: np.ndarray) -> float:
         return float("nan")
     ours, data = np.asarray(ours, np.float64), np.asarray(data, np.float64)
     s, s_data = (np.atleast_2d(np.cov(rows, rowvar=False)) for rows in (ours, data))
-    values, vectors = eigh(s)
+    values, vectors = np.linalg.eigh(s)
     root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
-    cross = np.sqrt(np.maximum(eigh(root @ s_data @ root, eigvals_only=True), 0.0)).sum()
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ s_data @ root), 0.0)).sum()
     shift = ours.mean(0) - data.mean(0)
     return max(0.0, float(shift @ shift + np.trace(s) + np.trace(s_data) - 2 * cross))
 

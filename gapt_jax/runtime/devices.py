@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,11 +38,13 @@ def set_up(most_cores: int = MOST_CORES) -> None:
 
     At most so many CPU cores become devices, unless XLA_FLAGS say how many there are.
     """
+    gc.set_threshold(100_000, 50, 100)  # tracing makes millions of small objects: a second less until the first step
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {CORES_AS_DEVICES.format(count=min(most_cores, cores()))}".strip()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "gapt-jax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up
     if hardware_utils.num_available_tpu_chips_and_device_id()[0] == 0:
         for variable, value in LIBTPU_WITHOUT_TPU.items():
             os.environ.setdefault(variable, value)

@@ -60,7 +60,15 @@ def post_train(
     steps, rows, runtime = spec.config.steps, spec.config.batch_size, experiment.runtime
     every, facts = experiment.evaluation.every, checkpoint_facts(spec)
     account, frames = Account(folder, spec.layout.devices), rows * experiment.data.max_frames
-    flops = iteration_flops(experiment, spec, frozen)
+
+    @functools.cache  # takes seconds: not before the first iteration
+    def flops() -> tuple[float, float]:
+        return iteration_flops(experiment, spec, frozen)
+
+    def mean_flops(state: LearnerState, step: int) -> float:
+        every_step, update = flops()
+        return every_step + update * int(state.gate_openings) / step
+
     if hosts.is_first():
         account.write(frames, 0.0)
     with account.listening(), checkpoints(folder / "checkpoints", runtime, console) as saved:
@@ -105,14 +113,14 @@ def post_train(
                         where = facts | {"data_position": step * rows}
                         saved.save(step, state, where, score, is_kept="keep" in actions)
                     if hosts.is_first():
-                        account.write(frames, flops[0] + flops[1] * int(state.gate_openings) / step)
+                        account.write(frames, mean_flops(state, step))
                 if "stop" in actions:
                     raise _stopped(step, actions["stop"])
                 if is_told:
                     raise Preempted(f"preempted at step {step} of {steps} of post-training, which is saved")
             watch.finish(start or 0, steps)
     if hosts.is_first() and (start or 0) < steps:
-        show(account.write(frames, flops[0] + flops[1] * int(state.gate_openings) / steps), console)
+        show(account.write(frames, mean_flops(state, steps)), console)
     return state
 
 

@@ -91,7 +91,9 @@ def test_what_the_user_has_set_stays():
     result = local.environment(base, LocalRun(("x",), 2, 4), 1, 99)
     assert (result["JAX_PLATFORMS"], result["NPROC"]) == ("cuda", "4")
     assert result["XLA_FLAGS"] == "--xla_a=1 --xla_force_host_platform_device_count=4"
-    assert "XLA_FLAGS" not in local.environment({}, LocalRun(("x",)), 0, 99)
+    assert local.environment({}, LocalRun(("x",)), 0, 99)["XLA_FLAGS"] == "--xla_force_host_platform_device_count=1"
+    asked = local.environment({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, LocalRun(("x",)), 0, 99)
+    assert asked["XLA_FLAGS"] == "--xla_force_host_platform_device_count=3"
     assert local.environment({}, LocalRun(("x",)), 0, 99)["JAX_PLATFORMS"] == "cpu"
 
 
