@@ -189,3 +189,10 @@ def test_report_folder_of_several_runs_lies_beside_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli._report_folder([Path("runs/a")]) == Path("runs/a")
     assert cli._report_folder([Path("runs/a"), tmp_path / "runs" / "b"]) == tmp_path / "runs" / "report"
+
+
+def test_what_native_code_writes_to_stdout_is_not_ours(tmp_path):
+    code = "import os\nfrom gapt_jax import cli\ncli.main(['data', 'list'])\nos.write(1, b'from a library')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "grammar" in done.stdout and "library" not in done.stdout
