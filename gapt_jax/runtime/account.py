@@ -24,7 +24,7 @@ PHASES = {
     "improve_discriminator": "update",
 }
 ORDER = ("compile", "restore", "input", "rollout", "score", "update", "checkpoint", "evaluation", "idle", "lost")
-SAMPLE_EVERY = 100  # iterations, of which one is timed phase by phase
+SAMPLE_EVERY = 11  # iterations, of which one is timed phase by phase; prime: a gate may open every few
 _ITERATIONS = "iterations"  # their time before it is divided among the phases
 _COMPILING = "/jax/core/compile/"
 
@@ -33,7 +33,7 @@ class Account:
     """Seconds by what they were spent on, in this process.
 
     The host does not wait for the device inside an iteration, so that its clock cannot tell the phases apart. One
-    iteration in 100 is timed with a wait after each phase; the time of all iterations is divided in these
+    iteration in 11 is timed with a wait after each phase; the time of all iterations is divided in these
     proportions, and what exceeds them is idle. Lost is the time of an attempt from its last checkpoint, or its start,
     to its last sign of life.
     """

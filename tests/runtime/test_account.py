@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gapt_jax.runtime.account import ORDER, SAMPLE_EVERY, Account
+from gapt_jax.runtime.account import ORDER, Account
 
 
 class Clock:
@@ -56,9 +56,13 @@ def test_faster_iterations_than_the_sample_leave_nothing_idle(clock, tmp_path):
     assert account.divided() == {"rollout": 5.0, "idle": 0.0}
 
 
-def test_one_in_a_hundred_waits():
-    sampled = [number for number in range(1, 301) if number % SAMPLE_EVERY == 3]
-    assert sampled == [3, 103, 203]
+def test_one_in_eleven_is_timed_by_phase(clock, tmp_path):
+    account = Account(tmp_path, 1)
+    for number in range(1, 26):
+        with account.iteration(number, None) as done:
+            clock.spend(number)
+            done("play", None)
+    assert account.write(1, 0.0)["phases_s"] == {"play": [3, 14, 25]}
 
 
 def test_compilation_is_taken_out_of_the_block_it_happens_in(tmp_path):
