@@ -2,7 +2,7 @@
 
 A prepared dataset is a folder ``<data_dir>/<name>-<source fingerprint>/`` that appears whole or not at all::
 
-    song_frames/1.0.0/   what TFDS wrote
+    <builder>/1.0.0/     what TFDS wrote
     frames.npz           the same frames as flat arrays, derived from the records for quick opening (`store`)
     report.json          songs per split, rejected lines, beats, metres, fingerprint of the result
 """
@@ -12,35 +12,24 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import hashlib
 import io
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipeline import grammar, store
-from data_pipeline.songs import (
-    FILE_ENDINGS,
-    SPLITS,
-    Frames,
-    Rejected,
-    Song,
-    count_off_grid,
-    read_songs,
-    to_frames,
-)
+from data_pipeline import grammar, hygiene, store, upstream
+from data_pipeline.songs import SPLITS, Frames, Rejected, Song, count_off_grid, to_frames
+from data_pipeline.sources import BUILT_IN, Source, find_source
 from gapt_jax.errors import UserError
 
-FRAMES_VERSION = 1  # raise when `to_frames` or the record changes: prepared datasets are then made anew
-BUILT_IN = "grammar"  # the source word for the built-in generator
 MAX_REPORTED = 1_000
 REPORT = "report.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -62,13 +51,17 @@ class PreparedDataset:
         return self.report["fingerprint"]
 
 
-class SongFrames(tfds.core.GeneratorBasedBuilder):
-    """Frames of songs (`songs.Frames`) with their id, title, group, meter and pickup."""
+class SongDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Frames of songs (`songs.Frames`) with their id, title, group, meter and pickup.
+
+    Without `collected` songs the builder finds its own: in the folder of its name in TFDS's `manual_dir`, else in the
+    public archive, else in the generator.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, examples: dict[str, list[dict[str, Any]]], data_dir: Path) -> None:
-        self._examples = examples
+    def __init__(self, *, collected: Collected | None = None, data_dir: str | Path | None = None):
+        self._collected = collected
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -87,81 +80,68 @@ class SongFrames(tfds.core.GeneratorBasedBuilder):
             "chord_intervals": frames(np.int16),
             "chord_onset": frames(np.bool_),
         }
+        known = upstream.UPSTREAM.get(self.name)
+        about = (
+            {
+                "description": known.title,
+                "homepage": known.homepage,
+                "citation": known.citation,
+                "license": known.licence,
+            }
+            if known
+            else {"description": "Melodies and chords on a sixteenth-note frame grid"}
+        )
         return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True, **about
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        return {split: self._generate_examples(split) for split, found in self._examples.items() if found}
+        collected = self._collected or self._found(dl_manager)
+        return {split: self._generate_examples(found) for split, found in collected.examples.items() if found}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        yield from enumerate(self._examples[split])
+    def _found(self, dl_manager: Any) -> Collected:
+        manual = Path(dl_manager._manual_dir)  # the public property raises where there is no such folder
+        if manual.is_dir():
+            source = find_source(self.name, manual)
+        elif self.name in upstream.UPSTREAM:
+            source = Source(self.name, None, manual / self.name)
+        else:
+            source = find_source(self.name, BUILT_IN)
+        return collect(_fetched(source, dl_manager) if source.place else source)
 
-
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """Where the songs of a dataset come from: a song file, or None for the built-in generator."""
-
-    name: str
-    file: Path | None
-
-    @property
-    def fingerprint(self) -> str:
-        """12 hex digits of the source: file bytes or generator parameters, and how frames are made."""
-        text = f"frames {FRAMES_VERSION} "
-        if self.file is None:
-            return hashlib.sha256((text + grammar.fingerprint_text(self.name)).encode()).hexdigest()[:12]
-        digest = hashlib.sha256(text.encode())
-        try:
-            with self.file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        except OSError as error:
-            raise UserError(f"{self.file} cannot be read ({error.strerror}): check the path and its rights") from error
-        return digest.hexdigest()[:12]
-
-    def songs(self) -> Iterator[Song | Rejected]:
-        return grammar.generate(self.name) if self.file is None else read_songs(self.file)
+    def _generate_examples(self, examples: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield from enumerate(examples)
 
 
-def dataset_files(folder: Path) -> dict[str, Path]:
-    """Song files of a folder by dataset name (the file stem)."""
-    found: dict[str, Path] = {}
-    for ending in reversed(FILE_ENDINGS):  # a .jsonl.gz goes before a .jsonl of the same name
-        found |= {path.name.removesuffix(ending): path for path in sorted(folder.glob(f"*{ending}"))}
-    return dict(sorted(found.items()))
+class Nottingham(SongDataset):
+    """Folk tunes in ABC."""
 
 
-def _list_names(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
+class Pop909(SongDataset):
+    """Chinese pop songs in MIDI with chord labels."""
 
 
-def find_source(name: str, source: str | Path) -> _Source:
-    """Where dataset `name` comes from; a built-in set is found unless the folder has a file of its name."""
-    if str(source) == BUILT_IN:
-        if name in grammar.DATASETS:
-            return _Source(name, None)
-        raise UserError(
-            f"dataset '{name}' is not built in (built in: {_list_names(grammar.DATASETS)}): "
-            f"add --set data.songs=FOLDER, or run `gapt data prepare {name} --songs FOLDER`, "
-            f"with the folder that holds {name}.jsonl.gz"
-        )
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise UserError(
-            f"there is no folder {folder} (looked for {name}.jsonl.gz in it): name the folder that holds "
-            f"the song files with --set data.songs=FOLDER or `gapt data prepare {name} --songs FOLDER`"
-        )
-    files = dataset_files(folder)
-    if name in files:
-        return _Source(name, files[name])
-    if name in grammar.DATASETS:
-        return _Source(name, None)
-    raise UserError(
-        f"there is no {folder / name}.jsonl.gz (datasets in that folder: {_list_names(files)}): choose "
-        f"one of them, or name another folder with --set data.songs=FOLDER or "
-        f"`gapt data prepare {name} --songs FOLDER`"
-    )
+class Openewld(SongDataset):
+    """Lead sheets in MusicXML, in the public domain."""
+
+
+class Hooktheory(SongDataset):
+    """Clips of pop songs, analysed by their listeners."""
+
+
+class Grammar(SongDataset):
+    """The built-in generator."""
+
+
+class Songs(SongDataset):
+    """Any other song file or folder of native files."""
+
+
+_BUILDERS = {builder.name: builder for builder in (Nottingham, Pop909, Openewld, Hooktheory)}
+
+
+def _builder(name: str) -> type[SongDataset]:
+    return _BUILDERS.get(name) or (Grammar if name in grammar.DATASETS else Songs)
 
 
 def _example(song: Song, frames: Frames) -> dict[str, Any]:
@@ -180,17 +160,23 @@ def _example(song: Song, frames: Frames) -> dict[str, Any]:
 
 
 @dataclasses.dataclass
-class _Collected:
+class Collected:
+    """Songs of a source, by split, and what was noticed on the way."""
+
+    source: Source
     examples: dict[str, list[dict[str, Any]]]
     rejected: list[Rejected]
+    duplicates: list[hygiene.Duplicate] = dataclasses.field(default_factory=list)
     rejected_total: int = 0
     beats: float = 0.0
     notes: int = 0
     off_grid_notes: int = 0
 
 
-def _collect(source: _Source, on_progress: Progress | None) -> _Collected:
-    collected = _Collected({split: [] for split in SPLITS}, [])
+def collect(source: Source, on_progress: Progress | None = None) -> Collected:
+    """Reads all songs of a source. Raises UserError where none can be used."""
+    collected = Collected(source, {split: [] for split in SPLITS}, [])
+    melodies = hygiene.Melodies()
     done = 0
     for item in source.songs():
         if isinstance(item, Rejected):
@@ -199,29 +185,33 @@ def _collect(source: _Source, on_progress: Progress | None) -> _Collected:
                 collected.rejected.append(item)
             continue
         collected.examples[item.split].append(_example(item, to_frames(item)))
+        melodies.add(source.name, item)
         collected.beats += item.beats_total
         collected.notes += len(item.melody)
         collected.off_grid_notes += count_off_grid(item)
         done += 1
         if on_progress is not None and done % 500 == 0:
             on_progress(f"reading {source.name}", done, None)
+    collected.duplicates = melodies.duplicates()
+    _check_not_empty(collected)
     return collected
 
 
-def _check_not_empty(source: _Source, collected: _Collected) -> None:
+def _check_not_empty(collected: Collected) -> None:
     if not any(collected.examples.values()):
-        where = source.file or "the built-in generator"
+        where = collected.source
         first = collected.rejected[0] if collected.rejected else None
         reason = f"the first reason, on line {first.line}: {first.reason}" if first else "it has no lines"
         raise UserError(f"no song of {where} could be used ({reason}): `gapt data check {where}` lists all faults")
 
 
-def _report(source: _Source, collected: _Collected, fingerprint: str) -> dict[str, Any]:
+def _report(source: Source, collected: Collected, fingerprint: str) -> dict[str, Any]:
     examples = collected.examples
+    known = upstream.UPSTREAM.get(source.name)
     metres = collections.Counter("{}/{}".format(*e["meter"]) for split in examples.values() for e in split)
     return {
         "name": source.name,
-        "source": str(source.file or BUILT_IN),
+        "source": str(source),
         "source_fingerprint": source.fingerprint,
         "fingerprint": fingerprint,
         "songs": {split: len(examples[split]) for split in SPLITS},
@@ -229,17 +219,21 @@ def _report(source: _Source, collected: _Collected, fingerprint: str) -> dict[st
         "notes": collected.notes,
         "off_grid_share": round(collected.off_grid_notes / collected.notes, 6),
         "metres": dict(metres.most_common()),
+        "duplicates": len(collected.duplicates),
+        "leaks": [hygiene.names(found) for found in collected.duplicates if found.is_leak][:MAX_REPORTED],
+        "licence": known.licence if known else None,
+        "citation": known.citation if known else None,
         "rejected_total": collected.rejected_total,
         "rejected": [dataclasses.asdict(item) for item in collected.rejected],
     }
 
 
-def _write(source: _Source, collected: _Collected, folder: Path) -> None:
+def _write(source: Source, collected: Collected, folder: Path) -> None:
     """Writes the whole dataset into an empty folder, and reads the records back into the flat copy."""
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints; stdout belongs to the command
         tfds.disable_progress_bar()
         try:
-            SongFrames(examples=collected.examples, data_dir=folder).download_and_prepare()
+            _builder(source.name)(collected=collected, data_dir=folder).download_and_prepare()
         except RuntimeError as error:  # how array_record reports a full disk
             raise OSError(str(error).partition(";")[0]) from error
     shutil.rmtree(folder / "downloads", ignore_errors=True)  # TFDS makes it and leaves it empty
@@ -284,7 +278,7 @@ def _publish(temporary: Path, final: Path) -> None:
 def prepare(name: str, source: str | Path, data_dir: Path, on_progress: Progress | None = None) -> PreparedDataset:
     """Prepares one dataset unless that was done already for the same source; nothing is ever overwritten.
 
-    `source` is a folder of song files or the word "grammar".
+    `source` is a folder of song files and folders of native files, or the word "grammar".
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"'{name}' is no dataset name: use letters, digits, '_', '-' and '.'")
@@ -301,10 +295,18 @@ def prepare(name: str, source: str | Path, data_dir: Path, on_progress: Progress
         ) from error
 
 
-def _prepare_new(source: _Source, final: Path, on_progress: Progress | None) -> None:
+def _fetched(source: Source, dl_manager: Any) -> Source:
+    """A public archive with its files at hand."""
+    assert source.place is not None
+    return dataclasses.replace(source, path=upstream.fetch(source.name, dl_manager, source.place))
+
+
+def _prepare_new(source: Source, final: Path, on_progress: Progress | None) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
-    collected = _collect(source, on_progress)
-    _check_not_empty(source, collected)
+    if source.place is not None:
+        downloads = final.parent / "downloads"
+        source = _fetched(source, tfds.download.DownloadManager(download_dir=downloads, dataset_name=source.name))
+    collected = collect(source, on_progress)
     total = sum(map(len, collected.examples.values()))
     if on_progress is not None:
         on_progress(f"writing {source.name}", 0, total)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable
+import gzip
+import json
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipeline import grammar
-from data_pipeline.builders import (
-    BUILT_IN,
-    REPORT,
-    Progress,
-    dataset_files,
-    open_splits,
-    prepare,
-    prepared_path,
-)
-from data_pipeline.songs import FILE_ENDINGS, SPLITS, Frames, Rejected, mask_intervals, read_songs
+from data_pipeline import grammar, hygiene
+from data_pipeline.builders import REPORT, Progress, open_splits, prepare, prepared_path
+from data_pipeline.importers import abc_writer, midi_song
+from data_pipeline.importers import folder as native
+from data_pipeline.songs import FILE_ENDINGS, SPLITS, Frames, Rejected, Song, mask_intervals, read_songs, to_record
+from data_pipeline.sources import BUILT_IN, datasets_of
+from data_pipeline.upstream import UPSTREAM
 from gapt_jax import chords
 from gapt_jax.errors import UserError
 
@@ -28,62 +27,111 @@ Row = dict[str, Any]
 
 
 def list_datasets(source: str | Path, data_dir: Path | None = None) -> list[Row]:
-    """Datasets of a songs folder, then the built-in ones: name, source, bytes, whether each is prepared."""
-    files: dict[str, Path] = {}
+    """Datasets of a songs folder, then the public and the built-in ones: name, source, licence, bytes, whether each
+    is prepared."""
+    found: dict[str, Path] = {}
     if str(source) != BUILT_IN:
         folder = Path(source).expanduser()
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}: name the folder that holds the *.jsonl.gz song files")
-        files = dataset_files(folder)
-    names = [*files, *(name for name in grammar.DATASETS if name not in files)]
+        found = datasets_of(folder)
+    public = () if str(source) == BUILT_IN else UPSTREAM
+    names = dict.fromkeys([*found, *public, *grammar.DATASETS])
     return [
         {
             "name": name,
-            "source": str(files.get(name, BUILT_IN)),
-            "bytes": files[name].stat().st_size if name in files else 0,
+            "source": str(found.get(name) or (UPSTREAM[name].url if name in public else BUILT_IN)),
+            "licence": UPSTREAM[name].licence if name in UPSTREAM else "",
+            "bytes": sum(file.stat().st_size for file in _files(found[name])) if name in found else 0,
             "prepared": data_dir is not None and (prepared_path(name, source, data_dir) / REPORT).is_file(),
         }
         for name in names
     ]
 
 
+def _files(path: Path) -> list[Path]:
+    return native.source_files(path) if path.is_dir() else [path]
+
+
 @dataclasses.dataclass(frozen=True)
 class CheckResult:
-    """Faults (file, line, reason), one row of counts a file, and the groups found in more than one split."""
+    """Faults (file, line, reason), one row of counts a dataset, the groups found in more than one split, and the
+    melodies found in more than one song, those across splits first."""
 
     faults: list[Row]
     files: list[Row]
     leaks: list[str]
+    duplicates: list[hygiene.Duplicate]
 
 
-def _files_to_check(path: Path) -> list[Path]:
+def _to_check(path: Path) -> dict[str, Path]:
+    """Datasets to read, by name: a file, those of a folder, or a folder of native files as one."""
     if path.is_dir():
-        files = list(dataset_files(path).values())
-        if not files:
-            raise UserError(f"{path} holds no {' or '.join('*' + e for e in FILE_ENDINGS)} file to check")
-        return files
+        found = datasets_of(path)
+        if not found and native.native_files(path):
+            found = {path.name: path}
+        if not found:
+            endings = ", ".join((*FILE_ENDINGS, *native.ENDINGS))
+            raise UserError(f"{path} holds no file to check (read are {endings})")
+        return found
     if not path.is_file():
         raise UserError(f"there is no file or folder {path}: name a song file or the folder that holds some")
-    return [path]
+    return {path.name: path}
 
 
 def check(path: str | Path) -> CheckResult:
-    """Reads one song file, or all of a folder, and lists what is wrong with it."""
+    """Reads one file of any supported format, or all of a folder, and lists what is wrong with it."""
     faults: list[Row] = []
     rows: list[Row] = []
     splits_of_group: dict[str, set[str]] = collections.defaultdict(set)
-    for file in _files_to_check(Path(path).expanduser()):
+    melodies = hygiene.Melodies()
+    for name, file in _to_check(Path(path).expanduser()).items():
         counts: collections.Counter[str] = collections.Counter()
-        for item in read_songs(file):
+        for item in _read(name, file):
             if isinstance(item, Rejected):
                 faults.append(dataclasses.asdict(item))
                 counts["rejected"] += 1
             else:
                 counts[item.split] += 1
                 splits_of_group[item.group].add(item.split)
+                melodies.add(name, item)
         rows.append({"file": file.name} | {key: counts[key] for key in (*SPLITS, "rejected")})
     leaks = sorted(group for group, splits in splits_of_group.items() if len(splits) > 1)
-    return CheckResult(faults, rows, leaks)
+    return CheckResult(faults, rows, leaks, melodies.duplicates())
+
+
+def _read(name: str, path: Path) -> Iterator[Song | Rejected]:
+    """Songs of a file or folder of any supported format."""
+    if path.name.endswith(FILE_ENDINGS):
+        return read_songs(path)
+    return native.read_native(path, name.partition(".")[0])
+
+
+def convert(path: Path, out: Path) -> tuple[int, list[Rejected]]:
+    """Writes the songs of a file or a folder as records (``.jsonl``, ``.jsonl.gz``) or as an ABC tune book (``.abc``),
+    else as a MIDI file each in the new folder `out`. ABC and MIDI hold what the models hear: frames, roots in the bass.
+
+    Returns how many were written, and what was left out. Raises UserError where `out` is there already.
+    """
+    if out.exists():
+        raise UserError(f"{out} is there already: choose another --out")
+    items = [item for name, file in _to_check(path.expanduser()).items() for item in _read(name, file)]
+    songs = [item for item in items if isinstance(item, Song)]
+    if not songs:
+        raise UserError(f"{path} has no song that can be used: `gapt data check {path}` says why")
+    try:
+        if out.name.endswith(FILE_ENDINGS):
+            text = "".join(json.dumps(to_record(song), ensure_ascii=False) + "\n" for song in songs).encode()
+            out.write_bytes(gzip.compress(text, mtime=0) if out.suffix == ".gz" else text)
+        elif out.suffix == ".abc":
+            out.write_text(abc_writer.write(songs), encoding="utf-8")
+        else:
+            out.mkdir()
+            for song in songs:
+                (out / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', song.id)}.mid").write_bytes(midi_song.write(song))
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror or error}): choose another --out") from error
+    return len(songs), [item for item in items if isinstance(item, Rejected)]
 
 
 def note_in_chord(frames: Frames, shift: int = 0) -> float:
@@ -101,11 +149,23 @@ def _qualities(events: Iterable[tuple[tuple[int, int], int]]) -> collections.Cou
     return counts
 
 
+COVERED = (0.9, 0.99, 1.0)
+
+
+def _covering(counts: collections.Counter[str]) -> dict[str, int]:
+    """How many qualities, the commonest first, name each share of the chords."""
+    cumulated = np.cumsum([count for _, count in counts.most_common()])
+    return {
+        f"{share:.0%}": int(np.searchsorted(cumulated, share * cumulated[-1]) + 1) if len(cumulated) else 0
+        for share in COVERED
+    }
+
+
 def stats(name: str, source: str | Path, data_dir: Path, on_progress: Progress | None = None) -> tuple[Row, list[Row]]:
     """Figures of a dataset (prepared first where needed): one row for the whole, one for each split.
 
-    `chance` is note-in-chord with the melody moved by 1 to 11 semitones, averaged. Shares are of frames,
-    `off_grid_share` of notes.
+    `chance` is note-in-chord with the melody moved by 1 to 11 semitones, averaged. `qualities_for` says how many chord
+    qualities a vocabulary needs to cover a share of the chords. Shares are of frames, `off_grid_share` of notes.
     """
     prepared = prepare(name, source, data_dir, on_progress)
     report = prepared.report
@@ -118,7 +178,7 @@ def stats(name: str, source: str | Path, data_dir: Path, on_progress: Progress |
                 "songs": len(part),
                 "beats": len(frames) / 4,
                 "chords": sum(qualities.values()),
-                "qualities": len(qualities),
+                "qualities_for": _covering(qualities),
                 "commonest": [quality for quality, _ in qualities.most_common(5)],
                 "note_in_chord": note_in_chord(frames),
                 "chance": float(np.mean([note_in_chord(frames, shift) for shift in range(1, 12)])),
@@ -134,6 +194,9 @@ def stats(name: str, source: str | Path, data_dir: Path, on_progress: Progress |
         "notes",
         "metres",
         "off_grid_share",
+        "duplicates",
+        "licence",
+        "citation",
         "rejected_total",
     )
     return {key: report[key] for key in kept} | {"path": str(prepared.path)}, rows

@@ -17,27 +17,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gapt_jax.chords import fold
+from gapt_jax.chords import Chord, fold
+from gapt_jax.chords import symbol as chord_symbol
 from gapt_jax.errors import UserError
+from gapt_jax.midi import MAX_BEATS, Note
 from gapt_jax.vocabulary import FRAMES_PER_BEAT
 
 SPLITS = ("train", "valid", "test")
 FILE_ENDINGS = (".jsonl.gz", ".jsonl")
-MAX_BEATS = 20_000
 MAX_TEXT = 1_000  # characters of an id, group or title
 MAX_INTERVAL = 48  # semitones above the root
 MAX_LINE_BYTES = 8 << 20
 MAX_FILE_BYTES = 4 << 30  # after decompression
 _POSITION_SLACK = 1e-6  # beats; positions are decimal numbers rounded by whoever wrote them
 _NUMBERS = {int, float}
-
-
-class Note(NamedTuple):
-    """A melody note: onset and offset in beats, MIDI pitch."""
-
-    onset: float
-    offset: float
-    pitch: int
 
 
 class ChordEvent(NamedTuple):
@@ -208,6 +201,13 @@ def parse_song(record: Any) -> Song:
     )
 
 
+def to_record(song: Song) -> dict[str, Any]:
+    """The JSON record of a song: what `parse_song` reads."""
+    record = {field.name: getattr(song, field.name) for field in dataclasses.fields(Song)}
+    chords = [[*chord[:3], list(chord.intervals), *chord[4:]] for chord in song.chords]
+    return record | {"meter": list(song.meter), "melody": [list(note) for note in song.melody], "chords": chords}
+
+
 def _parse_line(line: str) -> Song:
     try:
         record = json.loads(line)
@@ -303,6 +303,30 @@ def to_frames(song: Song) -> Frames:
         chord_intervals=_paint(length, chord_start, chord_end, masks, 0),
         chord_onset=_onsets(length, chord_start),
     )
+
+
+def from_frames(frames: Frames) -> tuple[list[Note], list[ChordEvent]]:
+    """The events of a song on the frame grid, as `to_frames` paints them; chords with their root in the bass."""
+
+    def spans(values: np.ndarray, onset: np.ndarray, silence: int) -> list[tuple[int, int]]:
+        sounds = values != silence
+        starts = sounds & (onset | np.concatenate([[True], values[1:] != values[:-1]]))
+        changes = np.flatnonzero(starts | ~sounds)
+        ends = np.append(changes, len(values))
+        return [
+            (start, int(ends[np.searchsorted(ends, start, side="right")])) for start in np.flatnonzero(starts).tolist()
+        ]
+
+    melody = [
+        Note(start / FRAMES_PER_BEAT, end / FRAMES_PER_BEAT, int(frames.melody_pitch[start]))
+        for start, end in spans(frames.melody_pitch, frames.melody_onset, -1)
+    ]
+    harmony = []
+    for start, end in spans(frames.chord_root, frames.chord_onset, -1):
+        root, steps = int(frames.chord_root[start]), mask_intervals(int(frames.chord_intervals[start]))
+        name = chord_symbol(Chord(root, steps, root))
+        harmony.append(ChordEvent(start / FRAMES_PER_BEAT, end / FRAMES_PER_BEAT, root, steps, root, name))
+    return melody, harmony
 
 
 def count_off_grid(song: Song) -> int:

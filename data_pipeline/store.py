@@ -62,16 +62,20 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
+def of_frames(songs: Mapping[str, Frames]) -> SplitFrames:
+    """Songs by id, in a row; at least one."""
+    columns = (np.concatenate([getattr(frames, field) for frames in songs.values()]) for field in _FRAME_FIELDS)
+    return SplitFrames(np.array(list(songs)), _starts(np.array([len(f) for f in songs.values()])), Frames(*columns))
+
+
 def read_records(folder: Path, split: str) -> SplitFrames:
     """Decodes a split from the TFDS records of a prepared dataset, in file order."""
-    builder = tfds.builder_from_directory(folder / "song_frames" / "1.0.0")
+    builder = tfds.builder_from_directory(next(folder.glob("*/1.0.0")))
     if split not in builder.info.splits:
         return _EMPTY
     source = builder.as_data_source(split=split)
     records = source.__getitems__(list(range(len(source))))
-    columns = (np.concatenate([record[field] for record in records]) for field in _FRAME_FIELDS)
-    ids = np.array([record["id"].decode("utf-8") for record in records])
-    return SplitFrames(ids, _starts(np.array([len(r["melody_pitch"]) for r in records])), Frames(*columns))
+    return of_frames({r["id"].decode("utf-8"): Frames(*(r[field] for field in _FRAME_FIELDS)) for r in records})
 
 
 def fingerprint(splits: Mapping[str, SplitFrames]) -> str:

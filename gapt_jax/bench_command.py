@@ -13,7 +13,7 @@ from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 
-SUITES = ("rollout", "iteration", "train", "evaluation", "growth")
+SUITES = ("rollout", "iteration", "train", "evaluation", "growth", "data")
 EXPERIMENTS = {"small": "small", "published": "gapt"}  # by size
 MACHINE = ("device", "devices", "cores", "dtype")  # what must be the same for two runs to compare
 CEILINGS = ("flops_per_s", "bytes_per_s")
@@ -22,8 +22,8 @@ _ABOUT = """\
 Measures the largest matrix product and how fast memory is read and written back, then how much of these ceilings each
 part of the method reaches. Inputs are synthetic; nothing is written but --out. On a CPU the published size is measured
 with 8 songs at a time and gradients song by song (rollouts: 1, 8 and 32 songs); growth is always that of the small
-size. Figures are medians of runs that take turns, on the first device, or over all cores of a CPU; compilation is
-never timed with them.
+size; what `data` measures runs on the host alone. Figures are medians of runs that take turns, on the first device, or
+over all cores of a CPU; compilation is never timed with them.
 
 columns: share is the time at the binding ceiling, for the counted FLOPs of matrix products and bytes of memory, over
 the time taken; it exceeds 100 % where caches hold what is counted as memory. compile is lowering and XLA.
@@ -141,12 +141,25 @@ def show(found: dict[str, Any], console: Console) -> None:
     columns = ["row", "ms", "frames/s", "tokens/s", "GFLOP", "XLA GFLOP", "GB", "GFLOP/s", "GB/s", "share", "bound"]
     columns += ["compile s", "peak MB"]
     console.table("median times", columns, [_cells(row) for row in found["rows"]])
+    for margin in margins(found["rows"]):
+        console.say("{loader}: {times:.3g} times as many songs as {iteration} plays".format(**margin))
     grown = [row for row in found["rows"] if row["grown_from"]]
     if grown:
         cells = [[row["name"], row["time_ratio"], row["exponent"]] for row in grown]
         console.table("growth when one dimension doubles", ["row", "times longer", "exponent"], cells)
     if "comparison" in found:
         _show_comparison(found["comparison"], console)
+
+
+def margins(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many times faster the loader is than the iteration that its songs are for, where both were measured."""
+    medians = {row["name"]: row["median_ms"] for row in rows}
+    pairs = [(n, n.replace("data/", "iteration/").replace("/loader", "/all")) for n in medians if n.endswith("/loader")]
+    return [
+        {"loader": loader, "iteration": iteration, "times": medians[iteration] / medians[loader]}
+        for loader, iteration in pairs
+        if iteration in medians
+    ]
 
 
 def _show_comparison(comparison: dict[str, Any], console: Console) -> None:

@@ -2,7 +2,7 @@
 
 Intervals are semitones above the root, folded into one octave, ascending and beginning with 0. A symbol is
 made from these numbers alone, so naming commutes with transposition; a shape without a common name is spelt by
-its intervals, e.g. ``C(0,3,8)``.
+its intervals, e.g. ``C(0,3,8)``. Reading knows more spellings than writing: lead sheets agree on few.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 ROOT_NAMES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
+MAX_SYMBOL = 64
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_SYMBOL = re.compile(r"^([A-G])([#b]*)(.*?)(?:/([A-G])([#b]*))?$")
-_SPELT_OUT = re.compile(r"^\((\d+(?:,\d+)*)\)$")
+_SYMBOL = re.compile(r"([A-Ga-g])([#b♯♭]*)(.*?)(?:/([A-Ga-g])([#b♯♭+-]*))?")
+_SPELT_OUT = re.compile(r"\((\d+(?:,\d+)*)\)")
+_PIECE = re.compile(
+    r"maj|Maj|MAJ|ma|min|Min|MIN|mi|hdim|dim|aug|sus|add|no|omit|alt|[Mm^Δo°øh]|[#b♯♭+-]?\d+|[+-]|[\s(),/]"
+)
+_NO_CHORD = {"", "N", "N.C.", "N.C", "NC", "n.c.", "NO CHORD", "none", "X"}
 
 # Name of each interval set; the first spelling of a set is the one we write, all are read.
 _QUALITIES: tuple[tuple[str, tuple[int, ...]], ...] = (
@@ -69,14 +74,19 @@ _QUALITIES: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("5", (0, 7)),
     ("1", (0,)),
 )
-# Other spellings met in lead sheets and in published vocabularies.
-_ALIASES = {
-    "maj": "", "M": "", "min": "m", "-": "m", "o": "dim", "o7": "dim7", "+": "aug", "sus": "sus4", "sus7": "7sus4",
-    "min7": "m7", "M7": "maj7", "6/9": "69", "+7": "7#5", "aug7": "7#5", "ped": "1", "(add2)": "add9", "add2": "add9",
-    "m(add2)": "madd9", "(add9)": "add9", "h7": "m7b5", "hdim7": "m7b5", "minmaj7": "mmaj7", "maj6": "6", "min6": "m6",
-}  # fmt: skip
+# Names of whole chords that do not follow from their pieces.
+_SPECIAL = {
+    "ped": (0,),
+    "pedal": (0,),
+    "7alt": (0, 1, 3, 4, 8, 10),
+    "m13": (0, 2, 3, 5, 7, 9, 10),
+    "m13x": (0, 2, 3, 7, 9, 10),
+    "maj13full": (0, 2, 4, 5, 7, 9, 11),
+}
 _NAME_OF = {intervals: name for name, intervals in reversed(_QUALITIES)}
-_INTERVALS_OF = dict(_QUALITIES) | {alias: dict(_QUALITIES)[name] for alias, name in _ALIASES.items()}
+_INTERVALS_OF = dict(_QUALITIES) | _SPECIAL
+_DEGREES = {1: 0, 2: 2, 3: 4, 4: 5, 5: 7, 6: 9, 7: 10, 8: 0, 9: 2, 10: 4, 11: 5, 12: 7, 13: 9}  # above the root, folded
+_SHARPS, _FLATS = "#♯+", "b♭-"
 
 
 class Chord(NamedTuple):
@@ -97,6 +107,11 @@ def quality_name(intervals: tuple[int, ...]) -> str:
     return _NAME_OF.get(intervals, "(" + ",".join(map(str, intervals)) + ")")
 
 
+def is_named(intervals: tuple[int, ...]) -> bool:
+    """Whether an interval set has a common name."""
+    return intervals in _NAME_OF
+
+
 def symbol(chord: Chord) -> str:
     """Text of a chord, e.g. ``Chord(2, (0, 3, 7), 5) -> "Dm/F"``."""
     text = ROOT_NAMES[chord.root] + quality_name(chord.intervals)
@@ -104,22 +119,131 @@ def symbol(chord: Chord) -> str:
 
 
 def _pitch_class(letter: str, accidentals: str) -> int:
-    return (_LETTERS[letter] + accidentals.count("#") - accidentals.count("b")) % 12
+    shift = sum(sign in _SHARPS for sign in accidentals) - sum(sign in _FLATS for sign in accidentals)
+    return (_LETTERS[letter.upper()] + shift) % 12
+
+
+def degree(text: str) -> int:
+    """Semitones above the root of a degree of the major scale, the seventh minor: ``"b9" -> 1``, ``"7" -> 10``.
+
+    Raises ValueError where there is none.
+    """
+    number = text.lstrip(_SHARPS + _FLATS)
+    if not number.isascii() or not number.isdigit() or int(number) not in _DEGREES:
+        raise ValueError(f"no degree of a chord: {text!r}")
+    return (_DEGREES[int(number)] + _pitch_class("C", text[: -len(number)])) % 12
+
+
+class _Shape:
+    """A chord while its quality is read, piece by piece."""
+
+    def __init__(self) -> None:
+        self.third: int | None = 4
+        self.fifth: int | None = 7
+        self.seventh = 10  # what a 7 will mean
+        self.added: set[int] = set()
+        self.verb = ""  # add, no or sus, which the next number belongs to
+
+    def intervals(self) -> tuple[int, ...]:
+        return fold({step for step in (self.third, self.fifth) if step is not None} | self.added)
+
+    def take(self, piece: str) -> None:
+        if piece in ("maj", "Maj", "MAJ", "ma", "M", "^", "Δ"):
+            self.seventh = 11
+            self.added |= {11} if piece in ("^", "Δ") else set()
+        elif piece in ("min", "Min", "MIN", "mi", "m", "-"):
+            self.third = 3
+        elif piece in ("dim", "o", "°"):
+            self.third, self.fifth, self.seventh = 3, 6, 9
+        elif piece in ("ø", "h", "hdim"):
+            self.third, self.fifth = 3, 6
+            self.added.add(10)
+        elif piece in ("aug", "+"):
+            self.fifth = 8
+        elif piece == "sus":
+            self.third, self.verb = None, "sus"
+        elif piece in ("add", "no", "omit"):
+            self.verb = piece
+        elif piece == "alt":
+            self.fifth = 8
+            self.added |= {1, 3, 10}
+        elif piece[-1].isdigit():
+            self._number(piece)
+
+    def _number(self, text: str) -> None:
+        number = text.lstrip(_SHARPS + _FLATS)
+        if self.verb == "sus" and text in ("2", "4", "24", "42"):
+            self.added |= {2 if digit == "2" else 5 for digit in text}
+            self.verb = "done"
+        elif self.verb in ("no", "omit"):
+            self._leave_out(text)
+        elif text in ("69", "6") and self.verb != "add":
+            self.added |= {9, 2} if text == "69" else {9}
+        elif text == "5":
+            self.third = None
+        elif number == "5" and self.verb != "add":
+            self.fifth = degree(text)
+        elif number != text or self.verb == "add" or text in ("2", "4"):
+            self.added -= {2} if number == "9" else set()  # 13b9 has no natural ninth
+            self.added.add(self.seventh if text == "7" else degree(text))
+        elif text == "9" and self.added & {9, 10, 11} == {9}:
+            self.added.add(2)  # C6(9)
+        elif text in ("7", "9", "11", "13"):
+            self.added |= {self.seventh} | {"9": {2}, "11": {2, 5}, "13": {2, 9}}.get(text, set())
+        else:
+            raise ValueError(text)
+
+    def _leave_out(self, text: str) -> None:
+        if text in ("1", "3"):
+            self.third = None if text == "3" else self.third
+        elif text == "5":
+            self.fifth = None
+        else:
+            self.added.discard(degree(text))
+
+
+def _read_quality(text: str) -> tuple[int, ...]:
+    """Interval set of a quality by its pieces: third, fifth, number, alterations. Raises ValueError."""
+    shape, position = _Shape(), 0
+    while position < len(text):
+        match = _PIECE.match(text, position)
+        if match is None:
+            raise ValueError(text)
+        piece, position = match.group(), match.end()
+        if position == len(piece) and piece[0] in "+-" and piece[1:] in ("6", "7", "9", "11", "13"):
+            shape.take(piece[0])  # C-7 and C+7 name the triad, C7-9 and C7+9 alter a degree
+            piece = piece[1:]
+        if shape.verb == "sus" and not (piece[0].isdigit() and piece in ("2", "4", "24", "42")):
+            shape.added.add(5)
+            shape.verb = "done"
+        shape.take(piece)
+    if shape.verb == "sus":
+        shape.added.add(5)
+    if text.endswith(("add", "no", "omit")):
+        raise ValueError(text)
+    return shape.intervals()
+
+
+def is_no_chord(text: str) -> bool:
+    """Whether a symbol says that nothing is played: ``N.C.`` and its spellings."""
+    return text.strip() in _NO_CHORD
 
 
 def parse(text: str) -> Chord:
     """Reads a chord symbol. Raises ValueError on a symbol that is not understood: nothing is guessed."""
-    match = _SYMBOL.match(text.strip())
-    if match is None:
-        raise ValueError(f"not a chord symbol: {text!r}")
+    stripped = text.strip().replace("6/9", "69")
+    if stripped.startswith("(") and stripped.endswith(")"):  # an optional chord
+        stripped = stripped[1:-1]
+    match = _SYMBOL.fullmatch(stripped)
+    if match is None or len(stripped) > MAX_SYMBOL:
+        raise ValueError(f"not a chord symbol: {text[:MAX_SYMBOL]!r}")
     letter, accidentals, quality, bass_letter, bass_accidentals = match.groups()
-    if text.strip().endswith("6/9"):
-        quality, bass_letter = "69", None
     root = _pitch_class(letter, accidentals)
-    if spelt := _SPELT_OUT.match(quality):
+    if spelt := _SPELT_OUT.fullmatch(quality):
         intervals = fold(int(i) for i in spelt.group(1).split(","))
-    elif quality in _INTERVALS_OF:
-        intervals = _INTERVALS_OF[quality]
     else:
-        raise ValueError(f"unknown chord quality {quality!r} in {text!r}")
+        try:
+            intervals = _INTERVALS_OF.get(quality) or _read_quality(quality)
+        except ValueError:
+            raise ValueError(f"unknown chord quality {quality!r} in {text!r}") from None
     return Chord(root, intervals, _pitch_class(bass_letter, bass_accidentals) if bass_letter else root)

@@ -220,6 +220,7 @@ def _data_list(args: argparse.Namespace, console: Console) -> None:
 
 def _data_prepare(args: argparse.Namespace, console: Console) -> None:
     from data_pipeline.builders import prepare
+    from data_pipeline.upstream import restriction
 
     with console.phases() as on_progress:
         dataset = prepare(args.name, args.songs, args.data_dir, on_progress)
@@ -228,27 +229,47 @@ def _data_prepare(args: argparse.Namespace, console: Console) -> None:
         console.say("left out: {file} line {line}: {reason}".format(**fault))
     songs = ", ".join(f"{count} {split}" for split, count in dataset.report["songs"].items())
     console.say(f"songs: {songs}; left out: {dataset.report['rejected_total']}")
+    for leak in dataset.report["leaks"]:
+        console.warn(f"the same melody in several splits: {leak}")
+    if warning := restriction(args.name):
+        console.warn(warning)
     console.say(f"wrote {dataset.path}")
     console.say(f"next: gapt data stats {args.name} --songs {args.songs} --data-dir {args.data_dir}")
 
 
 def _data_check(args: argparse.Namespace, console: Console) -> None:
     from data_pipeline import catalogue
+    from data_pipeline.hygiene import names
 
     result = catalogue.check(args.path)
-    console.emit({"files": result.files, "faults": result.faults, "leaks": result.leaks})
+    duplicates = [{"songs": found.songs, "is_leak": found.is_leak} for found in result.duplicates]
+    console.emit({"files": result.files, "faults": result.faults, "leaks": result.leaks, "duplicates": duplicates})
     _table_of(console, f"songs of {args.path}", result.files)
     if result.faults:
         _table_of(console, "faults", result.faults)
     for group in result.leaks:
         console.warn(f"songs of the group '{group}' are in more than one split")
-    if result.faults or result.leaks:
+    for found in result.duplicates:
+        console.warn(f"{'across splits, ' if found.is_leak else ''}the same melody: {names(found)}")
+    heard = sum(found.is_leak for found in result.duplicates)
+    if result.faults or result.leaks or heard:
         raise UserError(
-            f"{args.path} has {len(result.faults)} unusable songs and {len(result.leaks)} groups in several "
-            "splits: correct them, or train without the unusable songs"
+            f"{args.path} has {len(result.faults)} unusable songs, and {len(result.leaks)} groups and {heard} melodies "
+            "in several splits: correct them, or train without the unusable songs"
         )
     console.say("no faults; wrote nothing")
     console.say("next: gapt data prepare NAME --songs FOLDER")
+
+
+def _data_convert(args: argparse.Namespace, console: Console) -> None:
+    from data_pipeline import catalogue
+
+    written, left_out = catalogue.convert(args.path, args.out)
+    console.emit({"songs": written, "left_out": [vars(fault) for fault in left_out], "path": args.out})
+    for fault in left_out:
+        console.say(f"left out: {fault.file} line {fault.line}: {fault.reason}")
+    console.say(f"wrote {args.out}: {written} songs")
+    console.say("next: gapt data stats NAME --songs FOLDER")
 
 
 def _data_stats(args: argparse.Namespace, console: Console) -> None:
@@ -447,8 +468,18 @@ def _add_data(commands: Any) -> None:
     listing = _add(actions, "list", _data_list, "list the datasets of a songs folder and the built-in ones")
     prepare = _add(actions, "prepare", _data_prepare, "prepare a dataset for training")
     check = _add(actions, "check", _data_check, "list what is wrong in a song file or a folder of them")
+    convert = _add(actions, "convert", _data_convert, "write songs as records, an ABC tune book or MIDI files")
     stats = _add(actions, "stats", _data_stats, "describe a dataset: songs, beats, chords, how well parts fit")
-    check.add_argument("path", type=Path, metavar="PATH", help="a *.jsonl.gz file or a folder of them")
+    for parser in (check, convert):
+        parser.add_argument(
+            "path",
+            type=Path,
+            metavar="PATH",
+            help="a file of songs (*.jsonl.gz, ABC, MusicXML, MIDI, Hooktheory's JSON), or a folder of them",
+        )
+    convert.add_argument(
+        "--out", type=Path, required=True, metavar="OUT", help="x.jsonl.gz, x.jsonl, x.abc, or a new folder for MIDI"
+    )
     for parser in (prepare, stats):
         parser.add_argument("name", metavar="NAME", help="of the dataset, as 'gapt data list' shows it")
     for parser in (listing, prepare, stats):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"types", "masked", "prng", "vocabulary", "chords", "config", "errors"}
+BASE = {"types", "masked", "prng", "vocabulary", "chords", "midi", "config", "errors"}
 MODELS = BASE | {"models"}
 LOWER = MODELS | {"algorithm", "runtime"}
 # What each part of gapt_jax may import of it. `algorithm` gets no runtime: it knows no files, no logger.
@@ -82,7 +82,7 @@ def test_parts_of_gapt_jax_import_downwards():
 def test_data_pipeline_knows_little_of_gapt_jax():
     for path in modules("data_pipeline"):
         parts = {name.split(".")[1] for name in imports(path) if name.startswith("gapt_jax.")}
-        assert parts <= {"vocabulary", "types", "chords", "errors", "prng"}, path
+        assert parts <= {"vocabulary", "types", "chords", "midi", "errors", "prng"}, path
 
 
 def test_algorithm_and_metrics_do_no_input_or_output():

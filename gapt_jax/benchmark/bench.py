@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gapt_jax.benchmark import ceilings
 from gapt_jax.benchmark.cases import SUITES, Size
+from gapt_jax.benchmark.data_cases import import_cases, loader_cases
 from gapt_jax.benchmark.measure import Case, in_turns, row, with_growth
 from gapt_jax.config import Experiment
 from gapt_jax.runtime.console import Console
@@ -35,7 +36,7 @@ def bench(experiments: Mapping[str, Experiment], suites: Sequence[str], repeats:
             report(f"compiling {suite}", 0, None)
             cases: list[Case] = []
             chosen = [size for size in sizes.values() if suite != "growth" or size.name == SMALL]
-            for case in itertools.chain.from_iterable(map(SUITES[suite], chosen)):
+            for case in _cases(suite, chosen):
                 cases.append(case)
                 report(f"compiling {suite}", len(cases), None)
             report_turn = functools.partial(_report_turn, report, f"timing {suite}", len(cases) * (repeats + 1))
@@ -47,6 +48,13 @@ def bench(experiments: Mapping[str, Experiment], suites: Sequence[str], repeats:
         "ceilings": {**machine, "flops_per_s": most.flops, "bytes_per_s": most.bandwidth},
         "rows": rows,
     }
+
+
+def _cases(suite: str, sizes: Sequence[Size]) -> Iterator[Case]:
+    if suite == "data":
+        yield from import_cases()
+    make = loader_cases if suite == "data" else SUITES[suite]
+    yield from itertools.chain.from_iterable(map(make, sizes))
 
 
 def _report_turn(report: Callable[[str, int, int | None], None], what: str, total: int, done: int) -> None:

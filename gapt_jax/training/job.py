@@ -70,6 +70,7 @@ class Upstream:
 def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Console) -> Job:
     """Opens the data; the vocabulary and fingerprint of an existing run must be those of the data."""
     from data_pipeline.loader import open_corpus
+    from data_pipeline.upstream import restriction
 
     if not hosts.is_first():
         hosts.wait_for_all("data")  # the first process prepares what is not there yet
@@ -89,6 +90,8 @@ def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Cons
         )
     if hosts.is_first():
         hosts.wait_for_all("data")
+    for warning in filter(None, map(restriction, corpus.datasets)):
+        console.warn(warning)
     facts = workdir / "run.json"
     if facts.exists():
         known = read_json(facts, "gapt run")["data_fingerprint"]

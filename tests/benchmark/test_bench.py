@@ -14,7 +14,7 @@ from experiments.smoke import smoke
 from gapt_jax import bench_command, config
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import ADVERSARIAL, hyperparameters
-from gapt_jax.benchmark import bench, cases, ceilings, measure
+from gapt_jax.benchmark import bench, cases, ceilings, data_cases, measure
 from gapt_jax.benchmark.cases import Iteration, Size
 from gapt_jax.benchmark.measure import Case, Ceilings, Program
 from gapt_jax.runtime import cost
@@ -210,7 +210,7 @@ def test_command_writes_one_object_and_compares(tmp_path, monkeypatch, capsys):
 
 
 def test_the_command_knows_the_suites_and_sizes_that_there_are():
-    assert tuple(cases.SUITES) == bench_command.SUITES
+    assert (*cases.SUITES, "data") == bench_command.SUITES
     assert bench.QUALITIES.keys() == bench_command.EXPERIMENTS.keys()
 
 
@@ -235,6 +235,20 @@ def test_rows_of_a_suite(suite, names, monkeypatch):
     found = list(cases.SUITES[suite](tiny()))
     assert [case.name for case in found] == [f"{suite}/small/{name}" for name in names]
     assert all(program.cost.flops > 0 for case in found for program in case.programs)
+
+
+def test_rows_of_the_data_suite(monkeypatch):
+    monkeypatch.setattr(data_cases, "SONGS", 40)
+    imports, (loader,) = list(data_cases.import_cases()), list(data_cases.loader_cases(tiny()))
+    assert [case.name for case in imports] == [f"data/import/{name}" for name in ("record", "midi", "abc")]
+    assert [len(case.run()) for case in imports] == [40, 40, 40]
+    assert loader.name == "data/small/loader" and loader.run().melody.shape == (8, 8)
+
+
+def test_the_margin_of_the_loader():
+    times = {"data/small/loader": 2.0, "iteration/small/all": 500.0, "data/published/batch=8/loader": 1.0}
+    (found,) = bench_command.margins([{"name": name, "median_ms": ms} for name, ms in times.items()])
+    assert found == {"loader": "data/small/loader", "iteration": "iteration/small/all", "times": 250}
 
 
 def test_work_grows_with_what_is_doubled(monkeypatch):

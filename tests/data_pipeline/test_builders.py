@@ -16,6 +16,7 @@ from song_records import make_record, numbered_records, write_songs
 from data_pipeline import builders, store
 from data_pipeline.builders import open_splits, prepare
 from data_pipeline.songs import Song, read_songs, to_frames
+from data_pipeline.sources import find_source
 from gapt_jax.errors import UserError
 
 Folders = Callable[..., Path]
@@ -37,7 +38,7 @@ def test_records_hold_the_frames_of_the_file_in_its_order(song_folder: Folders, 
             for field, array in vars(to_frames(song)).items():
                 got = getattr(part.song(n), field)
                 assert got.dtype == array.dtype and (got == array).all(), field
-    record = tfds.builder_from_directory(prepared.path / "song_frames/1.0.0").as_data_source("train")[1]
+    record = tfds.builder_from_directory(prepared.path / "songs/1.0.0").as_data_source("train")[1]
     assert record["title"] == b"A song" and record["group"] == b"tunes/001" and record["pickup"] == 0.0
     assert record["meter"].tolist() == [4, 4]
 
@@ -91,7 +92,7 @@ def test_an_interrupted_preparation_leaves_nothing_behind(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(builders.SongFrames if where == "download_and_prepare" else store, where, interrupt)
+        patch.setattr(builders.Songs if where == "download_and_prepare" else store, where, interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare("tunes", folder, data_dir)
     assert _visible(data_dir) == []
@@ -159,9 +160,9 @@ def test_missing_songs_name_the_file_the_datasets_there_and_the_command(song_fol
 
 def test_a_built_in_set_is_found_beside_any_folder_unless_it_has_that_file(song_folder: Folders) -> None:
     folder = song_folder(airs=[make_record()])
-    assert builders.find_source("grammar_modal", folder).file is None
+    assert find_source("grammar_modal", folder).path is None
     song_folder(grammar_modal=[make_record()])
-    assert builders.find_source("grammar_modal", folder).file == folder / "grammar_modal.jsonl.gz"
+    assert find_source("grammar_modal", folder).path == folder / "grammar_modal.jsonl.gz"
 
 
 def test_a_file_without_a_usable_song_is_an_error_with_the_first_reason(song_folder: Folders, tmp_path: Path) -> None:
@@ -226,4 +227,4 @@ def test_the_report_is_json_beside_the_records(song_folder: Folders, tmp_path: P
     folder = write_songs(tmp_path / "s" / "a.jsonl.gz", numbered_records(5)).parent
     prepared = prepare("a", folder, tmp_path / "data")
     assert json.loads((prepared.path / "report.json").read_text()) == prepared.report
-    assert _visible(prepared.path) == ["frames.npz", "report.json", "song_frames"]
+    assert _visible(prepared.path) == ["frames.npz", "report.json", "songs"]

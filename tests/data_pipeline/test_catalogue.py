@@ -14,6 +14,7 @@ from song_records import make_record, numbered_records
 from data_pipeline import catalogue
 from data_pipeline.loader import Corpus, build_vocabulary, open_corpus
 from data_pipeline.songs import parse_song, to_frames
+from data_pipeline.upstream import UPSTREAM
 from gapt_jax.errors import UserError
 from gapt_jax.vocabulary import PAD
 
@@ -25,7 +26,7 @@ def test_list_names_files_and_built_in_sets(song_folder: Folders, tmp_path: Path
     folder = song_folder(airs=numbered_records(5))
     catalogue.stats("airs", folder, tmp_path / "data")
     rows = {row["name"]: row for row in catalogue.list_datasets(folder, tmp_path / "data")}
-    assert list(rows) == ["airs", "grammar", "grammar_modal"]
+    assert list(rows) == ["airs", *UPSTREAM, "grammar", "grammar_modal"]
     assert rows["airs"]["prepared"] and not rows["grammar"]["prepared"]
     assert rows["airs"]["bytes"] == (folder / "airs.jsonl.gz").stat().st_size
     assert [row["name"] for row in catalogue.list_datasets("grammar")] == ["grammar", "grammar_modal"]
@@ -67,7 +68,11 @@ def test_stats_count_songs_beats_qualities_and_notes_off_the_grid(song_folder: F
     assert summary["songs"] == {"train": 3, "valid": 1, "test": 1}
     assert summary["notes"] == 8 + 9 + 10 + 11 + 2 and summary["off_grid_share"] == pytest.approx(1 / 40)
     assert [row["split"] for row in rows] == ["train", "valid", "test"] and rows[0]["beats"] == 27
-    assert rows[0]["qualities"] == 1 and rows[0]["commonest"] == ["maj"] and rows[0]["chords"] == 2 + 3 + 3
+    assert (
+        rows[0]["qualities_for"] == {"90%": 1, "99%": 1, "100%": 1}
+        and rows[0]["commonest"] == ["maj"]
+        and rows[0]["chords"] == 2 + 3 + 3
+    )
 
 
 @pytest.fixture(scope="module")

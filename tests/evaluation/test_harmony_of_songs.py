@@ -21,7 +21,7 @@ PUBLISHED = {  # README: (in chord, chance)
 MAX_FRAMES = {"hooktheory": 256}  # clips of at most 64 beats
 
 
-@pytest.mark.skipif(not SONGS.is_dir(), reason=f"no real songs in {SONGS}")
+@pytest.mark.real_data
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_note_in_chord_of_data_is_that_of_its_readme(name, tmp_path):
     """The README counts time, foreign basses too, on exact onsets; we count sixteenth frames of crops (here whole

@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gapt_jax import midi as sound
 from gapt_jax.errors import UserError
 from gapt_jax.runtime import midi
-from gapt_jax.vocabulary import NOTE_HOLD, NOTE_ONSET, PAD, SILENCE, Vocabulary
+from gapt_jax.vocabulary import FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, PAD, SILENCE, Vocabulary
 
+TICKS_PER_FRAME = sound.TICKS_PER_BEAT // FRAMES_PER_BEAT
 VOCABULARY = Vocabulary.from_qualities([(0, 4, 7), (0, 3, 7)])
 C_MAJOR, A_MINOR = VOCABULARY.names.index("C"), VOCABULARY.names.index("Am")
 
@@ -26,7 +28,7 @@ def _notes(track):
             started[message.note] = (now, message.velocity)
         elif message.type == "note_off":
             start, velocity = started.pop(message.note)
-            notes.append((start / midi.TICKS_PER_FRAME, now / midi.TICKS_PER_FRAME, message.note, velocity))
+            notes.append((start / TICKS_PER_FRAME, now / TICKS_PER_FRAME, message.note, velocity))
     assert not started
     return sorted(notes)
 
@@ -116,7 +118,7 @@ def test_bad_files_are_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="film frames"):
         path.write_bytes(_save(path, ("piano", 0, [(0, 1, 60)])).read_bytes().replace(b"\x01\xe0", b"\xe7\x28", 1))
         midi.read_melody(path)
-    monkeypatch.setattr(midi, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(sound, "MAX_BYTES", 10)
     with pytest.raises(UserError, match="more than the 0 MB"):
         midi.read_melody(path)
 
@@ -133,7 +135,7 @@ def test_no_bytes_end_in_another_error(tmp_path_factory, data, with_header):
 
 
 def test_melody_tokens_rounds_halves_up_and_keeps_short_notes():
-    notes = [midi.Note(0.125, 0.374, 60), midi.Note(0.5, 0.51, 62), midi.Note(0.75, 1.25, 64)]
+    notes = [sound.Note(0.125, 0.374, 60), sound.Note(0.5, 0.51, 62), sound.Note(0.75, 1.25, 64)]
     expected = [SILENCE, NOTE_ONSET + 60, NOTE_ONSET + 62, NOTE_ONSET + 64, NOTE_HOLD + 64]
     tokens = midi.melody_tokens(notes, 256)
     assert tokens.tolist() == expected and tokens.dtype == np.int32
@@ -142,4 +144,4 @@ def test_melody_tokens_rounds_halves_up_and_keeps_short_notes():
 
 def test_melody_tokens_without_a_note_in_reach():
     with pytest.raises(UserError, match="first 4 frames"):
-        midi.melody_tokens([midi.Note(10, 11, 60)], 4)
+        midi.melody_tokens([sound.Note(10, 11, 60)], 4)

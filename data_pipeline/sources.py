@@ -1,0 +1,116 @@
+"""Where the songs of a dataset come from: a song file, a folder of native files, a public archive, the generator."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from data_pipeline import grammar, hygiene
+from data_pipeline.importers.folder import native_files, read_native, source_files
+from data_pipeline.songs import FILE_ENDINGS, Rejected, Song, read_songs
+from data_pipeline.upstream import UPSTREAM
+from gapt_jax.errors import UserError
+
+FRAMES_VERSION = 2  # raise when frames, an importer or the record changes: prepared datasets are then made anew
+BUILT_IN = "grammar"  # the source word for the built-in generator
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A dataset's songs. `path` is a song file or a folder of native files; None: the generator, or, where `place`
+    is given, the public archive, which may be put there by hand."""
+
+    name: str
+    path: Path | None
+    place: Path | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits of the source: bytes of its files, its pinned revision or the parameters of the generator,
+        and how frames are made."""
+        digest = hashlib.sha256(f"frames {FRAMES_VERSION} ".encode())
+        if self.path is None:
+            text = UPSTREAM[self.name].revision if self.place else grammar.fingerprint_text(self.name)
+            digest.update(text.encode())
+            return digest.hexdigest()[:12]
+        is_folder = self.path.is_dir()
+        for file in source_files(self.path) if is_folder else [self.path]:
+            digest.update(f"\n{file.relative_to(self.path)}\n".encode() if is_folder else b"")
+            try:
+                with file.open("rb") as stream:
+                    while block := stream.read(1 << 20):
+                        digest.update(block)
+            except OSError as error:
+                raise UserError(f"{file} cannot be read ({error.strerror}): check the path and its rights") from error
+        return digest.hexdigest()[:12]
+
+    def songs(self) -> Iterator[Song | Rejected]:
+        """Songs, in the order of the file or of the files' names. Of native files, which say nothing of splits, a
+        song that a split held out further has too is left out."""
+        if self.path is None:
+            yield from grammar.generate(self.name)
+        elif self.path.is_dir():
+            yield from _without_leaks(list(read_native(self.path, self.name)))
+        else:
+            yield from read_songs(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path or (UPSTREAM[self.name].url if self.place else BUILT_IN))
+
+
+def _without_leaks(items: list[Song | Rejected]) -> Iterator[Song | Rejected]:
+    elsewhere = hygiene.heard_elsewhere(item for item in items if isinstance(item, Song))
+    for item in items:
+        other = elsewhere.get(item.id) if isinstance(item, Song) else None
+        if isinstance(item, Song) and other is not None:
+            reason = f"{item.id} has the melody or the group of {other.id}, which is in the {other.split} split"
+            yield Rejected(item.dataset, 1, reason)
+        else:
+            yield item
+
+
+def datasets_of(folder: Path) -> dict[str, Path]:
+    """Datasets of a songs folder by name: its song files, and its folders that hold native files."""
+    found: dict[str, Path] = {}
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.name.startswith(".") and native_files(entry):
+            found[entry.name] = entry
+    for ending in reversed(FILE_ENDINGS):  # a .jsonl.gz goes before a .jsonl of the same name
+        found |= {path.name.removesuffix(ending): path for path in sorted(folder.glob(f"*{ending}"))}
+    return dict(sorted(found.items()))
+
+
+def _list_names(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def find_source(name: str, source: str | Path) -> Source:
+    """Where dataset `name` comes from: the folder's own, else a public archive, else the generator."""
+    if str(source) == BUILT_IN:
+        if name in grammar.DATASETS:
+            return Source(name, None)
+        raise UserError(
+            f"dataset '{name}' is not built in (built in: {_list_names(grammar.DATASETS)}): "
+            f"add --set data.songs=FOLDER, or run `gapt data prepare {name} --songs FOLDER`, "
+            f"with the folder that holds {name}.jsonl.gz or a folder {name} of ABC, MusicXML, MIDI or JSON files"
+        )
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no folder {folder} (looked for {name}.jsonl.gz in it): name the folder that holds "
+            f"the song files with --set data.songs=FOLDER or `gapt data prepare {name} --songs FOLDER`"
+        )
+    found = datasets_of(folder)
+    if name in found:
+        return Source(name, found[name])
+    if name in UPSTREAM:
+        return Source(name, None, folder / name)
+    if name in grammar.DATASETS:
+        return Source(name, None)
+    raise UserError(
+        f"there is no {folder / name}.jsonl.gz and no folder {folder / name} with native files (datasets in that "
+        f"folder: {_list_names(found)}): choose one of them, or name another folder with --set data.songs=FOLDER or "
+        f"`gapt data prepare {name} --songs FOLDER`"
+    )

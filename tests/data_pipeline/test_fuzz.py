@@ -1,0 +1,168 @@
+"""Damaged files of every format give songs or reasons: no other error, no hang, no heap of memory, nothing written.
+
+`FUZZ=10000 pytest tests/data_pipeline/test_fuzz.py` tries that many files of each format.
+"""
+
+import io
+import json
+import os
+import random
+import re
+import signal
+import zipfile
+from pathlib import Path
+
+import pytest
+from agreement import RAW
+
+from data_pipeline.importers import midi_song
+from data_pipeline.importers.folder import read_native
+from data_pipeline.songs import FILE_ENDINGS, Rejected, Song, parse_song, read_songs
+from gapt_jax.errors import UserError
+
+COUNT = int(os.environ.get("FUZZ", "60"))
+SECONDS = 20  # for one file
+MEBIBYTES = 1024  # that all files together may add to the memory
+NUMBERS = (b"0", b"-1", b"99999999999999999999", b"1e308", b"nan", b"1/0", b"65536", b"", b"\xd9\xa3")
+
+ABC = b"""X:1\nT:A tune\nM:6/8\nL:1/8\nK:Ador\n|:"Am"ABc d2e|"G7/b"(3gfe d>c "C""Em"B2:|[1 A3- A3:|[2 "Dm"A6|]\n"""
+XML = b"""<?xml version="1.0" encoding="UTF-8"?><score-partwise><part-list/><part id="P1"><measure number="1">
+<attributes><divisions>4</divisions><time><beats>3</beats><beat-type>4</beat-type></time></attributes>
+<barline location="left"><repeat direction="forward"/></barline><harmony><root><root-step>C</root-step></root>
+<kind>dominant</kind><degree><degree-value>9</degree-value><degree-alter>-1</degree-alter><degree-type>add</degree-type>
+</degree></harmony><note><pitch><step>G</step><octave>4</octave></pitch><duration>8</duration></note><note><pitch>
+<step>A</step><alter>-1</alter><octave>4</octave></pitch><duration>4</duration><tie type="start"/></note><barline>
+<ending number="1" type="stop"/><repeat direction="backward" times="2"/></barline></measure></part></score-partwise>"""
+JSON = b"""{"a": {"annotations": {"num_beats": 8, "meters": [{"beats_per_bar": 4, "beat_unit": 4}], "melody": [{
+"onset": 0, "offset": 1.5, "octave": 0, "pitch_class": 11}], "harmony": [{"onset": 0, "offset": 4,
+"root_pitch_class": 7, "root_position_intervals": [4, 3, 3], "inversion": 1}]}}}"""
+RECORD = b"""{"id":"a/1","dataset":"a","title":null,"split":"train","group":"g","meter":[4,4],"pickup":0,
+"beats_total":8,"melody":[[0,1,60],[1,2.5,62]],"chords":[[0,4,0,[0,4,7],0,"C"],[4,8,7,[0,4,7,10],11,"G7/B"]]}"""
+
+
+def zipped(content: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(
+            "META-INF/container.xml", '<container><rootfiles><rootfile full-path="a.xml"/></rootfiles></container>'
+        )
+        archive.writestr("a.xml", content)
+    return out.getvalue()
+
+
+def bomb() -> bytes:
+    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+    return f'<!DOCTYPE s [<!ENTITY e0 "ha">{entities}]><score-partwise>&e9;</score-partwise>'.encode()
+
+
+SEEDS = {
+    "abc": [ABC],
+    "mid": [midi_song.write(parse_song(json.loads(RECORD)))],
+    "musicxml": [XML, bomb()],
+    "mxl": [zipped(XML), zipped(b" " * (64 << 20)), zipped(bomb())],
+    "json": [JSON],
+    "jsonl": [RECORD.replace(b"\n", b"")],
+    "pop909": [b""],
+}
+REAL = {"abc": "*/*.abc", "mxl": "openewld/*.mxl", "json": "hooktheory_json/*.json"}
+
+
+def mutated(rng: random.Random, content: bytes, others: list[bytes]) -> bytes:
+    """One to three kinds of damage."""
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        place, size = rng.randrange(len(content) + 1), rng.choice((1, 1, 2, 8, 64, 1024))
+        match rng.randrange(8):
+            case 0:
+                content = content[:place]
+            case 1 if content:
+                flipped = bytearray(content)
+                for _ in range(rng.randint(1, 20)):
+                    flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
+                content = bytes(flipped)
+            case 2:
+                numbers = [match.span() for match in re.finditer(rb"\d+", content)]
+                start, end = rng.choice(numbers) if numbers else (place, place)
+                content = content[:start] + rng.choice(NUMBERS) + content[end:]
+            case 3:
+                content = content[:place] + content[place + size :]
+            case 4:
+                content = content[:place] + content[place : place + size] * rng.choice((2, 3, 200)) + content[place:]
+            case 5:
+                other = rng.choice(others)
+                content = content[:place] + other[rng.randrange(len(other) + 1) :]
+            case 6:
+                content = content.decode("latin-1").encode(rng.choice(("utf-16", "utf-8", "utf-7")))
+            case 7:
+                content = content[:place] + rng.randbytes(size) + content[place:]
+    return content
+
+
+def damaged(rng: random.Random, kind: str, seeds: list[bytes]) -> bytes:
+    content = rng.choice(seeds)
+    if kind == "mxl" and rng.random() < 0.7:
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                inner = next(name for name in archive.namelist() if not name.startswith("META-INF"))
+                content = archive.open(inner).read(1 << 20)
+            return zipped(mutated(rng, content, [content]))
+        except (zipfile.BadZipFile, StopIteration):
+            pass
+    return mutated(rng, content, seeds)
+
+
+def write_damaged(rng: random.Random, kind: str, seeds: list[bytes], folder: Path) -> Path:
+    if kind != "pop909":
+        path = folder / f"tune.{kind}"
+        path.write_bytes(damaged(rng, kind, seeds))
+        return path
+    song = folder / "001"
+    song.mkdir(exist_ok=True)
+    parts = {
+        "001.mid": SEEDS["mid"][0].replace(b"melody", b"MELODY"),
+        "beat_midi.txt": b"",
+        "chord_midi.txt": b"0 2 C:maj/3\n2 4 N\n",
+    }
+    parts["beat_midi.txt"] = b"".join(b"%.1f 1.0 %d.0\n" % (n / 2, n % 4 == 0) for n in range(12))
+    name = rng.choice(list(parts))
+    parts[name] = mutated(rng, parts[name], list(parts.values()))
+    for part, content in parts.items():
+        (song / part).write_bytes(content)
+    return song
+
+
+def memory(field: str) -> float:
+    """MiB of this process: now (VmRSS) or at its peak (VmHWM)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{field}:")[2].split()[0]) / 1024
+
+
+def expire(*_: object) -> None:
+    raise TimeoutError(f"a file took longer than {SECONDS} s")
+
+
+@pytest.mark.parametrize("kind", SEEDS)
+def test_damaged_files(kind, tmp_path):
+    seeds = SEEDS[kind] + [path.read_bytes() for path in sorted(RAW.glob(REAL[kind]))] if kind in REAL else SEEDS[kind]
+    rng = random.Random(kind)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+    before = memory("VmRSS")
+    outcomes = {Song: 0, Rejected: 0}
+    signal.signal(signal.SIGALRM, expire)
+    try:
+        for _ in range(COUNT):
+            path = write_damaged(rng, kind, seeds, tmp_path)
+            listing = sorted(str(found) for found in tmp_path.rglob("*"))
+            signal.alarm(SECONDS)
+            try:
+                for item in read_songs(path) if path.name.endswith(FILE_ENDINGS) else read_native(path, "set"):
+                    outcomes[type(item)] += 1
+                    assert not isinstance(item, Rejected) or (item.reason and "\n" not in item.reason), item
+            except UserError:  # a song file as a whole
+                outcomes[Rejected] += 1
+            signal.alarm(0)
+            assert sorted(str(found) for found in tmp_path.rglob("*")) == listing
+    finally:
+        signal.alarm(0)
+    grown = memory("VmHWM") - before
+    print(f"{kind}: {outcomes[Song]} songs, {outcomes[Rejected]} rejected, {grown:.0f} MiB more")
+    assert outcomes[Rejected] > 0 and grown < MEBIBYTES
