@@ -66,17 +66,15 @@ class CheckResult:
 
 def _to_check(path: Path) -> dict[str, Path]:
     """Datasets to read, by name: a file, those of a folder, or a folder of native files as one."""
-    if path.is_dir():
-        found = datasets_of(path)
-        if not found and native.native_files(path):
-            found = {path.name: path}
-        if not found:
-            endings = ", ".join((*FILE_ENDINGS, *native.ENDINGS))
-            raise UserError(f"{path} holds no file to check (read are {endings})")
-        return found
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"there is no file or folder {path}: name a song file or the folder that holds some")
-    return {path.name: path}
+    found = datasets_of(path) if path.is_dir() else {}
+    if not found and (path.name.endswith(FILE_ENDINGS) or native.native_files(path)):
+        found = {path.name: path}
+    if not found:
+        endings = ", ".join((*FILE_ENDINGS, *native.ENDINGS))
+        raise UserError(f"{path} holds no file to check (read are {endings})")
+    return found
 
 
 def check(path: str | Path) -> CheckResult:

@@ -75,6 +75,18 @@ def test_processes_that_differ_say_in_what():
         assert "differ in songs: a in process 0; b in process 1" in error
 
 
+def connected(port: int) -> socket.socket:
+    """A connection, as soon as somebody listens."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 def test_the_first_process_names_who_is_missing(monkeypatch):
     monkeypatch.setattr(hosts, "REPORT_SECONDS", 0.5)
     port, console, late = free_port(), Lines(), Lines()
@@ -82,7 +94,7 @@ def test_the_first_process_names_who_is_missing(monkeypatch):
     calling.start()
     there = [threading.Thread(target=hosts.roll_call, args=(f"127.0.0.1:{port}", 4, n, late)) for n in (2, 1, 3)]
     there[0].start()
-    with socket.create_connection(("127.0.0.1", port)) as stranger:  # anyone may knock
+    with connected(port) as stranger:  # anyone may knock
         stranger.sendall(b"GET / HTTP/1.1\r\n")
     time.sleep(2.5)
     assert any("waiting" in line and "processes 1, 3 of 4" in line for line in console.lines)
