@@ -21,7 +21,7 @@ test: .venv/installed-report-dev
 	@touch $@
 
 .venv/installed-report-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[report,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/installed-report
 
 $(BIN)/python:

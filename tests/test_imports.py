@@ -17,8 +17,12 @@ ALLOWED = {
     "evaluation": LOWER | {"evaluation"},
     "training": LOWER | {"evaluation", "training"},
     "cli": LOWER | {"evaluation", "training"},
+    "export": LOWER | {"training", "export"},
+    "serving": LOWER | {"export", "serving"},
     "benchmark": LOWER | {"training", "benchmark"},
-    **dict.fromkeys(("ablate_command", "bench_command", "study_command"), LOWER | {"evaluation", "training"}),
+    **dict.fromkeys(
+        ("ablate_command", "bench_command", "export_command", "study_command"), LOWER | {"evaluation", "training"}
+    ),
     "__main__": {"cli"},
 } | {name: BASE for name in BASE}
 PACKAGES = {

@@ -34,6 +34,13 @@ class Decoder(nnx.Module):
     def empty_cache(self, batch: int, length: int) -> Cache:
         return self.stack.empty_cache(batch, length, self.head.dtype or jnp.float32)
 
+    def prefill(self, tokens: jax.Array, cache: Cache, last: jax.Array) -> tuple[jax.Array, Cache]:
+        """Tokens [B, L] into an empty cache -> (outputs at token `last` [B, outputs], cache); what follows `last` is
+        there too, to be overwritten."""
+        hidden, cache = self.stack.decode(self.embed(tokens), cache, jnp.zeros((), jnp.int32))
+        at_last = jax.lax.dynamic_slice_in_dim(hidden, last, 1, axis=1)[:, 0]
+        return self.head(at_last).astype(jnp.float32), cache
+
     def decode(self, tokens: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
         """S new tokens [B, S] after `position` cached ones -> (outputs at the last of them [B, outputs], cache)."""
         hidden, cache = self.stack.decode(self.embed(tokens), cache, position)

@@ -1,0 +1,204 @@
+"""The functions of a serving bundle: flat names, the parameters and the whole state as inputs. Pure: no files.
+
+A session begins with `prefill`, goes on with `commit_frame` (what was played and heard in a frame) or `step` (one
+token), and looks ahead with `plan`, which changes nothing. The state of layer l is ``past_key_values.{l}.key``
+[B, H, d, L] and ``past_key_values.{l}.value`` [B, H, L, d], handed back as ``present.{l}.key`` and
+``present.{l}.value``; `position` [] int32 is the number of tokens it holds. Entries from `position` on are never read,
+so setting it back takes frames back without a copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from gapt_jax.algorithm import rules
+from gapt_jax.algorithm.rollout import MASKED_LOGIT, sample
+from gapt_jax.export.verify import PAST, PRESENT
+from gapt_jax.models import Model
+from gapt_jax.models.layers import Cache
+from gapt_jax.types import Params
+from gapt_jax.vocabulary import BOS, TokenTables
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+LEAST_TEMPERATURE = 1e-6
+SCALE = ".scale"  # of an int8 weight: float32, one number for each output
+Weights = dict[str, Any]  # flat parameters by name
+
+
+def flatten(params: Params, prefix: str = "") -> Weights:
+    """``{"stack": {"blocks": {0: ...}}}`` -> ``{"stack.blocks.0...": array}``."""
+    flat: Weights = {}
+    for name, value in params.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def unflatten(weights: Weights) -> Params:
+    """The tree that `flatten` was given; names of digits are numbers."""
+    tree: Params = {}
+    for name, value in weights.items():
+        *parents, last = (int(part) if part.isdigit() else part for part in name.split("."))
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return tree
+
+
+def quantised(weights: Weights) -> Weights:
+    """Matrices as int8 with a float32 scale for each output (their last axis), the rest unchanged: w ≈ scale · q."""
+    found: Weights = {}
+    for name, value in weights.items():
+        array = np.asarray(value, np.float32)
+        if not name.endswith(".kernel"):
+            found[name] = array
+            continue
+        scale = np.maximum(np.abs(array).max(axis=0), 1e-12) / 127
+        found[name] = np.clip(np.rint(array / scale), -127, 127).astype(np.int8)
+        found[name + SCALE] = scale.astype(np.float32)
+    return found
+
+
+def computed(weights: Weights) -> Params:
+    """float32 parameters of stored ones, whatever they are stored as."""
+    plain = {name: value.astype(jnp.float32) for name, value in weights.items() if not name.endswith(SCALE)}
+    scaled = {name: plain[name] * weights[name + SCALE] for name in plain if name + SCALE in weights}
+    return unflatten(plain | scaled)
+
+
+def drawn(
+    logits: jax.Array,
+    previous: jax.Array,
+    uniform: jax.Array,
+    temperature: jax.Array,
+    is_masked: jax.Array,
+    tables: TokenTables,
+) -> jax.Array:
+    """The token [B] that `uniform` [B] in [0, 1) chooses from logits [B, V] after `previous` [B] of the same part."""
+    allowed = rules.valid_tokens(previous, tables) | ~is_masked
+    scaled = logits / jnp.maximum(temperature, LEAST_TEMPERATURE)
+    return sample(jax.nn.log_softmax(jnp.where(allowed, scaled, MASKED_LOGIT)), uniform)
+
+
+def melody_roles(tables: TokenTables) -> TokenTables:
+    """The tables for the other part: what may follow a note."""
+    return dataclasses.replace(tables, is_chord=tables.is_note)
+
+
+def state_names(layers: int, prefix: str) -> list[str]:
+    return [f"{prefix}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Functions:
+    """The functions of one policy. `length` is the number of tokens that a session holds at most."""
+
+    policy: Model
+    tables: TokenTables
+    layers: int
+    length: int
+
+    def _cache(self, state: Weights) -> Cache:
+        names = iter(state_names(self.layers, PAST))
+        return [(state[key], state[value]) for key, value in zip(names, names, strict=True)]
+
+    def _present(self, cache: Cache, position: jax.Array) -> Weights:
+        flat = [array for pair in cache for array in pair]
+        return dict(zip(state_names(self.layers, PRESENT), flat, strict=True)) | {"position": position}
+
+    def _decode(self, weights: Weights, tokens: jax.Array, state: Weights) -> tuple[jax.Array, Weights]:
+        cache, position = self._cache(state), state["position"]
+        logits, cache = self.policy.method(computed(weights), "decode", tokens, cache, position)
+        return logits, self._present(cache, position + tokens.shape[1])
+
+    def prefill(self, weights: Weights, chords: jax.Array, notes: jax.Array, frames: jax.Array) -> Any:
+        """The first `frames` [] of chords and notes [B, T] int32 -> (logits of the next chord [B, V], state)."""
+        batch = chords.shape[0]
+        pairs = jnp.stack([chords, notes], axis=-1).reshape(batch, -1)
+        stream = jnp.pad(pairs, ((0, 0), (1, 0)), constant_values=BOS)
+        params = computed(weights)
+        empty = self.policy.method(params, "empty_cache", batch, self.length)
+        logits, cache = self.policy.method(params, "prefill", stream, empty, 2 * frames)
+        return logits, self._present(cache, 1 + 2 * frames)
+
+    def step(self, weights: Weights, token: jax.Array, state: Weights) -> Any:
+        """One token [B] int32 -> (logits of the next one [B, V], state)."""
+        return self._decode(weights, token[:, None], state)
+
+    def commit_frame(self, weights: Weights, chord: jax.Array, note: jax.Array, state: Weights) -> Any:
+        """What was played and what was heard in a frame, [B] int32 each -> (logits of the next chord [B, V], state)."""
+        return self._decode(weights, jnp.stack([chord, note], axis=1), state)
+
+    def plan(
+        self,
+        weights: Weights,
+        logits: jax.Array,
+        chord: jax.Array,
+        note: jax.Array,
+        given: jax.Array,
+        uniforms: jax.Array,
+        temperature: jax.Array,
+        is_masked: jax.Array,
+        state: Weights,
+    ) -> Any:
+        """Looks K frames ahead: chords, and the melody that the policy imagines under them, [B, K] int32 each.
+
+        logits [B, V] of the next chord; chord and note [B] int32 that sound last; given [B, K] int32: chords that are
+        already decided, -1 where free; uniforms [B, K, 2] float32 in [0, 1); temperature [] float32, 0 for the
+        likeliest; is_masked [] bool: whether only valid tokens may be played.
+        """
+        params = computed(weights)
+        draw = functools.partial(drawn, temperature=temperature, is_masked=is_masked)
+        for_chords, for_notes = self.tables, melody_roles(self.tables)
+
+        def frame(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> Any:
+            (logits, cache, position, chord, note), (decided, uniform) = carry, inputs
+            chord = jnp.where(decided >= 0, decided, draw(logits, chord, uniform[:, 0], tables=for_chords))
+            logits, cache = self.policy.method(params, "decode", chord[:, None], cache, position)
+            note = draw(logits, note, uniform[:, 1], tables=for_notes)
+            logits, cache = self.policy.method(params, "decode", note[:, None], cache, position + 1)
+            return (logits, cache, position + 2, chord, note), (chord, note)
+
+        start = logits, self._cache(state), state["position"], chord, note
+        _, (chords, notes) = jax.lax.scan(frame, start, (given.T, uniforms.transpose(1, 0, 2)))
+        return chords.T, notes.T
+
+    def signatures(self, weights: Weights, heads: int, head_dim: int, size: int) -> dict[str, tuple[Callable, tuple]]:
+        """Each function with the shapes it takes: B songs, T frames (`prefill`) or K frames (`plan`), symbolic."""
+
+        def shaped(*shape: Any, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape, dtype)
+
+        def state(batch: Any) -> Weights:
+            shapes = [(batch, heads, head_dim, self.length), (batch, heads, self.length, head_dim)] * self.layers
+            names = state_names(self.layers, PAST)
+            past = {name: shaped(*shape, dtype=jnp.float32) for name, shape in zip(names, shapes, strict=True)}
+            return past | {"position": shaped()}
+
+        stored = {name: shaped(*value.shape, dtype=value.dtype) for name, value in weights.items()}
+        songs, frames = export.symbolic_shape("B, T", constraints=[f"T <= {(self.length - 1) // 2}"])
+        (batch,) = export.symbolic_shape("B")
+        one, then = shaped(batch), state(batch)
+        many, ahead = export.symbolic_shape("B, K")
+        now, logits = shaped(many), shaped(many, size, dtype=jnp.float32)
+        uniforms, temperature = shaped(many, ahead, 2, dtype=jnp.float32), shaped(dtype=jnp.float32)
+        planned = (stored, logits, now, now, shaped(many, ahead), uniforms, temperature, shaped(dtype=jnp.bool_))
+        return {
+            "prefill": (self.prefill, (stored, shaped(songs, frames), shaped(songs, frames), shaped())),
+            "step": (self.step, (stored, one, then)),
+            "commit_frame": (self.commit_frame, (stored, one, one, then)),
+            "plan": (self.plan, (*planned, state(many))),
+        }
+
+
+def exported(function: Callable, arguments: tuple) -> bytes:
+    """A function compiled for no machine yet, for all of `PLATFORMS`."""
+    return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(*arguments).serialize())

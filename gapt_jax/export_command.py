@@ -1,0 +1,166 @@
+"""``gapt export``, ``verify`` and ``serve``: policies as bundles for other programs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gapt_jax.errors import UserError
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.files import read_json
+
+_DTYPES = ("float32", "bfloat16", "int8")
+_ABOUT = """\
+Writes a bundle: weights, settings, vocabulary, compiled functions for CPU, CUDA and TPU, ONNX where its packages are
+installed, golden inputs and outputs, a model card, hashes. It is proved in a fresh process before it takes its place.
+"""
+_EXAMPLES = """
+examples:
+  gapt export runs/small --out bundles/small
+  gapt export runs/small --policy mle --dtype int8 --out bundles/small-mle
+  gapt export inspect bundles/small      what is in it: sizes, parity, latency
+  gapt export refresh bundles/small      rebuild what is compiled from the weights
+"""
+_ACTIONS = ("inspect", "refresh")
+
+
+def add_parser(commands: Any, add: Any) -> None:
+    """Adds the commands to the parser of ``gapt``."""
+    export = add(commands, "export", _export, "write a policy as a bundle for serving, and prove it")
+    export.formatter_class = argparse.RawDescriptionHelpFormatter
+    export.description, export.epilog = _ABOUT, _EXAMPLES
+    export.add_argument("what", nargs="+", metavar="RUN", help="folder of a run; or 'inspect DIR', 'refresh DIR'")
+    export.add_argument("--out", type=Path, metavar="DIR", help="folder of the bundle, which must not exist yet")
+    export.add_argument(
+        "--policy",
+        choices=("trained", "mle"),
+        default="trained",
+        help="the post-trained one (default) or the supervised one",
+    )
+    export.add_argument("--step", type=int, metavar="N", help="a checkpoint that was kept (default: the newest)")
+    export.add_argument("--dtype", choices=_DTYPES, default="float32", help="of the stored weights (default: float32)")
+    export.add_argument(
+        "--onnx", action=argparse.BooleanOptionalAction, default=None, help="default: where its packages are installed"
+    )
+    verify = add(commands, "verify", _verify, "prove a bundle in a process that knows nothing of this package")
+    verify.add_argument("bundle", type=Path, metavar="DIR", help="folder of the bundle")
+    serve = add(commands, "serve", _serve, "serve bundles over HTTP (Open Inference Protocol)")
+    serve.add_argument("bundles", type=Path, nargs="+", metavar="DIR", help="folders of bundles")
+    serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="default: 8000; 0 takes a free one")
+    serve.add_argument("--sessions", type=int, default=64, metavar="N", help="sessions at a time (default: 64)")
+
+
+def _export(args: argparse.Namespace, console: Console) -> None:
+    if args.what[0] in _ACTIONS and len(args.what) == 2:
+        action = {"inspect": _inspect, "refresh": _refresh}[args.what[0]]
+        return action(Path(args.what[1]), console)
+    if len(args.what) != 1:
+        raise UserError(f"one run at a time, not {len(args.what)}: gapt export RUN --out DIR")
+    run = Path(args.what[0])
+    if not (run / "config.json").is_file():
+        raise UserError(f"{run} is no run: give the folder that gapt run wrote")
+    if args.out is None:
+        raise UserError("--out names the folder of the bundle: gapt export RUN --out DIR")
+    if args.policy == "mle" and args.step is not None:
+        raise UserError("--step is of a post-trained policy: leave it out with --policy mle")
+    from gapt_jax.export import bundle
+    from gapt_jax.training.saved import load_policy
+
+    policy = load_policy(run, console, supervised=args.policy == "mle", step=args.step)
+    measured = run / "evaluation.json"
+    evaluation = read_json(measured, "gapt evaluate") if measured.is_file() and args.step is None else None
+    manifest = bundle.write(policy, args.out, console, dtype=args.dtype, with_onnx=args.onnx, evaluation=evaluation)
+    console.emit(manifest)
+    _show(args.out, manifest, console)
+    console.say(f"wrote {args.out}")
+    console.say(f"next: gapt serve {args.out}, or gapt jam {args.out}")
+
+
+def _refresh(folder: Path, console: Console) -> None:
+    from gapt_jax.export import bundle
+    from gapt_jax.runtime.devices import set_up
+
+    set_up()
+    manifest = bundle.refresh(folder, console)
+    console.emit(manifest)
+    _show(folder, manifest, console)
+    console.say(f"wrote {folder}")
+
+
+def _inspect(folder: Path, console: Console) -> None:
+    from gapt_jax.export.verify import Refused, check_files
+
+    try:
+        manifest = check_files(folder)
+    except Refused as reason:
+        raise UserError(str(reason)) from None
+    console.emit(manifest)
+    _show(folder, manifest, console)
+    console.say(f"next: gapt verify {folder}")
+
+
+def _verify(args: argparse.Namespace, console: Console) -> None:
+    from gapt_jax.export.bundle import prove
+
+    found = prove(args.bundle)
+    console.emit(found)
+    console.table("against the checkpoint", ("figure", "value"), _parity_rows(found))
+    console.say(f"{args.bundle} is whole and plays the policy it was made from")
+
+
+def _serve(args: argparse.Namespace, console: Console) -> None:
+    if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
+        raise UserError("the packages for serving are missing: pip install 'gapt-jax[live]'")
+    if not 0 <= args.port <= 65535:
+        raise UserError(f"--port must be in 0..65535, not {args.port}")
+    if args.sessions < 1:
+        raise UserError(f"--sessions must be at least 1, not {args.sessions}")
+    from gapt_jax.runtime.devices import set_up
+
+    set_up()
+    from gapt_jax.serving.server import run
+
+    run(args.bundles, console, host=args.host, port=args.port, sessions=args.sessions)
+
+
+def _show(folder: Path, manifest: dict[str, Any], console: Console) -> None:
+    files = [(path, facts["bytes"]) for path, facts in sorted(manifest["files"].items())]
+    total = sum(size for _, size in files)
+    console.table(
+        f"{folder}: {manifest['name']}, {manifest['parameters']:,} parameters in {manifest['dtype']}",
+        ("file", "kB"),
+        [*((path, f"{size / 1000:.1f}") for path, size in files), ("all", f"{total / 1000:.1f}")],
+    )
+    origin = manifest["origin"]
+    console.say(
+        f"from {origin['run']}, {origin['system']}, step {origin['step']}; weights {manifest['weights_sha256'][:12]}"
+    )
+    console.say(f"compiled functions are readable until {manifest['expires']}")
+    console.table("against the checkpoint", ("figure", "value"), _parity_rows(manifest["parity"]))
+    latency = manifest["latency"]
+    rows = [
+        (name, f"{found['p50_ms']:.2f}", f"{found['p95_ms']:.2f}", f"{found['times_engine']:.2f}")
+        for name, found in latency.items()
+        if isinstance(found, dict)
+    ]
+    title = f"one frame, one song, on {latency['device']} with {latency['cores']} cores"
+    console.table(title, ("by", "p50 ms", "p95 ms", "times the engine"), rows)
+
+
+def _parity_rows(found: dict[str, Any]) -> Sequence[tuple[str, object]]:
+    rows: list[tuple[str, object]] = [
+        ("logits, largest error", f"{found['jax']['max_abs_logit']:.2g}"),
+        ("log-probabilities, largest error", f"{found['jax']['max_abs_log_prob']:.2g}"),
+        ("likeliest chord the same", f"{100 * found['jax']['argmax_agreement']:.1f} %"),
+        ("KL from the checkpoint, nats", f"{found['jax']['kl_nats']:.2g}"),
+        ("prefill beside frame by frame", f"{found['functions']['prefill']:.2g}"),
+        ("sampled shares beside probabilities", f"{found['functions']['sampling']:.2g}"),
+    ]
+    if "onnx" in found:
+        onnx = found["onnx"]
+        rows.append(("ONNX beside JAX", f"{onnx['max_abs_logit']:.2g}" if isinstance(onnx, dict) else onnx))
+    return rows

@@ -1,0 +1,74 @@
+"""A run's policy without its songs: for export and live play."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+
+from gapt_jax import models as model_library
+from gapt_jax.algorithm.state import Spec
+from gapt_jax.config import Experiment, arm_name, from_dict
+from gapt_jax.errors import UserError
+from gapt_jax.runtime import mesh
+from gapt_jax.runtime.checkpoint import load_tree
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.devices import set_up
+from gapt_jax.runtime.files import read_json, read_vocabulary
+from gapt_jax.runtime.mesh import MeshLayout
+from gapt_jax.training import run_folder
+from gapt_jax.training.job import Job, stages_of
+from gapt_jax.training.trainer import restore_policy
+from gapt_jax.types import Params
+from gapt_jax.vocabulary import Vocabulary
+
+MLE = "mle"
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedPolicy:
+    """A policy and what it needs to play."""
+
+    experiment: Experiment
+    vocabulary: Vocabulary
+    params: Params  # float32, on the host
+    system: str  # `MLE`, or the name of the post-trained arm
+    facts: dict[str, Any]  # where it comes from
+
+
+def load_policy(workdir: Path, console: Console, *, supervised: bool = False, step: int | None = None) -> SavedPolicy:
+    """The newest policy of a run, that of a kept `step`, or with `supervised` the one it was post-trained from."""
+    workdir = workdir.resolve()
+    set_up()
+    experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
+    facts = read_json(workdir / "run.json", "gapt run")
+    vocabulary = read_vocabulary(workdir / "vocabulary.json")
+    models = model_library.build(experiment.models, vocabulary.size)
+    layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh.build_any(experiment.runtime.mesh))
+    spec = Spec(models, experiment.algorithm, vocabulary, layout, experiment.data.part)
+    shapes = jax.eval_shape(models.policy.init, jax.random.key(0))
+    if supervised:
+        corpus: Any = SimpleNamespace(fingerprint=facts["data_fingerprint"])
+        stage = stages_of(Job(experiment, workdir, corpus, spec, layout, console))[0]
+        folder = stage.folder(run_folder.root_of(workdir) / "stages")
+        if not (folder / "done.json").exists():
+            raise UserError(f"{workdir} has no supervised policy in {folder}: go on with 'gapt run {experiment.name}'")
+        params, number, system = load_tree(folder / "params", layout.abstract(shapes)), 0, MLE
+    else:
+        found = restore_policy(spec, shapes, experiment.runtime, workdir, console, step)
+        if found is None:
+            raise UserError(f"{workdir} has no checkpoint of the policy yet: go on with 'gapt run {experiment.name}'")
+        (number, params), system = found, arm_name(experiment)
+    origin = {
+        "run": workdir.name,
+        "experiment": experiment.name,
+        "system": system,
+        "step": number,
+        "seed": experiment.seed,
+        "adversarial_weight": None if supervised else experiment.algorithm.adversarial_weight,
+        **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
+    }
+    return SavedPolicy(experiment, vocabulary, jax.device_get(params), system, origin)
