@@ -13,7 +13,7 @@ from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 
-SUITES = ("rollout", "iteration", "train", "evaluation", "growth", "data")
+SUITES = ("rollout", "iteration", "train", "evaluation", "growth", "data", "serve")
 EXPERIMENTS = {"small": "small", "published": "gapt"}  # by size
 MACHINE = ("device", "devices", "cores", "dtype")  # what must be the same for two runs to compare
 CEILINGS = ("flops_per_s", "bytes_per_s")
@@ -141,6 +141,10 @@ def show(found: dict[str, Any], console: Console) -> None:
     columns = ["row", "ms", "frames/s", "tokens/s", "GFLOP", "XLA GFLOP", "GB", "GFLOP/s", "GB/s", "share", "bound"]
     columns += ["compile s", "peak MB"]
     console.table("median times", columns, [_cells(row) for row in found["rows"]])
+    frames = [row for row in found["rows"] if row["name"].startswith("serve/")]
+    if frames:
+        cells = [[row["name"], row["median_ms"], row["p95_ms"], row["tokens_per_s"]] for row in frames]
+        console.table("one frame", ["row", "p50 ms", "p95 ms", "tokens/s"], cells)
     for margin in margins(found["rows"]):
         console.say("{loader}: {times:.3g} times as many songs as {iteration} plays".format(**margin))
     grown = [row for row in found["rows"] if row["grown_from"]]

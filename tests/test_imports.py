@@ -19,7 +19,7 @@ ALLOWED = {
     "cli": LOWER | {"evaluation", "training"},
     "export": LOWER | {"training", "export"},
     "serving": LOWER | {"export", "serving"},
-    "benchmark": LOWER | {"training", "benchmark"},
+    "benchmark": LOWER | {"training", "export", "benchmark"},
     **dict.fromkeys(
         ("ablate_command", "bench_command", "export_command", "study_command"), LOWER | {"evaluation", "training"}
     ),

@@ -11,6 +11,7 @@ from gapt_jax.benchmark import ceilings
 from gapt_jax.benchmark.cases import SUITES, Size
 from gapt_jax.benchmark.data_cases import import_cases, loader_cases
 from gapt_jax.benchmark.measure import Case, in_turns, row, with_growth
+from gapt_jax.benchmark.serve_cases import serve_cases
 from gapt_jax.config import Experiment
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import compiling_anew
@@ -19,6 +20,8 @@ SMALL, PUBLISHED = "small", "published"
 QUALITIES = {SMALL: 11, PUBLISHED: 235}  # interval sets: of the runs of `small`; 2,820 chords, as published
 CEILING_REPEATS = 5  # at least
 MOST_SONGS_ON_CPU = {PUBLISHED: 8}
+ALL_SUITES = SUITES | {"data": loader_cases, "serve": serve_cases}
+FRAME_REPEATS = {"serve": 40}  # at least, of suites whose rows are single frames: for their p95
 
 
 def bench(experiments: Mapping[str, Experiment], suites: Sequence[str], repeats: int, console: Console) -> dict:
@@ -39,8 +42,9 @@ def bench(experiments: Mapping[str, Experiment], suites: Sequence[str], repeats:
             for case in _cases(suite, chosen):
                 cases.append(case)
                 report(f"compiling {suite}", len(cases), None)
-            report_turn = functools.partial(_report_turn, report, f"timing {suite}", len(cases) * (repeats + 1))
-            seconds = in_turns({case.name: case.run for case in cases}, repeats, report_turn)
+            turns = max(repeats, FRAME_REPEATS.get(suite, 0))
+            report_turn = functools.partial(_report_turn, report, f"timing {suite}", len(cases) * (turns + 1))
+            seconds = in_turns({case.name: case.run for case in cases}, turns, report_turn)
             rows += with_growth([row(case, seconds[case.name], most) for case in cases])
     machine = ceilings.machine()
     return {
@@ -53,8 +57,7 @@ def bench(experiments: Mapping[str, Experiment], suites: Sequence[str], repeats:
 def _cases(suite: str, sizes: Sequence[Size]) -> Iterator[Case]:
     if suite == "data":
         yield from import_cases()
-    make = loader_cases if suite == "data" else SUITES[suite]
-    yield from itertools.chain.from_iterable(map(make, sizes))
+    yield from itertools.chain.from_iterable(map(ALL_SUITES[suite], sizes))
 
 
 def _report_turn(report: Callable[[str, int, int | None], None], what: str, total: int, done: int) -> None:

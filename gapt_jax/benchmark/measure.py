@@ -98,7 +98,7 @@ def row(case: Case, seconds: Sequence[float], ceilings: Ceilings) -> dict[str, A
     `ceiling_share` is the time at the binding ceiling over the median one. It exceeds 1 where caches hold what the
     count takes to come from memory.
     """
-    low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
+    low, median, high, late = np.percentile(seconds, (25, 50, 75, 95)).tolist()
     known: dict[str, Any] = dict.fromkeys(COUNTED)
     if case.programs:
         work = sum((program.cost for program in case.programs), Cost())
@@ -119,6 +119,7 @@ def row(case: Case, seconds: Sequence[float], ceilings: Ceilings) -> dict[str, A
         "note": case.note,
         "median_ms": 1e3 * median,
         "quartiles_ms": [1e3 * low, 1e3 * high],
+        "p95_ms": 1e3 * late,
         "min_ms": 1e3 * min(seconds),
         "repeats": len(seconds),
         "frames_per_s": case.frames and case.frames / median,

@@ -209,7 +209,7 @@ def _compile(
     console.say("verifying in a fresh process")
     manifest["parity"] = prove(folder)
     console.say("measuring")
-    manifest["latency"] = frame_latency(folder, playing.network, library.computed(weights), playing.length)
+    manifest["latency"] = frame_latency(folder, playing.network, library.computed(weights), config, playing.length)
     _seal(folder, manifest)
     return manifest
 

@@ -12,7 +12,7 @@ import contextlib
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +25,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gapt_jax import __version__
 from gapt_jax.errors import UserError
@@ -204,13 +205,29 @@ def _chords_out(name: str, chords: np.ndarray, player: Player) -> list[dict[str,
     ]
 
 
-class _Rate:
-    """Requests of each address in the second under way."""
+class _Limits:
+    """Refuses what is too large or comes too fast before anything of it is read."""
 
-    def __init__(self) -> None:
-        self._second, self._counts = 0, dict[str, int]()
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._second, self._counts = 0, dict[str, int]()  # requests of each address in the second under way
 
-    def is_too_fast(self, address: str) -> bool:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        if self._is_too_fast((scope["client"] or ("",))[0]):
+            return _error(429, f"more than {REQUESTS_PER_SECOND} requests a second")
+        if scope["method"] == "POST":
+            length = dict(scope["headers"]).get(b"content-length", b"")
+            if not length.isdigit():
+                return _error(411, "a request needs a Content-Length")
+            if int(length) > MAX_BODY:
+                return _error(413, f"a request may have {MAX_BODY} bytes")
+        return None
+
+    def _is_too_fast(self, address: str) -> bool:
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._counts = second, {}
@@ -220,7 +237,7 @@ class _Rate:
 
 def make_app(players: Sequence[Player], sessions: int) -> FastAPI:
     """The application, its models loaded and compiled."""
-    service, rate = _Service(players, sessions), _Rate()
+    service = _Service(players, sessions)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -231,17 +248,7 @@ def make_app(players: Sequence[Player], sessions: int) -> FastAPI:
         title="gapt-jax", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
     )
 
-    @app.middleware("http")
-    async def limits(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        if rate.is_too_fast(request.client.host if request.client else ""):
-            return _error(429, f"more than {REQUESTS_PER_SECOND} requests a second")
-        if request.method == "POST":
-            length = request.headers.get("content-length", "")
-            if not length.isdigit():
-                return _error(411, "a request needs a Content-Length")
-            if int(length) > MAX_BODY:
-                return _error(413, f"a request may have {MAX_BODY} bytes")
-        return await call_next(request)
+    app.add_middleware(_Limits)
 
     @app.exception_handler(_Refusal)
     async def refused(_: Request, refusal: _Refusal) -> Response:

@@ -14,9 +14,10 @@ from experiments.smoke import smoke
 from gapt_jax import bench_command, config
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import ADVERSARIAL, hyperparameters
-from gapt_jax.benchmark import bench, cases, ceilings, data_cases, measure
+from gapt_jax.benchmark import bench, cases, ceilings, data_cases, measure, serve_cases
 from gapt_jax.benchmark.cases import Iteration, Size
 from gapt_jax.benchmark.measure import Case, Ceilings, Program
+from gapt_jax.export import onnx
 from gapt_jax.runtime import cost
 from gapt_jax.runtime.cost import Cost
 from tests.toy import gapt as command
@@ -210,7 +211,7 @@ def test_command_writes_one_object_and_compares(tmp_path, monkeypatch, capsys):
 
 
 def test_the_command_knows_the_suites_and_sizes_that_there_are():
-    assert (*cases.SUITES, "data") == bench_command.SUITES
+    assert tuple(bench.ALL_SUITES) == bench_command.SUITES
     assert bench.QUALITIES.keys() == bench_command.EXPERIMENTS.keys()
 
 
@@ -243,6 +244,18 @@ def test_rows_of_the_data_suite(monkeypatch):
     assert [case.name for case in imports] == [f"data/import/{name}" for name in ("record", "midi", "abc")]
     assert [len(case.run()) for case in imports] == [40, 40, 40]
     assert loader.name == "data/small/loader" and loader.run().melody.shape == (8, 8)
+
+
+def test_rows_of_the_serve_suite(monkeypatch):
+    monkeypatch.setattr(serve_cases, "BATCHES", (1, 3))
+    found = {case.name: case for case in serve_cases.serve_cases(tiny())}
+    backends = ("engine", "jax", "onnx") if onnx.is_installed() else ("engine", "jax")
+    assert list(found) == [f"serve/small/{name}/batch={batch}" for batch in (1, 3) for name in backends]
+    for batch in (1, 3):
+        expected = found[f"serve/small/engine/batch={batch}"].run()
+        assert expected.shape == (batch, tiny().vocabulary.size)
+        for name in backends[1:]:
+            np.testing.assert_allclose(found[f"serve/small/{name}/batch={batch}"].run(), expected, atol=1e-4)
 
 
 def test_the_margin_of_the_loader():

@@ -1,5 +1,6 @@
 """The Open Inference Protocol: whole melodies, sessions, what is refused, many at once, a server that is killed."""
 
+import asyncio
 import concurrent.futures
 import os
 import re
@@ -19,6 +20,7 @@ from gapt_jax.serving import server
 from gapt_jax.serving.player import Player, Sampling
 from gapt_jax.vocabulary import SILENCE
 from tests.export.bundles import FRAMES, VOCABULARY
+from tests.serving import load
 
 MODEL = "random0-mle"
 INFER = f"/v2/models/{MODEL}/infer"
@@ -221,6 +223,16 @@ def test_a_taken_port_is_one_sentence(bundle_folder):
         command = [sys.executable, "-m", "gapt_jax", "serve", str(bundle_folder), "--port", url.rpartition(":")[2]]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"XLA_FLAGS": ""}, check=False)
         assert done.returncode == 2 and "choose another --port" in done.stderr and "Traceback" not in done.stderr
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_short_load_loses_and_crosses_nothing(bundle_folder):
+    process, url = started(bundle_folder)
+    try:
+        found = asyncio.run(load.run(url, MODEL, sessions=16, seconds=2, bpm=240, frames=FRAMES))
+        assert found["sessions"] >= 16 and found["wrong"] == found["refused"] == 0, found
     finally:
         process.kill()
         process.wait()
