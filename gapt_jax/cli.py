@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import functools
 import importlib
 import importlib.util
 import os
@@ -373,7 +374,7 @@ def _build_parser() -> _Parser:
         prog="gapt",
         description="Generative Adversarial Post-Training of real-time sequence policies.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=20),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"gapt-jax {__version__}")

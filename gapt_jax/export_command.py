@@ -1,4 +1,4 @@
-"""``gapt export``, ``verify`` and ``serve``: policies as bundles for other programs."""
+"""``gapt export``, ``verify``, ``import-torch`` and ``serve``: policies as bundles for other programs."""
 
 from __future__ import annotations
 
@@ -47,6 +47,10 @@ def add_parser(commands: Any, add: Any) -> None:
     )
     verify = add(commands, "verify", _verify, "prove a bundle in a process that knows nothing of this package")
     verify.add_argument("bundle", type=Path, metavar="DIR", help="folder of the bundle")
+    foreign = add(commands, "import-torch", _import_torch, "make a bundle of a published PyTorch policy")
+    foreign.add_argument("checkpoint", type=Path, metavar="FILE", help=".safetensors, .pth, .ckpt or .pt")
+    foreign.add_argument("--chord-names", type=Path, required=True, metavar="FILE", help="its vocabulary, a JSON list")
+    foreign.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the bundle")
     serve = add(commands, "serve", _serve, "serve bundles over HTTP (Open Inference Protocol)")
     serve.add_argument("bundles", type=Path, nargs="+", metavar="DIR", help="folders of bundles")
     serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
@@ -110,6 +114,20 @@ def _verify(args: argparse.Namespace, console: Console) -> None:
     console.emit(found)
     console.table("against the checkpoint", ("figure", "value"), _parity_rows(found))
     console.say(f"{args.bundle} is whole and plays the policy it was made from")
+
+
+def _import_torch(args: argparse.Namespace, console: Console) -> None:
+    from gapt_jax.export import bundle
+    from gapt_jax.export.torch_policy import read_policy
+    from gapt_jax.runtime.devices import set_up
+
+    set_up()
+    policy = read_policy(args.checkpoint, args.chord_names, console)
+    manifest = bundle.write(policy, args.out, console)
+    console.emit(manifest)
+    _show(args.out, manifest, console)
+    console.say(f"wrote {args.out}")
+    console.say(f"next: gapt serve {args.out}")
 
 
 def _serve(args: argparse.Namespace, console: Console) -> None:

@@ -2,12 +2,20 @@
 
 import gzip
 import json
+import os
+import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import mido
 import pytest
 from toy import TOY, gapt
 
+from gapt_jax.export import onnx
 from gapt_jax.runtime.metrics import read_metrics
 
 
@@ -166,3 +174,42 @@ def test_a_stage_that_the_run_does_not_have_is_refused(tmp_path, capsys):
 def test_a_negative_reward_weight_is_refused(tmp_path, capsys):
     assert gapt("run", "smoke", "--workdir", str(tmp_path / "r"), "--set", "algorithm.rewards.silence=-1") == 2
     assert "0 or more" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not onnx.is_installed(), reason="jax2onnx and onnxruntime are not installed")
+def test_the_commands_of_the_serving_guide(root, tmp_path):
+    """Shell, JavaScript and Python of docs/serving.md in their order, in a folder where runs/small is a run."""
+    guide = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        guide = guide.replace("8765", str(probe.getsockname()[1]))
+    blocks = re.findall(r"^```(sh|js|python)\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    assert [language for language, _ in blocks] == ["sh", "sh", "sh", "js", "python"]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "small").symlink_to(root / "whole")
+    script = ["set -e"]
+    for number, (language, code) in enumerate(blocks):
+        if language == "sh":
+            script.append(code)
+        else:
+            (tmp_path / f"{number}.mjs").write_text(code)
+            runner = sys.executable if language == "python" else shutil.which("node")
+            script += [f"echo '== {language}'", f"{runner} {number}.mjs"] if runner else []
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        ["bash", "-c", "\n".join(script)], cwd=tmp_path, env=os.environ | {"PATH": path, "XLA_FLAGS": ""},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        shown = ""
+        for line in process.stdout:  # the server in the background keeps the pipe open
+            shown += line
+            if shown.count("\n", shown.find("== python")) == 5:
+                break
+        assert process.wait(60) == 0, shown
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert "plays the policy it was made from" in shown and '"ready":true' in shown and '"symbols"' in shown
+    played = shown.rpartition("== python\n")[2].split()
+    assert len(played) == 4 and all(token.isdigit() for token in played)

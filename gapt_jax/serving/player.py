@@ -43,7 +43,7 @@ class Player:
         except Refused as reason:
             raise UserError(str(reason)) from None
         manifest = self.bundle.manifest
-        self.name, self.frames = str(manifest["name"]), int(manifest["max_frames"])
+        self.name, self.frames = folder.resolve().name, int(manifest["max_frames"])
         self.vocabulary = read_vocabulary(folder / "vocabulary.json")
         self._weights = jax.device_put(self.bundle.weights)
         self.bundle.weights = self._weights

@@ -276,6 +276,10 @@ def make_app(players: Sequence[Player], sessions: int) -> FastAPI:
     async def ready() -> dict[str, bool]:
         return {"ready": True}
 
+    @app.get("/v2/models")
+    async def models() -> list[str]:
+        return list(service.players)
+
     @app.get("/v2/models/{name}/ready")
     async def model_ready(name: str) -> dict[str, Any]:
         return {"name": service.player(name).name, "ready": True}
@@ -333,7 +337,7 @@ def run(bundles: Sequence[Path], console: Console, *, host: str, port: int, sess
         console.say(f"loading {folder}")
         player = Player(folder)
         if player.name in {other.name for other in players}:
-            raise UserError(f"two bundles are called {player.name}: serve one of them")
+            raise UserError(f"two folders are called {player.name}, as their models would be: rename one")
         player.warm_up()
         players.append(player)
     try:

@@ -22,7 +22,7 @@ from gapt_jax.vocabulary import SILENCE
 from tests.export.bundles import FRAMES, VOCABULARY
 from tests.serving import load
 
-MODEL = "random0-mle"
+MODEL = "bundle"
 INFER = f"/v2/models/{MODEL}/infer"
 MELODIES = _melodies(FRAMES)
 
