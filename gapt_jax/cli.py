@@ -385,7 +385,13 @@ def _build_parser() -> _Parser:
     _add_report(commands)
     _add_data(commands)
     for module in (
-        *("gapt_jax.export_command", "gapt_jax.ablate_command", "gapt_jax.study_command", "gapt_jax.bench_command"),
+        *(
+            "gapt_jax.live_command",
+            "gapt_jax.export_command",
+            "gapt_jax.ablate_command",
+            "gapt_jax.study_command",
+            "gapt_jax.bench_command",
+        ),
         *("launch.plan_command", "launch.command"),
     ):
         importlib.import_module(module).add_parser(commands, _add)

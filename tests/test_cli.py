@@ -56,7 +56,20 @@ def test_help_of_every_command(command, tmp_path):
 
 def test_help_names_no_command_that_does_not_exist(tmp_path):
     named = set(re.findall(r"^    ([\w-]+)(?:  |$)", gapt("--help", cwd=tmp_path).stdout, re.MULTILINE))
-    others = {"export", "verify", "import-torch", "serve", "ablate", "study", "bench", "plan", "launch", "doctor"}
+    others = {
+        "jam",
+        "play",
+        "export",
+        "verify",
+        "import-torch",
+        "serve",
+        "ablate",
+        "study",
+        "bench",
+        "plan",
+        "launch",
+        "doctor",
+    }
     assert named == {"run", "evaluate", "sample", "report", "data", *others}
 
 

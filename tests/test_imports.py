@@ -19,9 +19,11 @@ ALLOWED = {
     "cli": LOWER | {"evaluation", "training"},
     "export": LOWER | {"training", "export"},
     "serving": LOWER | {"export", "serving"},
+    "live": LOWER | {"training", "export", "live"},
     "benchmark": LOWER | {"training", "export", "benchmark"},
     **dict.fromkeys(
-        ("ablate_command", "bench_command", "export_command", "study_command"), LOWER | {"evaluation", "training"}
+        ("ablate_command", "bench_command", "export_command", "live_command", "study_command"),
+        LOWER | {"evaluation", "training"},
     ),
     "__main__": {"cli"},
 } | {name: BASE for name in BASE}

@@ -10,7 +10,6 @@ so setting it back takes frames back without a copy.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,13 +21,14 @@ from jax import export
 from gapt_jax.algorithm import rules
 from gapt_jax.algorithm.rollout import MASKED_LOGIT, sample
 from gapt_jax.export.verify import PAST, PRESENT
-from gapt_jax.models import Model
+from gapt_jax.models import Model, layers
 from gapt_jax.models.layers import Cache
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import BOS, TokenTables
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 LEAST_TEMPERATURE = 1e-6
+FED = 2  # tokens of a pass of `plan`: on a CPU a pass over one costs more than over two
 SCALE = ".scale"  # of an int8 weight: float32, one number for each output
 Weights = dict[str, Any]  # flat parameters by name
 
@@ -74,18 +74,21 @@ def computed(weights: Weights) -> Params:
     return unflatten(plain | scaled)
 
 
-def drawn(
-    logits: jax.Array,
-    previous: jax.Array,
-    uniform: jax.Array,
-    temperature: jax.Array,
-    is_masked: jax.Array,
-    tables: TokenTables,
-) -> jax.Array:
-    """The token [B] that `uniform` [B] in [0, 1) chooses from logits [B, V] after `previous` [B] of the same part."""
-    allowed = rules.valid_tokens(previous, tables) | ~is_masked
+def allowed(previous: jax.Array, is_masked: jax.Array, tables: TokenTables) -> jax.Array:
+    """[B, V] bool: what may be played after `previous` [B] of the same part; all, where it `is_masked` [] not."""
+    return rules.valid_tokens(previous, tables) | ~is_masked
+
+
+def drawn(logits: jax.Array, may_be: jax.Array, uniform: jax.Array, temperature: jax.Array) -> jax.Array:
+    """The token [B] that `uniform` [B] in [0, 1) chooses from logits [B, V] among those that `may_be` [B, V]."""
     scaled = logits / jnp.maximum(temperature, LEAST_TEMPERATURE)
-    return sample(jax.nn.log_softmax(jnp.where(allowed, scaled, MASKED_LOGIT)), uniform)
+    return sample(jax.nn.log_softmax(jnp.where(may_be, scaled, MASKED_LOGIT)), uniform)
+
+
+def holds(tables: TokenTables) -> np.ndarray:
+    """[V] int32: of each token the HOLD that goes on with it; SILENCE and others are their own."""
+    first = {int(event): token for token, event in enumerate(tables.event) if tables.is_hold[token]}
+    return np.array([first.get(int(event), token) for token, event in enumerate(tables.event)], np.int32)
 
 
 def melody_roles(tables: TokenTables) -> TokenTables:
@@ -151,25 +154,64 @@ class Functions:
     ) -> Any:
         """Looks K frames ahead: chords, and the melody that the policy imagines under them, [B, K] int32 each.
 
+        Most tokens go on with what sounds. So each pass is fed the last token and guesses of the next ones; as many
+        are kept as sampling from the pass's own logits confirms. What comes out does not depend on the guesses.
+
         logits [B, V] of the next chord; chord and note [B] int32 that sound last; given [B, K] int32: chords that are
         already decided, -1 where free; uniforms [B, K, 2] float32 in [0, 1); temperature [] float32, 0 for the
         likeliest; is_masked [] bool: whether only valid tokens may be played.
         """
-        params = computed(weights)
-        draw = functools.partial(drawn, temperature=temperature, is_masked=is_masked)
-        for_chords, for_notes = self.tables, melody_roles(self.tables)
+        params, total, start = computed(weights), 2 * given.shape[1], state["position"]
+        hold, for_notes = jnp.asarray(holds(self.tables)), melody_roles(self.tables)
+        room = ((0, 0), (0, FED))
+        forced = jnp.stack([given, jnp.full_like(given, -1)], axis=-1).reshape(-1, total)
+        forced = jnp.pad(forced, room, constant_values=-1)
+        draws = jnp.pad(uniforms.reshape(-1, total), room)
 
-        def frame(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> Any:
-            (logits, cache, position, chord, note), (decided, uniform) = carry, inputs
-            chord = jnp.where(decided >= 0, decided, draw(logits, chord, uniform[:, 0], tables=for_chords))
-            logits, cache = self.policy.method(params, "decode", chord[:, None], cache, position)
-            note = draw(logits, note, uniform[:, 1], tables=for_notes)
-            logits, cache = self.policy.method(params, "decode", note[:, None], cache, position + 1)
-            return (logits, cache, position + 2, chord, note), (chord, note)
+        def sampled(logits: jax.Array, index: jax.Array, last: tuple[jax.Array, jax.Array]) -> jax.Array:
+            may_be = jnp.where(
+                index % 2 == 0,
+                allowed(last[0], is_masked, self.tables),
+                allowed(last[1], is_masked, for_notes),
+            )
+            chosen = drawn(logits, may_be, draws[:, index], temperature)
+            return jnp.where(forced[:, index] >= 0, forced[:, index], chosen)
 
-        start = logits, self._cache(state), state["position"], chord, note
-        _, (chords, notes) = jax.lax.scan(frame, start, (given.T, uniforms.transpose(1, 0, 2)))
-        return chords.T, notes.T
+        def put(
+            tokens: jax.Array, last: tuple[jax.Array, jax.Array], index: jax.Array, token: jax.Array, is_taken: Any
+        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            tokens = tokens.at[:, index].set(jnp.where(is_taken, token, tokens[:, index]))
+            is_chord = index % 2 == 0
+            return tokens, (
+                jnp.where(is_taken & is_chord, token, last[0]),
+                jnp.where(is_taken & ~is_chord, token, last[1]),
+            )
+
+        def advance(carry: Any) -> Any:
+            count, tokens, last, cache = carry
+            first = jnp.where(count % 2 == 1, last[0], last[1])
+            held = hold[last[0]], hold[last[1]]
+            guesses = [jnp.where((count + i) % 2 == 0, held[0], held[1]) for i in range(FED - 1)]
+            known = [forced[:, count + i] for i in range(FED - 1)]
+            guesses = [jnp.where(sure >= 0, sure, guess) for sure, guess in zip(known, guesses, strict=True)]
+            fed = jnp.stack([first, *guesses], axis=1)
+            logits, cache = self.policy.method(params, "decode_each", fed, cache, start + count - 1)
+            is_right, index = jnp.bool_(True), count
+            for i in range(FED):
+                is_right = is_right & (index < total)
+                token = sampled(logits[:, i], index, last)
+                tokens, last = put(tokens, last, index, token, is_right)
+                index = index + is_right
+                if i < FED - 1:
+                    is_right = is_right & (token == guesses[i]).all()
+            return index, tokens, last, cache
+
+        tokens, last = jnp.zeros_like(forced), (chord, note)
+        token = sampled(logits, jnp.int32(0), last)
+        tokens, last = put(tokens, last, jnp.int32(0), token, jnp.bool_(True))
+        begun = jnp.int32(1), tokens, last, layers.grown(self._cache(state), FED)
+        _, tokens, *_ = jax.lax.while_loop(lambda carry: carry[0] < total, advance, begun)
+        return tokens[:, :total:2], tokens[:, 1:total:2]
 
     def signatures(self, weights: Weights, heads: int, head_dim: int, size: int) -> dict[str, tuple[Callable, tuple]]:
         """Each function with the shapes it takes: B songs, T frames (`prefill`) or K frames (`plan`), symbolic."""

@@ -46,6 +46,11 @@ class Decoder(nnx.Module):
         hidden, cache = self.stack.decode(self.embed(tokens), cache, position)
         return self.head(hidden[:, -1]).astype(jnp.float32), cache
 
+    def decode_each(self, tokens: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
+        """The same with the outputs at every new token: [B, S, outputs]."""
+        hidden, cache = self.stack.decode(self.embed(tokens), cache, position)
+        return self.head(hidden).astype(jnp.float32), cache
+
 
 class EncoderDecoder(nnx.Module):
     """Anchor: the decoder plays one part while the encoder has read the whole other part."""

@@ -34,7 +34,14 @@ class _Sound(NamedTuple):
 def write_accompaniment(
     path: Path, melody_tokens: np.ndarray, chord_tokens: np.ndarray, vocabulary: Vocabulary, bpm: float = 100
 ) -> None:
-    """Writes the two tracks ``melody`` and ``chords``. Tokens [T] int; the first PAD ends a part."""
+    """Writes what `accompaniment` makes."""
+    write_atomic(path, accompaniment(melody_tokens, chord_tokens, vocabulary, bpm))
+
+
+def accompaniment(
+    melody_tokens: np.ndarray, chord_tokens: np.ndarray, vocabulary: Vocabulary, bpm: float = 100
+) -> bytes:
+    """A MIDI file of the two tracks ``melody`` and ``chords``. Tokens [T] int; the first PAD ends a part."""
     tables = vocabulary.tables
     melody = [
         Note(*_beats(sound), int(tables.event[sound.token]))
@@ -44,7 +51,7 @@ def write_accompaniment(
         Harmony(*_beats(sound), _chord(sound.token, vocabulary))
         for sound in _sounds(chord_tokens, tables.is_chord, vocabulary)
     ]
-    write_atomic(path, midi.build(melody, harmony, bpm))
+    return midi.build(melody, harmony, bpm)
 
 
 def _beats(sound: _Sound) -> tuple[float, float]:

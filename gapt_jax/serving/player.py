@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gapt_jax.errors import UserError
-from gapt_jax.export.functions import drawn
+from gapt_jax.export.functions import allowed, drawn
 from gapt_jax.export.verify import Bundle, Refused, load, past
 from gapt_jax.runtime.files import read_vocabulary
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, SILENCE
@@ -47,7 +46,12 @@ class Player:
         self.vocabulary = read_vocabulary(folder / "vocabulary.json")
         self._weights = jax.device_put(self.bundle.weights)
         self.bundle.weights = self._weights
-        self._draw = jax.jit(functools.partial(drawn, tables=self.vocabulary.tables))
+        tables = self.vocabulary.tables
+
+        def draw(logits: Any, previous: Any, uniform: Any, temperature: Any, is_masked: Any) -> jax.Array:
+            return drawn(logits, allowed(previous, is_masked, tables), uniform, temperature)
+
+        self._draw = jax.jit(draw)
         self._empty = self.bundle.start(1)
 
     def warm_up(self) -> None:

@@ -1,0 +1,159 @@
+"""A policy as the live engine uses it: from a bundle, or straight from a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gapt_jax import models
+from gapt_jax.errors import UserError
+from gapt_jax.export.functions import Functions, flatten
+from gapt_jax.export.verify import FUNCTIONS, MANIFEST, Refused, load, past
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.files import read_vocabulary
+from gapt_jax.training.saved import load_policy
+from gapt_jax.vocabulary import Vocabulary
+
+MOST_AHEAD = 32  # frames of a plan
+PLANNED = (1, 2, 4, 8, 16, MOST_AHEAD)  # lengths of plans that are compiled: the next one above is used
+
+State = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LiveModel:
+    """The functions of one policy, its weights on the device. Calls must come from one thread at a time."""
+
+    name: str
+    system: str
+    weights_sha256: str
+    vocabulary: Vocabulary
+    frames: int  # that a session of the network may hold
+    weights: Any
+    functions: dict[str, Callable[..., Any]]
+
+    @property
+    def most_ahead(self) -> int:
+        """Frames that a plan may have."""
+        return min(MOST_AHEAD, self.frames // 2)
+
+    @property
+    def window(self) -> int:
+        """Frames that the network remembers at most; the rest of its session is for plans."""
+        return self.frames - self.most_ahead
+
+    def empty(self) -> tuple[Any, State]:
+        """(logits of the first chord, state) of a session without frames."""
+        logits, state = self._empty
+        return logits, {name: jnp.array(array) for name, array in state.items()}  # `committed` uses up what it gets
+
+    @functools.cached_property
+    def _empty(self) -> tuple[Any, State]:
+        return self.prefilled([], [])
+
+    def prefilled(self, chords: list[int], notes: list[int]) -> tuple[Any, State]:
+        """(logits of the next chord, state) after these frames, at most `window` of them."""
+        padded = np.zeros((2, 1, self.window), np.int32)
+        padded[:, 0, : len(chords)] = chords, notes
+        logits, state = self.functions["prefill"](self.weights, *padded, np.int32(len(chords)))
+        return logits, past(state)
+
+    def committed(self, chord: int, note: int, state: State) -> tuple[Any, State]:
+        """(logits of the next chord, state) after one frame more; uses up `state`."""
+        one, other = np.array([chord], np.int32), np.array([note], np.int32)
+        logits, state = self.functions["commit_frame"](self.weights, one, other, state)
+        return logits, past(state)
+
+    def planned(
+        self,
+        logits: Any,
+        chord: int,
+        note: int,
+        given: np.ndarray,
+        uniforms: np.ndarray,
+        temperature: float,
+        is_masked: bool,
+        state: State,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Chords and imagined notes [K] of the next frames: `given` [K] (-1: free) with `uniforms` [K, 2]."""
+        count = next(length for length in PLANNED if length >= len(given))
+        room = (0, count - len(given))
+        chords, notes = self.functions["plan"](
+            self.weights,
+            logits,
+            np.array([chord], np.int32),
+            np.array([note], np.int32),
+            np.pad(given, room, constant_values=-1)[None].astype(np.int32),
+            np.pad(uniforms, (room, (0, 0)))[None].astype(np.float32),
+            np.float32(temperature),
+            np.bool_(is_masked),
+            state,
+        )
+        return np.asarray(chords)[0, : len(given)], np.asarray(notes)[0, : len(given)]
+
+    def warm_up(self) -> None:
+        """Compiles everything that a session can ask for."""
+        logits, state = self.empty()
+        logits, state = self.committed(3, 3, state)
+        for count in PLANNED:
+            if count <= self.most_ahead:
+                free = np.full(count, -1, np.int32)
+                self.planned(logits, 3, 3, free, np.zeros((count, 2), np.float32), 1, True, state)
+
+
+def open_model(path: Path, console: Console) -> LiveModel:
+    """The policy of a bundle or of a run, named by its folder."""
+    if (path / MANIFEST).is_file():
+        return _of_bundle(path)
+    if (path / "config.json").is_file():
+        return _of_run(path, console)
+    raise UserError(f"{path} is neither a bundle nor a run: give a folder that gapt export or gapt run wrote")
+
+
+def _of_bundle(folder: Path) -> LiveModel:
+    try:
+        bundle = load(folder)
+    except Refused as reason:
+        raise UserError(str(reason)) from None
+    manifest = bundle.manifest
+    return LiveModel(
+        folder.resolve().name,
+        str(manifest["origin"]["system"]),
+        str(manifest["weights_sha256"]),
+        read_vocabulary(folder / "vocabulary.json"),
+        int(manifest["max_frames"]),
+        jax.device_put(bundle.weights),
+        {name: bundle.function(name) for name in FUNCTIONS},
+    )
+
+
+def _of_run(workdir: Path, console: Console) -> LiveModel:
+    policy = load_policy(workdir, console)
+    if policy.experiment.data.part != "chords":
+        raise UserError(f"{workdir} is a melody agent: play with the run of a chord policy")
+    config, frames = policy.experiment.models.policy, policy.experiment.data.max_frames
+    in_float32 = dataclasses.replace(policy.experiment.models, compute_dtype="float32")
+    network = models.build(in_float32, policy.vocabulary.size).policy
+    functions = Functions(network, policy.vocabulary.tables, config.depth, 1 + 2 * frames)
+    weights = {name: jnp.asarray(array, jnp.float32) for name, array in flatten(policy.params).items()}
+    digest = hashlib.sha256()
+    for name, array in sorted(weights.items()):
+        digest.update(name.encode() + b"\0" + np.asarray(array).tobytes())
+    donated = {"step": 2, "commit_frame": 3}
+    return LiveModel(
+        workdir.resolve().name,
+        policy.system,
+        digest.hexdigest(),
+        policy.vocabulary,
+        frames,
+        weights,
+        {name: jax.jit(getattr(functions, name), donate_argnums=donated.get(name, ())) for name in FUNCTIONS},
+    )

@@ -1,0 +1,298 @@
+import { Band } from "./band.js";
+import { Clock, FRAMES_PER_BEAT, frameSeconds, startTicker } from "./clock.js";
+import { Keys } from "./keys.js";
+import { Midi } from "./midi.js";
+import { Player } from "./player.js";
+import { Roll } from "./roll.js";
+import { Session } from "./session.js";
+import { Settings } from "./settings.js";
+import { Socket } from "./socket.js";
+import { CHORD_TIMBRES, MELODY_TIMBRES, Sound } from "./sound.js";
+
+const TICKER_MILLISECONDS = 25;
+const NOTICE_MILLISECONDS = 6000;
+const FLASH_MILLISECONDS = 120;
+const HEALTH_MILLISECONDS = 1000;
+const NOT_THERE = "The server is not there. Trying again.";
+const HANDS = "The letter keys and the piano below work.";
+
+const $ = (id) => document.getElementById(id);
+const same = (names) => names.map((name) => [name, name[0].toUpperCase() + name.slice(1)]);
+
+const context = new AudioContext({ latencyHint: "interactive" });
+const clock = new Clock(context);
+const sound = new Sound(context);
+const midi = new Midi(clock);
+const socket = new Socket();
+const settings = new Settings($("settings"), changed);
+settings.fill("melodyTimbre", same(MELODY_TIMBRES));
+settings.fill("chordTimbre", same(CHORD_TIMBRES));
+const session = new Session({ socket, clock, sound, midi, settings });
+const player = new Player(sound, session);
+const keys = new Keys($("keys"), player);
+const band = new Band(session, settings, player, keys);
+const roll = new Roll($("roll"), session, settings);
+
+// Settings
+
+function changed(name) {
+  const names = [name];
+  const { lookahead_frames: ahead, commit_frames: commit } = settings.values;
+  if (commit > ahead) {
+    settings.set({ commit_frames: ahead });
+    names.push("commit_frames");
+  }
+  session.change(names);
+  applySettings();
+}
+
+function applySettings() {
+  sound.set(settings.values);
+  midi.choose(settings.values);
+  $("imagined-legend").hidden = !settings.values.imagined;
+  band.layBeats();
+  roll.shown = null;
+}
+
+// A field that was set with the pointer, or left with Enter, gives the letter keys back to the piano.
+let usesPointer = false;
+window.addEventListener("pointerdown", () => (usesPointer = true), true);
+window.addEventListener("keydown", () => (usesPointer = false), true);
+$("settings").addEventListener("change", (event) => usesPointer && event.target.blur());
+$("settings").addEventListener("submit", (event) => {
+  event.preventDefault();
+  document.activeElement?.blur();
+});
+
+// Status line
+
+let noticed = "";
+let noticeTimer;
+let tried = false;
+
+function notice(text) {
+  noticed = text;
+  clearTimeout(noticeTimer);
+  noticeTimer = setTimeout(clearNotice, NOTICE_MILLISECONDS);
+  showStatus();
+}
+
+function clearNotice() {
+  noticed = "";
+  showStatus();
+}
+
+function showStatus() {
+  $("link-light").classList.toggle("on", socket.connected);
+  $("start").setAttribute("aria-disabled", String(!socket.connected));
+  $("status-text").textContent = statusText();
+  $("invitation").textContent = invitation();
+}
+
+function invitation() {
+  if (!socket.connected && tried) return "The server is not there yet. This page keeps trying.";
+  return session.phase === "stopped" ? "Once more?" : "Play a melody. The band plans its chords ahead and joins in.";
+}
+
+function statusText() {
+  if (!socket.connected) return session.playing ? `${NOT_THERE} Your own notes still sound.` : NOT_THERE;
+  if (noticed) return noticed;
+  if (session.phase === "starting") return "Starting…";
+  if (!session.playing) return "Ready";
+  return context.state === "running" ? "Playing" : "The browser holds the sound back. Press any key.";
+}
+
+context.onstatechange = showStatus;
+socket.onopen = () => {
+  tried = true;
+  showStatus();
+};
+socket.onclose = () => {
+  tried = true;
+  if (session.phase === "starting") session.enter("idle");
+  showStatus();
+};
+session.onerror = notice;
+session.onmodels = (models) => {
+  const title = ({ name, family }) => (family && family !== name ? `${name} (${family})` : name);
+  settings.fill("model", models.map((model) => [model.name, title(model)]));
+};
+session.oncontrols = (controls) => {
+  settings.set(controls);
+  applySettings();
+};
+
+// Start and stop
+
+function start() {
+  if (!socket.connected) {
+    socket.retryNow();
+    return;
+  }
+  context.resume();
+  openMidi();
+  session.begin();
+}
+
+function panic() {
+  player.releaseAll();
+  sound.panic();
+  session.silence();
+  midi.panic();
+}
+
+session.onphase = () => {
+  const { phase, playing } = session;
+  showStatus();
+  const focusMoves = document.activeElement === $(playing ? "start" : "stop");
+  $("welcome").hidden = playing;
+  $("transport").hidden = !playing;
+  $("beats").hidden = !playing;
+  if (playing) roll.clear();
+  band.clear();
+  if (focusMoves) $(playing ? "stop" : "start").focus();
+  if (phase === "stopped") offerDownloads();
+  roll.shown = null;
+};
+
+async function offerDownloads() {
+  const address = `api/sessions/${encodeURIComponent(session.id)}`;
+  for (const kind of ["mid", "json", "wav"]) $(`get-${kind}`).href = `${address}.${kind}`;
+  $("start").textContent = "Again";
+  $("downloads").hidden = false;
+  $("get-wav").hidden = !(await exists($("get-wav").href));
+}
+
+async function exists(address) {
+  try {
+    return (await fetch(address, { method: "HEAD" })).status !== 404;
+  } catch {
+    return false;
+  }
+}
+
+$("start").addEventListener("click", start);
+$("stop").addEventListener("click", () => session.stop());
+$("forget").addEventListener("click", () => session.forget());
+$("panic").addEventListener("click", panic);
+$("octave-down").addEventListener("click", () => keys.shift(-1));
+$("octave-up").addEventListener("click", () => keys.shift(1));
+window.addEventListener("keydown", (event) => event.key === "Escape" && panic());
+
+// Browsers start audio, and pause it, as they like; any key or touch brings it back.
+for (const type of ["pointerdown", "keydown"]) window.addEventListener(type, () => context.resume(), true);
+
+// MIDI
+
+async function openMidi() {
+  if (midi.access) return;
+  if (!Midi.supported) {
+    $("midi-text").textContent = `This browser has no MIDI. ${HANDS}`;
+    return;
+  }
+  try {
+    await midi.open();
+    midi.onports();
+  } catch {
+    $("midi-text").textContent = `MIDI was not allowed. ${HANDS}`;
+    $("connect-midi").hidden = false;
+  }
+}
+
+midi.onports = () => {
+  const named = (ports) => ports.map(({ id, name }) => [id, name ?? id]);
+  settings.fill("midiInput", [["", "Any device"], ...named(midi.inputs)]);
+  settings.fill("midiOutput", [["", "Nowhere"], ...named(midi.outputs)]);
+  midi.choose(settings.values);
+  $("midi-light").classList.toggle("on", midi.inputs.length > 0);
+  $("midi-text").textContent = midi.inputs.map(({ name }) => name).join(", ") || "No MIDI device; letter keys";
+  $("connect-midi").hidden = true;
+};
+
+let flashTimer;
+midi.onnote = (pitch, velocity, stamp) => {
+  if (velocity) player.press(pitch, velocity, stamp);
+  else player.release(pitch, stamp);
+  $("midi-light").classList.add("flash");
+  clearTimeout(flashTimer);
+  flashTimer = setTimeout(() => $("midi-light").classList.remove("flash"), FLASH_MILLISECONDS);
+};
+midi.onpedal = (down, stamp) => player.setPedal(down, stamp);
+midi.onlost = () => player.releaseAll();
+$("connect-midi").addEventListener("click", openMidi);
+
+player.onkeys = () => band.markKeys();
+session.onplan = () => roll.includePlan();
+
+// Health: round trip against the time of a frame
+
+let suggested = null;
+
+function showHealth() {
+  $("late").textContent = session.latePlans;
+  $("underruns").textContent = session.audio.underruns;
+  const p95 = session.latency.quantile(0.95);
+  if (p95 === null) return;
+  const taken = Math.max(p95, session.waiting);
+  const budget = 1000 * frameSeconds(settings.values.bpm);
+  const share = taken / budget;
+  const [grade, mark] = share <= 0.7 ? ["good", "●"] : share <= 1 ? ["tight", "▲"] : ["slow", "■"];
+  $("health").className = `health ${grade}`;
+  $("health-mark").textContent = mark;
+  $("health-text").textContent = `Plans take ${Math.round(taken)} of ${Math.round(budget)} ms: ${grade}`;
+  $("health-bar").style.transform = `scaleX(${Math.min(1, share)})`;
+  showSuggestion(budget);
+}
+
+function showSuggestion(budget) {
+  suggested = session.latency.suggest(budget, settings.values.commit_frames);
+  const beats = suggested / FRAMES_PER_BEAT;
+  $("take").hidden = suggested === null || suggested === settings.values.lookahead_frames;
+  const text = `${beats} beats ahead are enough`;
+  if ($("take").textContent === text) return;
+  $("take").textContent = text;
+  $("take").title = `Set the look-ahead to ${suggested} sixteenths`;
+}
+
+$("take").addEventListener("click", () => {
+  settings.set({ lookahead_frames: suggested });
+  changed("lookahead_frames");
+  showHealth();
+});
+
+// For tests: read only
+
+window.gaptLive = Object.freeze({
+  get connected() { return socket.connected; },
+  get session() { return session.id; },
+  get phase() { return session.phase; },
+  get running() { return session.playing; },
+  get frame() { return session.playing ? Math.floor(session.position) : null; },
+  get rev() { return session.plan.rev; },
+  get commitUntil() { return session.plan.commitUntil; },
+  get chords() { return Object.fromEntries(session.plan.chords); },
+  get scheduled() { return session.audio.struck; },
+  get underruns() { return session.audio.underruns; },
+  get latePlans() { return session.latePlans; },
+  get violations() { return session.plan.violations; },
+  get sent() { return { ...session.sent }; },
+  get roundTrip() { return { p50: session.latency.quantile(0.5), p95: session.latency.quantile(0.95) }; },
+});
+
+function paint() {
+  roll.draw();
+  band.show();
+  requestAnimationFrame(paint);
+}
+
+async function open() {
+  applySettings();
+  startTicker(TICKER_MILLISECONDS, () => session.step());
+  setInterval(showHealth, HEALTH_MILLISECONDS);
+  socket.connect();
+  paint();
+  if (!Midi.supported || (await Midi.allowed())) openMidi();
+  else $("connect-midi").hidden = false;
+}
+
+open();

@@ -1,0 +1,57 @@
+"""``gapt play``: the live engine without browser and sound, a MIDI file in the place of the player."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gapt_jax.live.engine import Controls, Engine, Event
+from gapt_jax.live.model import LiveModel
+from gapt_jax.vocabulary import NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, SILENCE
+
+
+def events_of(tokens: Sequence[int]) -> list[list[Event]]:
+    """What a player does in each frame to play these note tokens."""
+    frames: list[list[Event]] = []
+    sounding: int | None = None
+    for frame, token in enumerate(tokens):
+        pitch = None if token == SILENCE else (token - NOTE_HOLD) % NUM_PITCHES
+        found = []
+        if sounding is not None and pitch is None:
+            found.append(Event(frame, False, sounding))
+        if pitch is not None and (token >= NOTE_ONSET or sounding != pitch):
+            found.append(Event(frame, True, pitch))
+        frames.append(found)
+        sounding = pitch
+    return frames
+
+
+def play(
+    model: LiveModel,
+    controls: Controls,
+    tokens: Sequence[int],
+    *,
+    realtime: bool,
+    report: Callable[[int], None] = lambda frame: None,
+) -> tuple[Engine, dict[str, Any]]:
+    """Accompanies a melody tick by tick: (the engine at its end, milliseconds of a tick and ticks over the frame).
+
+    In real time each tick waits for its frame; else they follow at once.
+    """
+    engine, milliseconds = Engine(model, controls), []
+    budget = 15_000 / controls.bpm
+    start = time.monotonic()
+    for frame, events in enumerate([*events_of(tokens), []]):
+        if realtime:
+            time.sleep(max(0.0, start + frame * budget / 1000 - time.monotonic()))
+        began = time.perf_counter()
+        engine.tick(frame)
+        milliseconds.append(1000 * (time.perf_counter() - began))
+        engine.hear(events)
+        report(frame)
+    p50, p95, p99 = np.percentile(milliseconds, (50, 95, 99)).round(2).tolist()
+    late = int(np.count_nonzero(np.array(milliseconds) > budget))
+    return engine, {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "budget_ms": round(budget, 2), "over_budget": late}

@@ -1,0 +1,212 @@
+"""One player at one socket: the messages of `docs/live-protocol.md`, checked and turned into engine calls."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from typing import Any
+
+import numpy as np
+
+from gapt_jax.live.engine import FUTURE, RANGES, Controls, Engine, Event, Planned, chord_entries, note_entries
+from gapt_jax.live.model import LiveModel
+from gapt_jax.live.recording import Recording
+from gapt_jax.vocabulary import SILENCE
+
+STATS_EVERY = 32  # frames
+MAX_EVENTS = 128  # of one message
+MAX_GAP = 256  # frames that may pass between two ticks
+_WHOLE = {"beats_per_bar", "seed", "lookahead_frames", "commit_frames", "intro_frames"}
+
+
+class Fault(Exception):
+    """A message that cannot be used: the code and the sentence of the ``error``."""
+
+    def __init__(self, code: str, text: str, *, is_fatal: bool = False) -> None:
+        self.code, self.text, self.is_fatal = code, text, is_fatal
+
+    def message(self) -> dict[str, Any]:
+        return {"type": "error", "code": self.code, "msg": self.text, "fatal": self.is_fatal}
+
+
+def read_message(text: str) -> dict[str, Any]:
+    """A JSON object with a `type`. Raises Fault."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Fault("bad_message", "a message is one JSON object") from None
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise Fault("bad_message", "a message is a JSON object with a type")
+    return message
+
+
+def read_controls(message: dict[str, Any], before: Controls) -> Controls:
+    """The controls of a message over those that hold. Raises Fault on a value that is out of its range."""
+    changes: dict[str, Any] = {}
+    for name, (low, high) in RANGES.items():
+        if name in message:
+            value = message[name]
+            kinds = (int,) if name in _WHOLE else (int, float)
+            if type(value) not in kinds or not low <= value <= high:
+                raise Fault("bad_value", f"{name} must be a {'whole ' * (name in _WHOLE)}number in {low:g}..{high:g}")
+            changes[name] = value
+    if "masked" in message:
+        if not isinstance(message["masked"], bool):
+            raise Fault("bad_value", "masked must be true or false")
+        changes["masked"] = message["masked"]
+    found = dataclasses.replace(before, **changes)
+    if found.commit_frames > found.lookahead_frames:
+        if "commit_frames" in message:
+            raise Fault("bad_value", "commit_frames must not be above lookahead_frames")
+        found = dataclasses.replace(found, commit_frames=found.lookahead_frames)
+    return found
+
+
+def _whole(message: dict[str, Any], name: str, low: int, high: int) -> int:
+    value = message.get(name)
+    if type(value) is not int or not low <= value <= high:
+        raise Fault("bad_value", f"{name} must be a whole number in {low}..{high}")
+    return value
+
+
+def read_events(message: dict[str, Any]) -> list[Event]:
+    """The events of a ``notes`` message. Raises Fault."""
+    events = message.get("events")
+    if not isinstance(events, list) or len(events) > MAX_EVENTS:
+        raise Fault("bad_message", f"events must be a list of at most {MAX_EVENTS}")
+    found = []
+    for event in events:
+        if not isinstance(event, dict) or not isinstance(event.get("on"), bool):
+            raise Fault("bad_message", "an event has a frame f, on, a pitch p and a velocity v")
+        frame, pitch = _whole(event, "f", 0, 2**31), _whole(event, "p", 0, 127)
+        found.append(Event(frame, event["on"], pitch, _whole(event | {"v": event.get("v", 80)}, "v", 0, 127)))
+    return found
+
+
+class LiveSession:
+    """An engine with its recording and its clock. `tick` computes and belongs into the model's thread; what comes in
+    between waits until the next one."""
+
+    def __init__(self, identity: str, model: LiveModel, controls: Controls) -> None:
+        self.identity = identity
+        self.engine = Engine(model, controls)
+        self.recording = Recording(identity, self.engine)
+        self.last_used = time.monotonic()
+        self.late_plans = self.coalesced = 0
+        self._rev = 0
+        self._pending: list[Event] = []
+        self._changes: list[tuple[str, Any]] = []
+        self._last_tick = 0
+        self._milliseconds: list[float] = []
+        self._next_stats = STATS_EVERY
+
+    @property
+    def controls(self) -> Controls:
+        """What holds from the next tick on."""
+        changed = [value for kind, value in self._changes if kind == "set"]
+        return changed[-1] if changed else self.engine.controls
+
+    def notes(self, message: dict[str, Any]) -> None:
+        """Keeps events for the next tick."""
+        events = read_events(message)
+        if any(event.frame > self._last_tick + FUTURE for event in events):
+            raise Fault("future_frame", f"an event lies more than {FUTURE} frames ahead of the last tick")
+        if len(self._pending) + len(events) > 8 * MAX_EVENTS:
+            raise Fault("too_fast", "too many notes between two ticks")
+        self._pending += events
+
+    def change(self, kind: str, value: Any) -> None:
+        """Keeps a change of controls or model for the next tick."""
+        self._changes.append((kind, value))
+
+    def check_tick(self, message: dict[str, Any]) -> int:
+        """The frame of a tick that may come next. Raises Fault."""
+        now = _whole(message, "now_frame", 0, 2**31)
+        if now < self._last_tick:
+            raise Fault("late_frame", f"frame {now} lies before the last tick, {self._last_tick}")
+        if now > self._last_tick + MAX_GAP:
+            raise Fault("future_frame", f"a tick may be {MAX_GAP} frames after the last one")
+        self._last_tick = now
+        return now
+
+    def reset(self) -> None:
+        """Begins again at frame 0; the recording begins anew too."""
+        self.engine.controls = self.controls
+        self.engine.reset()
+        self.recording = Recording(self.identity, self.engine)
+        self._pending, self._changes, self._last_tick = [], [], 0
+        self._next_stats = STATS_EVERY
+
+    def tick(self, now: int, echo: Any, received: float) -> list[dict[str, Any]]:
+        """Commits and plans: the messages for the player. `received` is when the tick came, in monotonic seconds."""
+        began = time.monotonic()
+        self.last_used = began
+        events, self._pending = self._pending, []
+        changes, self._changes = self._changes, []
+        for kind, value in changes:
+            if kind == "model":
+                self.engine.use(value)
+                self.recording.add("model", weights_sha256=value.weights_sha256)
+            else:
+                self.engine.controls = value
+                self.recording.add("set", controls=dataclasses.asdict(value))
+        late = self.engine.late
+        self.engine.hear(events)
+        self.recording.add("tick", now_frame=now, events=[list(event) for event in events])
+        due = max(len(self.engine.decided), now + 1) - now  # frames until one begins that was not settled
+        plan = self.engine.tick(now)
+        done = time.monotonic()
+        messages = [self._plan_message(plan, echo, due, began - received, done - began)]
+        if now == 0 and self.engine.controls.intro_frames:
+            before = SILENCE
+            chords = chord_entries(0, plan.chords, before, self.engine.model.vocabulary)
+            messages.append({"type": "intro", "chords": chords[: self.engine.controls.intro_frames]})
+        if self.engine.late > late:
+            messages.append(
+                {"type": "warn", "code": "late_frame", "msg": "a note came after its frame and was dropped"}
+            )
+        self._milliseconds = [*self._milliseconds[-255:], 1000 * (done - received)]
+        if now >= self._next_stats:
+            self._next_stats = now + STATS_EVERY
+            messages.append(self._stats())
+        return messages
+
+    def _plan_message(self, plan: Planned, echo: Any, due: int, queued: float, computed: float) -> dict[str, Any]:
+        controls, vocabulary = self.engine.controls, self.engine.model.vocabulary
+        before = self.engine.decided[plan.base - 1] if plan.base else SILENCE
+        chords = chord_entries(plan.base, plan.chords, before, vocabulary)
+        for entry in chords:
+            if entry["f"] < controls.intro_frames:
+                entry |= {"sym": "", "pitches": [], "on": False}
+            elif entry["f"] == controls.intro_frames and entry["pitches"]:
+                entry["on"] = True  # what the intro has left sounding is struck where it ends
+        self._rev += 1
+        slack = due * 15_000 / controls.bpm - 1000 * (queued + computed)
+        late = slack < 0
+        self.late_plans += late
+        return {
+            "type": "plan",
+            "rev": self._rev,
+            "base_frame": plan.base,
+            "commit_until": plan.commit_until,
+            "chords": chords,
+            "melody": note_entries(plan.base, plan.melody),
+            "compute_ms": round(1000 * computed, 2),
+            "queue_ms": round(1000 * queued, 2),
+            "slack_ms": round(slack, 2),
+            "late": late,
+            "t": echo,
+        }
+
+    def _stats(self) -> dict[str, Any]:
+        p50, p95 = np.percentile(self._milliseconds, (50, 95)).round(2).tolist()
+        return {
+            "type": "stats",
+            "p50_ms": p50,
+            "p95_ms": p95,
+            "late": self.late_plans,
+            "dropped": self.engine.late,
+            "coalesced": self.coalesced,
+            "frames": self.engine.now,
+        }

@@ -1,0 +1,91 @@
+"""``gapt jam`` and ``gapt play``: the policy beside a player."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from gapt_jax.errors import UserError
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.files import write_atomic
+
+
+def add_parser(commands: Any, add: Any) -> None:
+    """Adds the commands to the parser of ``gapt``."""
+    jam = add(commands, "jam", _jam, "play with policies in the browser")
+    jam.add_argument("policies", type=Path, nargs="+", metavar="DIR", help="runs or bundles; the page lets you choose")
+    jam.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
+    jam.add_argument("--port", type=int, default=8080, metavar="N", help="default: 8080; 0 takes a free one")
+    jam.add_argument("--sessions", type=int, default=64, metavar="N", help="players at a time (default: 64)")
+    play = add(commands, "play", _play, "accompany a MIDI file as if it were played live")
+    play.add_argument("policy", type=Path, metavar="DIR", help="a run or a bundle")
+    play.add_argument("--melody", type=Path, required=True, metavar="FILE.mid", help="what the player plays")
+    play.add_argument("--out", type=Path, metavar="FILE.mid", help="default: the melody's name with -accompanied")
+    play.add_argument("--realtime", action="store_true", help="wait for each sixteenth note, as a player would")
+    for name, kind, text in (
+        ("bpm", float, "tempo (default: 120)"),
+        ("temperature", float, "0 plays the likeliest (default: 1)"),
+        ("seed", int, "of the sampling (default: 0)"),
+        ("lookahead-frames", int, "sixteenth notes of a plan (default: 16)"),
+        ("commit-frames", int, "of which are final (default: 4)"),
+    ):
+        play.add_argument(f"--{name}", type=kind, metavar="N", help=text)
+
+
+def _jam(args: argparse.Namespace, console: Console) -> None:
+    if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
+        raise UserError("the packages for live play are missing: pip install 'gapt-jax[live]'")
+    if not 0 <= args.port <= 65535:
+        raise UserError(f"--port must be in 0..65535, not {args.port}")
+    if args.sessions < 1:
+        raise UserError(f"--sessions must be at least 1, not {args.sessions}")
+    from gapt_jax.runtime.devices import set_up
+
+    set_up()
+    from gapt_jax.live.server import run
+
+    run(args.policies, console, host=args.host, port=args.port, sessions=args.sessions)
+
+
+def _play(args: argparse.Namespace, console: Console) -> None:
+    from gapt_jax.live.engine import RANGES, Controls
+
+    given = {name: getattr(args, name) for name in RANGES if getattr(args, name, None) is not None}
+    for name, value in given.items():
+        low, high = RANGES[name]
+        if not low <= value <= high:
+            raise UserError(f"--{name.replace('_', '-')} must be in {low:g}..{high:g}, not {value:g}")
+    controls = Controls(**{"intro_frames": 0} | given)
+    if controls.commit_frames > controls.lookahead_frames:
+        raise UserError("--commit-frames must not be above --lookahead-frames")
+    from gapt_jax.runtime.midi import accompaniment, melody_tokens, read_melody
+
+    notes = read_melody(args.melody)
+    from gapt_jax.live.model import open_model
+    from gapt_jax.live.play import play
+    from gapt_jax.runtime.devices import set_up
+
+    set_up()
+    model = open_model(args.policy, console)
+    if controls.lookahead_frames > model.most_ahead:
+        raise UserError(f"{model.name} plans at most {model.most_ahead} frames: lower --lookahead-frames")
+    import numpy as np
+
+    last = max(note.offset for note in notes)
+    tokens = melody_tokens(notes, int(4 * last) + 4).tolist()
+    console.say("compiling")
+    model.warm_up()
+    with console.progress("playing", len(tokens)) as progress:
+        engine, found = play(model, controls, tokens, realtime=args.realtime, report=progress.update)
+    out = args.out or args.melody.with_name(f"{args.melody.stem}-accompanied.mid")
+    chords = np.array(engine.decided[: engine.now], np.int32)
+    write_atomic(out, accompaniment(np.array(engine.notes, np.int32), chords, model.vocabulary, controls.bpm))
+    console.emit(found | {"model": model.name, "frames": engine.now, "path": out})
+    console.say(
+        f"{engine.now} frames; a tick took {found['p50_ms']} ms (p50), {found['p95_ms']} ms (p95) of "
+        f"{found['budget_ms']} ms; {found['over_budget']} took longer"
+    )
+    console.say(f"wrote {out}")
+    console.say(f"next: gapt jam {args.policy}")
