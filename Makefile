@@ -1,13 +1,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test
+.PHONY: demo jam test
 
 demo: .venv/installed-report
 	$(BIN)/gapt run smoke --workdir runs/smoke-lambda0 --set algorithm.adversarial_weight=0
 	$(BIN)/gapt run smoke --workdir runs/smoke-lambda1
 	$(BIN)/gapt report runs/smoke-lambda0 runs/smoke-lambda1 --out runs/smoke-report
 	@echo "open $(CURDIR)/runs/smoke-report/report.html in a browser"
+
+jam: .venv/installed-live
+	test -f runs/smoke-lambda1/evaluation.json || $(BIN)/gapt run smoke --workdir runs/smoke-lambda1
+	$(BIN)/gapt jam runs/smoke-lambda1
 
 test: .venv/installed-report-dev
 	$(BIN)/ruff check .
@@ -18,6 +22,10 @@ test: .venv/installed-report-dev
 # A stamp per set of extras: it is older than pyproject.toml when the install has to be done again.
 .venv/installed-report: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[report]'
+	@touch $@
+
+.venv/installed-live: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[report,live]'
 	@touch $@
 
 .venv/installed-report-dev: pyproject.toml | $(BIN)/python

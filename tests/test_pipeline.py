@@ -1,5 +1,6 @@
 """The whole pipeline at toy size, by its real entry point: run, resume, reuse, evaluate, sample, report, refuse."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -188,7 +189,7 @@ def test_the_commands_of_the_serving_guide(root, tmp_path):
     assert [language for language, _ in blocks] == ["sh", "sh", "sh", "js", "python"]
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "small").symlink_to(root / "whole")
-    script = ["set -e"]
+    script = ["set -e", "trap 'kill $(jobs -p)' EXIT"]
     for number, (language, code) in enumerate(blocks):
         if language == "sh":
             script.append(code)
@@ -202,14 +203,11 @@ def test_the_commands_of_the_serving_guide(root, tmp_path):
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        shown = ""
-        for line in process.stdout:  # the server in the background keeps the pipe open
-            shown += line
-            if shown.count("\n", shown.find("== python")) == 5:
-                break
-        assert process.wait(60) == 0, shown
+        shown = process.communicate(timeout=600)[0]
+        assert process.returncode == 0, shown
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert "plays the policy it was made from" in shown and '"ready":true' in shown and '"symbols"' in shown
     played = shown.rpartition("== python\n")[2].split()
     assert len(played) == 4 and all(token.isdigit() for token in played)

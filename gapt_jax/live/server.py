@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import secrets
 import socket
 import time
@@ -36,6 +37,7 @@ MESSAGES_PER_SECOND = 200
 RESUME_SECONDS = 30
 RECORDINGS = 100  # that are kept
 SESSIONS = 64
+_LOG = logging.getLogger(__name__)
 _PAGE = Path(__file__).with_name("page")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; worker-src 'self' blob:; connect-src 'self' ws: wss:; "
@@ -66,23 +68,26 @@ class _Studio:
 
     async def start(self, message: dict[str, Any]) -> LiveSession:
         """A new session, or the one that a player comes back to."""
-        self._forget_old()
         wanted = message.get("session")
         if wanted is not None:
             found = self.sessions.get(wanted) if isinstance(wanted, str) else None
             if found is None or wanted in self.attached:
                 raise Fault("no_session", "that session is over")
             found.change("set", read_controls(message, found.controls))
+            self.attached.add(wanted)
             return found
         model, controls = self.model(message.get("model")), read_controls(message, Controls())
-        if len(self.sessions) >= self.limit:
-            raise Fault("busy", f"all {self.limit} places are taken")
         if controls.lookahead_frames > model.most_ahead:
             raise Fault("bad_value", f"{model.name} plans at most {model.most_ahead} frames: lower lookahead_frames")
+        self._make_room()
         identity = secrets.token_urlsafe(12)
-        session = await self.compute(LiveSession, identity, model, controls)
-        self.sessions[identity] = session
-        return session
+        self.attached.add(identity)
+        try:
+            self.sessions[identity] = await self.compute(LiveSession, identity, model, controls)
+        except BaseException:
+            self.attached.discard(identity)
+            raise
+        return self.sessions[identity]
 
     async def compute(self, work: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.worker, work, *arguments)
@@ -104,11 +109,16 @@ class _Studio:
         while len(self.recordings) > RECORDINGS:
             self.recordings.popitem(last=False)
 
-    def _forget_old(self) -> None:
-        now = time.monotonic()
-        for identity, session in list(self.sessions.items()):
-            if identity not in self.attached and now - session.last_used > RESUME_SECONDS:
-                del self.sessions[identity]
+    def _make_room(self) -> None:
+        """Forgets players who went away: those who stay away too long, and for a newcomer the first who went."""
+        if len(self.attached) >= self.limit:
+            raise Fault("busy", f"all {self.limit} places are taken")
+        idle = sorted(self.sessions.keys() - self.attached, key=lambda identity: self.sessions[identity].last_used)
+        while idle and (
+            len(self.attached) + len(idle) >= self.limit
+            or time.monotonic() - self.sessions[idle[0]].last_used > RESUME_SECONDS
+        ):
+            del self.sessions[idle.pop(0)]
 
 
 class _Player:
@@ -195,7 +205,6 @@ class _Player:
         if self._session:
             self._leave()
         session = await self._studio.start(message)
-        self._studio.attached.add(session.identity)
         self._session, self._tick = session, None
         await self._send(
             {
@@ -250,7 +259,13 @@ class _Player:
             if session is None or tick is None:
                 continue
             recording = session.recording
-            messages = await self._studio.compute(session.tick, *tick)
+            try:
+                messages = await self._studio.compute(session.tick, *tick)
+            except Exception:
+                _LOG.exception("a tick of the session %s failed", session.identity)
+                await self._send(Fault("internal", "the model failed", is_fatal=True).message())
+                await self._socket.close(1011)
+                return
             for message in messages:
                 if self._session is session and session.recording is recording:  # not what a reset has left behind
                     await self._send(message)

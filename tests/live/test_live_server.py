@@ -13,9 +13,9 @@ pytest.importorskip("fastapi", reason="the extra 'live' is not installed")
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from gapt_jax.live import server
 from gapt_jax.live.recording import replay
 from gapt_jax.live.server import MESSAGE_BYTES, is_own_origin, make_app
+from gapt_jax.live.session import LiveSession
 
 START = {"type": "start", "lookahead_frames": 8, "commit_frames": 3, "intro_frames": 4, "seed": 3}
 
@@ -34,8 +34,8 @@ class Player:
 
     def __init__(self, socket):
         self.socket, self.rev, self.final, self.seq = socket, 0, {}, 0
-        self.ready = self.take("ready")
         self.others = []
+        self.ready = self.take("ready")
 
     def send(self, **message):
         self.socket.send_text(json.dumps(message))
@@ -46,6 +46,7 @@ class Player:
             message = json.loads(self.socket.receive_text())
             if message["type"] == kind:
                 return message
+            assert message["type"] != "error" or kind == "pong", message
             self.others.append(message)
 
     def start(self, **changes):
@@ -239,16 +240,34 @@ def test_fifty_players_at_once(client):
     assert sum(final != expected for final in found[::2]) >= 20
 
 
-def test_places_are_limited(make_model, monkeypatch):
-    monkeypatch.setattr(server, "RESUME_SECONDS", 0)
+def test_places_are_limited(make_model):
     with TestClient(make_app([make_model()], sessions=1)) as client:
         with connected(client) as socket, connected(client) as other:
-            Player(socket).start()
+            first = Player(socket).start().started["session"]
             second = Player(other)
             second.send(**START)
             assert second.take("error")["code"] == "busy"
-        with connected(client) as socket:
-            Player(socket).start().tick(0)
+        with connected(client) as socket:  # who went away and may come back gives way to who is here
+            newcomer = Player(socket).start()
+            newcomer.tick(0)
+            newcomer.send(**START | {"session": first})
+            assert newcomer.take("error")["code"] == "no_session"
+
+
+def test_a_model_that_fails_ends_its_session_and_no_other(make_model, monkeypatch):
+    def fail(*_):
+        raise FloatingPointError("made up")
+
+    with TestClient(make_app([make_model()])) as client, connected(client) as socket, connected(client) as other:
+        player, unharmed = Player(socket).start(), Player(other).start()
+        with monkeypatch.context() as patched:
+            patched.setattr(LiveSession, "tick", fail)
+            player.send(type="tick", seq=0, now_frame=0, t=0)
+            error = player.take("error")
+            assert error["code"] == "internal" and error["fatal"] and "made up" not in error["msg"]
+            with pytest.raises(WebSocketDisconnect):
+                player.take("pong")
+        unharmed.tick(0)
 
 
 def test_the_page_and_its_headers(client):
