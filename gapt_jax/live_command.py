@@ -19,6 +19,9 @@ def add_parser(commands: Any, add: Any) -> None:
     jam.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
     jam.add_argument("--port", type=int, default=8080, metavar="N", help="default: 8080; 0 takes a free one")
     jam.add_argument("--sessions", type=int, default=64, metavar="N", help="players at a time (default: 64)")
+    jam.add_argument(
+        "--study", type=Path, metavar="FOLDER", help="hide the models' names; log takes and answers of who agrees"
+    )
     play = add(commands, "play", _play, "accompany a MIDI file as if it were played live")
     play.add_argument("policy", type=Path, metavar="DIR", help="a run or a bundle")
     play.add_argument("--melody", type=Path, required=True, metavar="FILE.mid", help="what the player plays")
@@ -46,7 +49,7 @@ def _jam(args: argparse.Namespace, console: Console) -> None:
     set_up()
     from gapt_jax.live.server import run
 
-    run(args.policies, console, host=args.host, port=args.port, sessions=args.sessions)
+    run(args.policies, console, host=args.host, port=args.port, sessions=args.sessions, study=args.study)
 
 
 def _play(args: argparse.Namespace, console: Console) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import secrets
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,24 @@ from gapt_jax.live.engine import Controls
 from gapt_jax.live.model import LiveModel, open_model
 from gapt_jax.live.recording import Recording, sound_font, to_wav
 from gapt_jax.live.session import Fault, LiveSession, read_controls, read_message
+from gapt_jax.live.study import (
+    HIGH,
+    LOW,
+    QUESTIONS,
+    StudyLog,
+    Take,
+    check_models,
+    conditions,
+    read_answers,
+    read_participant,
+)
 from gapt_jax.runtime.console import Console
 
 PROTOCOL = "gapt-live.1"
 MESSAGE_BYTES = 16 << 10
 MESSAGES_PER_SECOND = 200
 RESUME_SECONDS = 30
-RECORDINGS = 100  # that are kept
+RECORDINGS = 100  # that are kept; as many takes of a study wait for answers
 SESSIONS = 64
 _LOG = logging.getLogger(__name__)
 _PAGE = Path(__file__).with_name("page")
@@ -51,20 +63,41 @@ _HEADERS = {
 class _Studio:
     """Models, sessions and recordings of one server."""
 
-    def __init__(self, models: Sequence[LiveModel], sessions: int) -> None:
+    def __init__(self, models: Sequence[LiveModel], sessions: int, study: StudyLog | None) -> None:
         self.models = {model.name: model for model in models}
         self.limit = sessions
+        self.study = study
         self.sessions: dict[str, LiveSession] = {}
         self.attached: set[str] = set()  # sessions that a socket plays in
         self.recordings: OrderedDict[str, Recording] = OrderedDict()
+        self.takes: OrderedDict[str, Take] = OrderedDict()  # of sessions that are over, without answers
         self.worker = ThreadPoolExecutor(1, "model")
+        self.pending: set[asyncio.Task[Any]] = set()  # that write takes
+        self.writer = ThreadPoolExecutor(1, "study")
 
-    def model(self, name: Any) -> LiveModel:
+    def offered(self, participant: str | None) -> dict[str, LiveModel]:
+        """The models by the names that the player sees; letters in a study."""
+        if self.study is None:
+            return self.models
+        return {letter: self.models[name] for letter, name in conditions(self.models, participant or "").items()}
+
+    def described(self) -> list[dict[str, str]]:
+        """What a player may know of the models: in a study their letters alone."""
+        if self.study:
+            return [{"name": letter} for letter in self.offered(None)]
+        return [
+            {"name": model.name, "family": model.system, "weights_sha256": model.weights_sha256}
+            for model in self.models.values()
+        ]
+
+    def choose(self, name: Any, participant: str | None = None) -> tuple[str, LiveModel]:
+        """A model and its name for the player."""
+        offered = self.offered(participant)
         if name is None:
-            return next(iter(self.models.values()))
-        if not isinstance(name, str) or name not in self.models:
-            raise Fault("unknown_model", f"there is no such model: there are {', '.join(self.models)}")
-        return self.models[name]
+            name = next(iter(offered))
+        if not isinstance(name, str) or name not in offered:
+            raise Fault("unknown_model", f"there is no such model: there are {', '.join(offered)}")
+        return name, offered[name]
 
     async def start(self, message: dict[str, Any]) -> LiveSession:
         """A new session, or the one that a player comes back to."""
@@ -76,32 +109,90 @@ class _Studio:
             found.change("set", read_controls(message, found.controls))
             self.attached.add(wanted)
             return found
-        model, controls = self.model(message.get("model")), read_controls(message, Controls())
+        participant = read_participant(message)
+        if participant and self.study is None:
+            raise Fault("bad_value", "this server keeps no study: start without it")
+        (name, model), controls = self.choose(message.get("model"), participant), read_controls(message, Controls())
         if controls.lookahead_frames > model.most_ahead:
-            raise Fault("bad_value", f"{model.name} plans at most {model.most_ahead} frames: lower lookahead_frames")
+            raise Fault("bad_value", f"{name} plans at most {model.most_ahead} frames: lower lookahead_frames")
         self._make_room()
         identity = secrets.token_urlsafe(12)
         self.attached.add(identity)
         try:
-            self.sessions[identity] = await self.compute(LiveSession, identity, model, controls)
+            session = await self.compute(LiveSession, identity, model, controls)
+            session.model_name = name
+            if self.study and participant:
+                session.take = self.study.begin(participant, name, model)
+            self.sessions[identity] = session
         except BaseException:
             self.attached.discard(identity)
             raise
-        return self.sessions[identity]
+        return session
 
     async def compute(self, work: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.worker, work, *arguments)
 
-    def detach(self, session: LiveSession) -> None:
+    async def detach(self, session: LiveSession) -> None:
         """The player went away without a word; for a while it may come back."""
         self.attached.discard(session.identity)
         session.last_used = time.monotonic()
         self.keep(session)
+        await self._log(session, is_lost=True)
 
-    def finish(self, session: LiveSession) -> None:
+    async def finish(self, session: LiveSession) -> None:
         self.attached.discard(session.identity)
         self.sessions.pop(session.identity, None)
         self.keep(session)
+        await self._log(session, is_lost=False)
+
+    async def _log(self, session: LiveSession, *, is_lost: bool) -> None:
+        if session.take:
+            await self._whole(self._keep_take(session, session.take, is_lost))
+
+    async def _keep_take(self, session: LiveSession, take: Take, is_lost: bool) -> None:
+        await self.compute(functools.partial(take.close, session, is_lost=is_lost))
+        self.takes[session.identity] = take
+        while len(self.takes) > RECORDINGS:
+            self.takes.popitem(last=False)
+        await self._write(take)
+
+    async def _write(self, take: Take) -> bool:
+        assert self.study
+        return await asyncio.get_running_loop().run_in_executor(self.writer, self.study.save, take)
+
+    async def _whole(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Goes on to the end where the socket that waits for it does not."""
+        task = asyncio.create_task(work)
+        self.pending.add(task)
+        task.add_done_callback(self.pending.discard)
+        return await asyncio.shield(task)
+
+    async def answer(self, message: dict[str, Any]) -> str:
+        """Writes a participant's answers to the take of a session, which is over with them: its identity."""
+        answers, identity = read_answers(message), message.get("session")
+        if not isinstance(identity, str) or identity not in self.takes or identity in self.attached:
+            raise Fault("no_session", "no take of that session waits for answers")
+        self.sessions.pop(identity, None)
+        take = self.takes.pop(identity)
+        take.answers = answers
+        if not await self._whole(self._write(take)):
+            take.answers = None
+            self.takes[identity] = take
+            raise Fault("not_saved", "the answers could not be written: try again, or tell who leads the study")
+        return identity
+
+    async def close(self) -> None:
+        """Ends the threads; takes whose players are still here are written as lost."""
+        await asyncio.gather(*self.pending, return_exceptions=True)
+        self.worker.shutdown(cancel_futures=True)
+        self.writer.shutdown()
+        if self.study is None:
+            return
+        for session in self.sessions.values():
+            if session.take and not session.take.is_saved:
+                session.take.close(session, is_lost=True)
+                self.study.save(session.take)
+        self.study.close()
 
     def keep(self, session: LiveSession) -> None:
         self.recordings[session.identity] = session.recording
@@ -152,22 +243,22 @@ class _Player:
             with contextlib.suppress(asyncio.CancelledError):
                 await ticking
             if self._session:
-                self._studio.detach(self._session)
+                await self._studio.detach(self._session)
             if self._socket.client_state is WebSocketState.CONNECTED:
                 with contextlib.suppress(RuntimeError):
                     await self._socket.close(1008)
 
     def _ready(self) -> dict[str, Any]:
-        models = [
-            {"name": model.name, "family": model.system, "weights_sha256": model.weights_sha256}
-            for model in self._studio.models.values()
-        ]
         limits = {
             "message_bytes": MESSAGE_BYTES,
             "messages_per_second": MESSAGES_PER_SECOND,
             "sessions": self._studio.limit,
         }
-        return {"type": "ready", "proto": PROTOCOL, "models": models, "limits": limits, "server_t": time.time()}
+        ready = {"type": "ready", "proto": PROTOCOL, "models": self._studio.described(), "limits": limits}
+        if self._studio.study:
+            questions = [{"name": name, **question} for name, question in QUESTIONS.items()]
+            ready["study"] = {"questions": questions, "scale": [LOW, HIGH]}
+        return ready | {"server_t": time.time()}
 
     async def _receive(self) -> str:
         message = await self._socket.receive()
@@ -194,6 +285,8 @@ class _Player:
             await self._send({"type": "pong", "t": message.get("t"), "t_recv": now, "t_send": time.time()})
         elif kind == "start":
             await self._start(message)
+        elif kind == "answers" and self._studio.study:
+            await self._send({"type": "answered", "session": await self._studio.answer(message)})
         elif kind in ("notes", "tick", "set", "reset", "stop"):
             if self._session is None:
                 raise Fault("no_session", "begin with start")
@@ -203,23 +296,18 @@ class _Player:
 
     async def _start(self, message: dict[str, Any]) -> None:
         if self._session:
-            self._leave()
+            await self._leave(self._session)
         session = await self._studio.start(message)
         self._session, self._tick = session, None
-        await self._send(
-            {
-                "type": "started",
-                "session": session.identity,
-                "model": session.engine.model.name,
-                "weights_sha256": session.engine.model.weights_sha256,
-                "controls": vars(session.controls),
-            }
-        )
+        if self._studio.study:
+            known = {"model": session.model_name, "take": session.take and session.take.order}
+        else:
+            known = {"model": session.model_name, "weights_sha256": session.engine.model.weights_sha256}
+        await self._send({"type": "started", "session": session.identity, **known, "controls": vars(session.controls)})
 
-    def _leave(self) -> None:
-        assert self._session
-        self._studio.finish(self._session)
+    async def _leave(self, session: LiveSession) -> None:
         self._session, self._tick = None, None
+        await self._studio.finish(session)
 
     async def _notes_message(self, session: LiveSession, message: dict[str, Any]) -> None:
         session.notes(message)
@@ -233,13 +321,16 @@ class _Player:
     async def _set_message(self, session: LiveSession, message: dict[str, Any]) -> None:
         current = session.engine.model
         if "model" in message:
-            model = self._studio.model(message["model"])
+            if self._studio.study:
+                raise Fault("bad_value", "in a study a take is played with one model: start anew with another")
+            name, model = self._studio.choose(message["model"])
             if model.vocabulary.hash != current.vocabulary.hash or model.frames != current.frames:
                 raise Fault("unknown_model", f"{model.name} has other chords than {current.name}: start anew with it")
+            session.model_name = name
             session.change("model", model)
         controls = read_controls(message, session.controls)
         if controls.lookahead_frames > current.most_ahead:
-            raise Fault("bad_value", f"{current.name} plans at most {current.most_ahead} frames ahead")
+            raise Fault("bad_value", f"{session.model_name} plans at most {current.most_ahead} frames ahead")
         if controls != session.controls:
             session.change("set", controls)
 
@@ -248,7 +339,7 @@ class _Player:
         await self._studio.compute(session.reset)
 
     async def _stop_message(self, session: LiveSession, _: dict[str, Any]) -> None:
-        self._leave()
+        await self._leave(session)
 
     async def _answer_ticks(self) -> None:
         while True:
@@ -276,14 +367,14 @@ def is_own_origin(origin: str | None, host: str | None) -> bool:
     return origin is None or urlsplit(origin).netloc == host
 
 
-def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS) -> FastAPI:
-    """The application, its models compiled."""
-    studio = _Studio(models, sessions)
+def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS, study: StudyLog | None = None) -> FastAPI:
+    """The application, its models compiled. With a study their names are hidden, and takes are logged."""
+    studio = _Studio(models, sessions, study)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> Any:
         yield
-        studio.worker.shutdown(cancel_futures=True)
+        await studio.close()
 
     app = FastAPI(
         title="gapt-jax live", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
@@ -305,7 +396,9 @@ def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS) -> FastAPI:
 
     @app.get("/api/models")
     async def names() -> list[dict[str, str]]:
-        return [{"name": model.name, "family": model.system} for model in studio.models.values()]
+        return [
+            {name: text for name, text in model.items() if name != "weights_sha256"} for model in studio.described()
+        ]
 
     @app.api_route("/api/sessions/{name}", methods=["GET", "HEAD"])
     async def recorded(name: str) -> Response:
@@ -314,6 +407,8 @@ def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS) -> FastAPI:
         if recording is None:
             return JSONResponse({"error": "that recording is not kept any more"}, 404)
         disposition = {"Content-Disposition": f'attachment; filename="gapt-session.{ending}"'}
+        if ending == "json" and studio.study:
+            return JSONResponse({"error": "in a study this form, which names the model, is not handed out"}, 404)
         if ending == "json":
             return JSONResponse(recording.to_dict(), headers=disposition)
         if ending == "mid":
@@ -345,8 +440,13 @@ class _Headers:
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
-def run(paths: Sequence[Path], console: Console, *, host: str, port: int, sessions: int) -> None:
-    """Serves the page until it is told to stop."""
+def run(
+    paths: Sequence[Path], console: Console, *, host: str, port: int, sessions: int, study: Path | None = None
+) -> None:
+    """Serves the page until it is told to stop; `study` is the folder of a study's log."""
+    if study:
+        check_models([path.name for path in paths])
+    log = StudyLog(study) if study else None
     models: list[LiveModel] = []
     for path in paths:
         console.say(f"loading {path}")
@@ -360,8 +460,10 @@ def run(paths: Sequence[Path], console: Console, *, host: str, port: int, sessio
     except OSError as error:
         raise UserError(f"port {port} of {host} cannot be had ({error.strerror}): choose another --port") from None
     console.say(f"open http://{host}:{listening.getsockname()[1]} in a browser; stop with Ctrl-C")
+    if log:
+        console.say(f"takes are written to {log.folder}; then: gapt study analyse {log.ratings}")
     config = uvicorn.Config(
-        make_app(models, sessions),
+        make_app(models, sessions, log),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from gapt_jax.live.engine import FUTURE, RANGES, Controls, Engine, Event, Planne
 from gapt_jax.live.model import LiveModel
 from gapt_jax.live.recording import Recording
 from gapt_jax.vocabulary import SILENCE
+
+if TYPE_CHECKING:
+    from gapt_jax.live.study import Take
 
 STATS_EVERY = 32  # frames
 MAX_EVENTS = 128  # of one message
@@ -92,6 +95,8 @@ class LiveSession:
         self.identity = identity
         self.engine = Engine(model, controls)
         self.recording = Recording(identity, self.engine)
+        self.model_name = model.name  # for the player; a letter in a study
+        self.take: Take | None = None  # of a study, where the player agreed to be recorded
         self.last_used = time.monotonic()
         self.late_plans = self.coalesced = 0
         self._rev = 0
@@ -135,6 +140,8 @@ class LiveSession:
         self.engine.controls = self.controls
         self.engine.reset()
         self.recording = Recording(self.identity, self.engine)
+        if self.take:
+            self.take.forget()
         self._pending, self._changes, self._last_tick = [], [], 0
         self._next_stats = STATS_EVERY
 
@@ -158,6 +165,8 @@ class LiveSession:
         plan = self.engine.tick(now)
         done = time.monotonic()
         messages = [self._plan_message(plan, echo, due, began - received, done - began)]
+        if self.take:
+            self.take.saw(plan, messages[0], received)
         if now == 0 and self.engine.controls.intro_frames:
             before = SILENCE
             chords = chord_entries(0, plan.chords, before, self.engine.model.vocabulary)

@@ -8,6 +8,7 @@ import { Session } from "./session.js";
 import { Settings } from "./settings.js";
 import { Socket } from "./socket.js";
 import { CHORD_TIMBRES, MELODY_TIMBRES, Sound } from "./sound.js";
+import { Study } from "./study.js";
 
 const TICKER_MILLISECONDS = 25;
 const NOTICE_MILLISECONDS = 6000;
@@ -32,6 +33,7 @@ const player = new Player(sound, session);
 const keys = new Keys($("keys"), player);
 const band = new Band(session, settings, player, keys);
 const roll = new Roll($("roll"), session, settings);
+const study = new Study({ consent: $("consent"), dialog: $("questionnaire") });
 
 // Settings
 
@@ -112,7 +114,6 @@ socket.onclose = () => {
   if (session.phase === "starting") session.enter("idle");
   showStatus();
 };
-session.onerror = notice;
 session.onmodels = (models) => {
   const title = ({ name, family }) => (family && family !== name ? `${name} (${family})` : name);
   settings.fill("model", models.map((model) => [model.name, title(model)]));
@@ -122,6 +123,31 @@ session.oncontrols = (controls) => {
   applySettings();
 };
 
+// Study
+
+session.onerror = (text) => (study.asking ? study.fail(text) : notice(text));
+session.onstudy = (found) => {
+  study.set(found);
+  document.body.classList.toggle("studied", study.on);
+};
+session.onanswered = () => study.answered();
+study.onsubmit = start;
+study.onanswers = (answers) => {
+  if (socket.connected) socket.send({ type: "answers", session: session.id, answers });
+  else study.fail(NOT_THERE);
+};
+study.ondone = () => {
+  const { options, selectedIndex } = settings.form.elements.model;
+  const next = options[selectedIndex + 1]?.value;
+  if (next) settings.set({ model: next });
+  $("start").textContent = next ? "Next take" : "Again";
+  $("start").focus();
+};
+// Every participant begins with the first model.
+$("consent").elements.participant.addEventListener("change", () => {
+  settings.set({ model: settings.form.elements.model.options[0].value });
+});
+
 // Start and stop
 
 function start() {
@@ -129,9 +155,10 @@ function start() {
     socket.retryNow();
     return;
   }
+  if (!study.check()) return;
   context.resume();
   openMidi();
-  session.begin();
+  session.begin(study.said);
 }
 
 function panic() {
@@ -151,7 +178,9 @@ session.onphase = () => {
   if (playing) roll.clear();
   band.clear();
   if (focusMoves) $(playing ? "stop" : "start").focus();
+  settings.form.elements.model.disabled = study.on && playing;
   if (phase === "stopped") offerDownloads();
+  if (phase === "stopped" && session.recorded) study.ask();
   roll.shown = null;
 };
 
@@ -160,6 +189,7 @@ async function offerDownloads() {
   for (const kind of ["mid", "json", "wav"]) $(`get-${kind}`).href = `${address}.${kind}`;
   $("start").textContent = "Again";
   $("downloads").hidden = false;
+  $("get-json").hidden = study.on;
   $("get-wav").hidden = !(await exists($("get-wav").href));
 }
 

@@ -16,13 +16,16 @@ const WORDS = {
 
 /**
  * One player's time with the band. Phases: idle, starting, playing, stopped.
- * Callbacks: onphase(), onplan(), onerror(text), onmodels(models), oncontrols(controls).
+ * Callbacks: onphase(), onplan(), onerror(text), onmodels(models), oncontrols(controls), onstudy(study),
+ * onanswered().
  */
 export class Session {
   constructor({ socket, clock, sound, midi, settings }) {
     Object.assign(this, { socket, clock, sound, settings });
     this.phase = "idle";
     this.id = null;
+    this.studied = {};
+    this.recorded = false;
     this.plan = new Plan();
     this.melody = new Melody();
     this.latency = new Latency();
@@ -57,9 +60,11 @@ export class Session {
     return Object.fromEntries(names.filter((name) => values[name] !== "").map((name) => [name, values[name]]));
   }
 
-  begin() {
+  /** `studied` is what a study's participant says with it. */
+  begin(studied) {
+    this.studied = studied;
     this.enter("starting");
-    this.socket.send({ type: "start", ...this.controls(CONTROLS) });
+    this.socket.send({ type: "start", ...studied, ...this.controls(CONTROLS) });
   }
 
   /** What is still held ends now, so that the recording is whole. */
@@ -162,17 +167,19 @@ export class Session {
 }
 
 const HANDLERS = {
-  ready({ models }) {
+  ready({ models, study }) {
+    this.onstudy(study);
     this.onmodels(models);
     if (!this.playing) return;
     this.resuming = true;
     this.socket.send({ type: "start", session: this.id, ...this.controls(CONTROLS) });
   },
 
-  started({ session, controls }) {
+  started({ session, controls, take }) {
     const goesOn = this.resuming && session === this.id;
     this.resuming = false;
     this.id = session;
+    this.recorded = Number.isInteger(take);
     this.oncontrols(controls);
     if (goesOn) return;
     this.noteSeq = 0;
@@ -201,13 +208,17 @@ const HANDLERS = {
   error({ code, msg, fatal }) {
     if (this.resuming && code === "no_session") {
       this.resuming = false;
-      this.begin();
+      this.begin(this.studied);
       this.onerror("The server forgot the session. It begins again.");
       return;
     }
     this.onerror(WORDS[code] ?? msg);
     if (this.phase === "starting") this.enter("idle");
     else if (fatal && this.playing) this.end();
+  },
+
+  answered() {
+    this.onanswered();
   },
 
   warn({ msg }) {
