@@ -20,6 +20,7 @@ from gapt_jax.vocabulary import SILENCE
 SCHEMA = "gapt-live-session/1"
 SOUND_FONTS = ("/usr/share/sounds/sf2/FluidR3_GM.sf2", "/usr/share/sounds/sf2/TimGM6mb.sf2")
 _RENDER_SECONDS = 120
+_GAIN = 1.0  # FluidSynth's own, 0.2, leaves peaks at -32 dB
 
 
 class Recording:
@@ -92,6 +93,7 @@ def to_wav(midi: bytes, font: Path) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         score, sound = Path(folder) / "session.mid", Path(folder) / "session.wav"
         score.write_bytes(midi)
-        command = ["fluidsynth", "-ni", "-q", "-F", str(sound), "-r", "44100", str(font), str(score)]
+        options = ["-ni", "-q", "-g", str(_GAIN), "-r", "44100", "-F", str(sound)]
+        command = ["fluidsynth", *options, str(font), str(score)]
         subprocess.run(command, check=True, capture_output=True, timeout=_RENDER_SECONDS)
         return sound.read_bytes()
