@@ -34,8 +34,7 @@ def session(client):
     with connected(client) as socket:
         player = Player(socket).start(intro_frames=SILENT, bpm=120)
         for now in range(SILENT + 2 * SOUNDING + 1):
-            note = SILENT + SOUNDING <= now - 1 and [(now - 1, True, 72 + now % 5)]
-            player.tick(now, note or ())
+            player.tick(now, [(now - 1, True, 72 + now % 5)] if now > SILENT + SOUNDING else ())
         player.send(type="stop")
         player.send(type="ping")
         player.take("pong")
