@@ -8,7 +8,7 @@ import pytest
 
 from gapt_jax import models
 from gapt_jax.export.functions import Functions, flatten
-from gapt_jax.export.verify import FUNCTIONS
+from gapt_jax.export.verify import FUNCTIONS, STATE_ARGUMENT
 from gapt_jax.live.model import LiveModel
 from tests.export.bundles import FRAMES, VOCABULARY, random_policy
 
@@ -23,9 +23,9 @@ def make_model():
             policy = random_policy(seed)
             network = models.build(policy.experiment.models, VOCABULARY.size).policy
             functions = Functions(network, VOCABULARY.tables, policy.experiment.models.policy.depth, 1 + 2 * FRAMES)
-            donated = {"step": 2, "commit_frame": 3}
             compiled = {
-                name: jax.jit(getattr(functions, name), donate_argnums=donated.get(name, ())) for name in FUNCTIONS
+                name: jax.jit(getattr(functions, name), donate_argnums=STATE_ARGUMENT.get(name, ()))
+                for name in FUNCTIONS
             }
             weights = {name: jnp.asarray(array) for name, array in flatten(policy.params).items()}
             name, digest = f"random{seed}", f"{seed:064d}"
