@@ -7,6 +7,9 @@ player plays what was imagined the branch is only made longer; else it is begun 
 frames in a frame's time (`plan_per_tick`), a plan is made in up to `SPREAD` ticks, and the frames that it has not
 reached yet are those of the plan before.
 
+While the player is alone at the begin (`intro_frames`) nothing is sounded. Before the last of these frames the anchor,
+where there is one, reads the whole melody so far and its chords take the place of the policy's, as context.
+
 A network remembers a bounded number of frames. Two caches, half a window apart, take every frame; when the older is
 full the younger takes over, so play goes on for ever without a pause, with half a window of context at least.
 
@@ -25,6 +28,7 @@ import numpy as np
 from gapt_jax.live.model import MOST_AHEAD, LiveModel, State, copied
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, SILENCE, Vocabulary
 
+INTRO_LEAD = 4  # frames before the end of the silent beats at which the anchor is asked
 SPREAD = 3  # ticks that a plan may take, whatever is played meanwhile
 CHORD_BASE, BASS_BASE = 48, 36  # MIDI pitch of pitch class 0
 FUTURE = 64  # frames ahead of the last tick that an event may lie
@@ -122,6 +126,7 @@ class Engine:
     def _begin(self) -> None:
         self.notes: list[int] = []  # tokens that were heard, frame by frame
         self.decided: list[int] = []  # chord tokens that will not change any more
+        self.is_introduced = False  # the chords of the silent beats are settled
         self._events: dict[int, list[Event]] = {}
         self._sounding: int | None = None  # pitch of the player's note
         self._older = _Cache(0, *self._model.empty())
@@ -147,6 +152,10 @@ class Engine:
         """Goes on with another policy of the same vocabulary; what is decided stays."""
         assert model.vocabulary.hash == self._model.vocabulary.hash and model.frames == self._model.frames
         self._model = model
+        self._remember()
+
+    def _remember(self) -> None:
+        """Makes the caches anew from what was played."""
         self._older = self._remembered(self._older.base, self.now)
         if self._younger:
             self._younger, self._younger_now = self._remembered(self._younger.base, self.now), self.now
@@ -167,6 +176,8 @@ class Engine:
         """Frames before `now` have passed: commits them and plans from `now` on."""
         while self.now < now:
             self._commit()
+        if not self.is_introduced:
+            self._introduce()
         self._last_plan = self._plan()
         return self._last_plan
 
@@ -177,6 +188,17 @@ class Engine:
             frame, state = self._younger_now, self._younger.state
             taken = self._model.committed(self.decided[frame], self.notes[frame], state)
             self._younger, self._younger_now = _Cache(self._younger.base, *taken), frame + 1
+
+    def _introduce(self) -> None:
+        """Puts the anchor's chords in the place of what was played to the silent beats."""
+        controls = self.controls
+        first = max(controls.intro_frames - max(controls.commit_frames, INTRO_LEAD), 1)
+        if self._model.intro is None or self.now > controls.intro_frames:
+            self.is_introduced = True
+        elif self.now >= first:
+            self.decided = self._model.intro(self.notes, controls.seed)
+            self.is_introduced = True
+            self._remember()
 
     def _commit(self) -> None:
         frame = self.now

@@ -18,9 +18,10 @@ from gapt_jax import models
 from gapt_jax.errors import UserError
 from gapt_jax.export.functions import Functions, flatten
 from gapt_jax.export.verify import FUNCTIONS, MANIFEST, STATE_ARGUMENT, Refused, load, past
+from gapt_jax.live.intro import Intro, make_intro
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_vocabulary
-from gapt_jax.training.saved import load_policy
+from gapt_jax.training.saved import load_anchor, load_policy
 from gapt_jax.vocabulary import SILENCE, Vocabulary
 
 MOST_AHEAD = 32  # frames of a plan
@@ -45,6 +46,7 @@ class LiveModel:
     frames: int  # that a session of the network may hold
     weights: Any
     functions: dict[str, Callable[..., Any]]
+    intro: Intro | None = None  # who plays to the silent beats in the policy's place
 
     @property
     def most_ahead(self) -> int:
@@ -112,6 +114,8 @@ class LiveModel:
         logits, state = self.committed(3, 3, state)
         self.planned(logits, 3, 3, np.full(1, -1, np.int32), np.zeros((1, 2), np.float32), 1, True, state)
         _ = self.pass_seconds
+        if self.intro:
+            self.intro([SILENCE], 0)
 
     @functools.cached_property
     def pass_seconds(self) -> float:
@@ -163,8 +167,9 @@ def _of_run(workdir: Path, console: Console) -> LiveModel:
         raise UserError(f"{workdir} is a melody agent: play with the run of a chord policy")
     config, frames = policy.experiment.models.policy, policy.experiment.data.max_frames
     in_float32 = dataclasses.replace(policy.experiment.models, compute_dtype="float32")
-    network = models.build(in_float32, policy.vocabulary.size).policy
-    functions = Functions(network, policy.vocabulary.tables, config.depth, 1 + 2 * frames)
+    networks, tables = models.build(in_float32, policy.vocabulary.size), policy.vocabulary.tables
+    functions = Functions(networks.policy, tables, config.depth, 1 + 2 * frames)
+    anchor = load_anchor(workdir, console)
     weights = {name: jnp.asarray(array, jnp.float32) for name, array in flatten(policy.params).items()}
     digest = hashlib.sha256()
     for name, array in sorted(weights.items()):
@@ -177,4 +182,5 @@ def _of_run(workdir: Path, console: Console) -> LiveModel:
         frames,
         weights,
         {name: jax.jit(getattr(functions, name), donate_argnums=STATE_ARGUMENT.get(name, ())) for name in FUNCTIONS},
+        anchor and make_intro(networks.anchor, jax.device_put(anchor), tables),
     )

@@ -162,13 +162,16 @@ class LiveSession:
         self.engine.hear(events)
         self.recording.add("tick", now_frame=now, events=[list(event) for event in events])
         due = max(len(self.engine.decided), now + 1) - now  # frames until one begins that was not settled
+        was_introduced = self.engine.is_introduced
         plan = self.engine.tick(now)
         done = time.monotonic()
         messages = [self._plan_message(plan, echo, due, began - received, done - began)]
-        if now == 0 and self.engine.controls.intro_frames:
-            before = SILENCE
-            chords = chord_entries(0, plan.chords, before, self.engine.model.vocabulary)
-            messages.append({"type": "intro", "chords": chords[: self.engine.controls.intro_frames]})
+        intro = self.engine.controls.intro_frames
+        if intro and (now == 0 or (self.engine.is_introduced and not was_introduced)):
+            played = [*self.engine.decided[:now], *plan.chords][:intro]
+            messages.append(
+                {"type": "intro", "chords": chord_entries(0, played, SILENCE, self.engine.model.vocabulary)}
+            )
         if self.engine.late > late:
             messages.append(
                 {"type": "warn", "code": "late_frame", "msg": "a note came after its frame and was dropped"}

@@ -2,14 +2,18 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
+from gapt_jax import models
+from gapt_jax.algorithm import rules
 from gapt_jax.live.engine import Controls, Engine, Event, _uniforms, chord_entries, note_entries
+from gapt_jax.live.intro import LONGEST, make_intro
 from gapt_jax.live.model import LiveModel
 from gapt_jax.live.play import events_of, play
-from gapt_jax.vocabulary import NOTE_HOLD, NOTE_ONSET, SILENCE
-from tests.export.bundles import FRAMES, VOCABULARY
+from gapt_jax.vocabulary import BOS, EOS, NOTE_HOLD, NOTE_ONSET, SILENCE
+from tests.export.bundles import FRAMES, VOCABULARY, tiny
 
 CONTROLS = Controls(lookahead_frames=8, commit_frames=3, intro_frames=0, seed=7)
 LONG = 5 * FRAMES
@@ -145,6 +149,38 @@ def test_another_model_goes_on_where_the_first_was(make_model):
     plan = engine.tick(40)
     assert engine.decided[: len(decided)] == decided
     assert plan == engine.planned_from_scratch()
+
+
+def test_the_anchor_plays_to_the_silent_beats(make_model):
+    heard, chord = [], VOCABULARY.chord_onset + 1
+
+    def intro(notes, seed):
+        heard.append(list(notes))
+        return [chord] * len(notes)
+
+    controls = dataclasses.replace(CONTROLS, intro_frames=10)
+    engine = Engine(dataclasses.replace(make_model(), intro=intro), controls)
+    session(engine, range(LONG))
+    assert heard == [engine.notes[:6]] and engine.decided[:6] == [chord] * 6
+    alone = Engine(make_model(), controls)
+    session(alone, range(LONG))
+    assert alone.decided[6:] != engine.decided[6:]
+
+
+def test_an_intro_is_sampled_from_the_anchor():
+    networks = models.build(tiny().models, VOCABULARY.size)
+    params = networks.anchor.init(jax.random.key(3))
+    notes = [NOTE_ONSET + 60, NOTE_HOLD + 60, SILENCE, NOTE_ONSET + 64]
+    found = make_intro(networks.anchor, params, VOCABULARY.tables)(notes, 5)
+    uniforms, before = np.random.default_rng((5, 0, 1)).random(LONGEST, np.float32), SILENCE
+    for frame, token in enumerate(found):
+        heard = np.array([[BOS, *found[:frame]]])
+        logits = np.asarray(networks.anchor(params, np.array([[BOS, *notes, EOS]]), heard))[0, -1]
+        allowed = np.asarray(rules.valid_tokens(np.array([before]), VOCABULARY.tables))[0]
+        share = np.where(allowed, np.exp(logits - logits.max()), 0)
+        cumulative = np.cumsum(share / share.sum())
+        assert cumulative[token - 1] - 1e-5 <= uniforms[frame] <= cumulative[token] + 1e-5
+        before = token
 
 
 def test_controls_change_while_playing(make_model):
