@@ -61,6 +61,11 @@ def _play(args: argparse.Namespace, console: Console) -> None:
     controls = Controls(**{"intro_frames": 0} | given)
     if controls.commit_frames > controls.lookahead_frames:
         raise UserError("--commit-frames must not be above --lookahead-frames")
+    out = args.out or args.melody.with_name(f"{args.melody.stem}-accompanied.mid")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: name a file in it")
+    if out.parent.exists() and not out.parent.is_dir():
+        raise UserError(f"--out {out} cannot be written: {out.parent} is a file")
     from gapt_jax.runtime.midi import accompaniment, melody_tokens, read_melody
 
     notes = read_melody(args.melody)
@@ -82,7 +87,6 @@ def _play(args: argparse.Namespace, console: Console) -> None:
         controls = dataclasses.replace(controls, plan_per_tick=model.affordable(controls.bpm))
     with console.progress("playing", len(tokens)) as progress:
         engine, found = play(model, controls, tokens, realtime=args.realtime, report=progress.update)
-    out = args.out or args.melody.with_name(f"{args.melody.stem}-accompanied.mid")
     chords = np.array(engine.decided[: engine.now], np.int32)
     write_atomic(out, accompaniment(np.array(engine.notes, np.int32), chords, model.vocabulary, controls.bpm))
     console.emit(found | {"model": model.name, "frames": engine.now, "path": out})

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.websockets import WebSocketDisconnect, WebSocketState
@@ -313,7 +313,7 @@ def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS) -> FastAPI:
         return [{"name": model.name, "family": model.system} for model in studio.models.values()]
 
     @app.api_route("/api/sessions/{name}", methods=["GET", "HEAD"])
-    async def recorded(name: str) -> Response:
+    async def recorded(name: str, request: Request) -> Response:
         identity, _, ending = name.rpartition(".")
         recording = studio.recordings.get(identity)
         if recording is None:
@@ -326,6 +326,8 @@ def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS) -> FastAPI:
         font = sound_font()
         if ending != "wav" or font is None:
             return JSONResponse({"error": "there is no such form of a recording here"}, 404)
+        if request.method == "HEAD":  # the page asks whether there is sound, which need not be made for that
+            return Response(media_type="audio/wav", headers=disposition)
         sound = await asyncio.to_thread(to_wav, recording.to_midi(), font)
         return Response(sound, media_type="audio/wav", headers=disposition)
 
