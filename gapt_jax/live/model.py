@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,18 @@ def open_model(path: Path, console: Console) -> LiveModel:
     raise UserError(f"{path} is neither a bundle nor a run: give a folder that gapt export or gapt run wrote")
 
 
+def open_models(paths: Sequence[Path], console: Console) -> list[LiveModel]:
+    """The policies of some folders, each by a name of its own."""
+    found: list[LiveModel] = []
+    for path in paths:
+        console.say(f"loading {path}")
+        model = open_model(path, console)
+        if model.name in {other.name for other in found}:
+            raise UserError(f"two folders are called {model.name}, as their models would be: rename one")
+        found.append(model)
+    return found
+
+
 def _of_bundle(folder: Path) -> LiveModel:
     try:
         bundle = load(folder)
@@ -167,20 +179,41 @@ def _of_run(workdir: Path, console: Console) -> LiveModel:
         raise UserError(f"{workdir} is a melody agent: play with the run of a chord policy")
     config, frames = policy.experiment.models.policy, policy.experiment.data.max_frames
     in_float32 = dataclasses.replace(policy.experiment.models, compute_dtype="float32")
-    networks, tables = models.build(in_float32, policy.vocabulary.size), policy.vocabulary.tables
-    functions = Functions(networks.policy, tables, config.depth, 1 + 2 * frames)
+    networks = models.build(in_float32, policy.vocabulary.size)
     anchor = load_anchor(workdir, console)
     weights = {name: jnp.asarray(array, jnp.float32) for name, array in flatten(policy.params).items()}
     digest = hashlib.sha256()
     for name, array in sorted(weights.items()):
         digest.update(name.encode() + b"\0" + np.asarray(array).tobytes())
-    return LiveModel(
-        workdir.resolve().name,
-        policy.system,
-        digest.hexdigest(),
-        policy.vocabulary,
-        frames,
+    found = of_network(
+        networks.policy,
         weights,
-        {name: jax.jit(getattr(functions, name), donate_argnums=STATE_ARGUMENT.get(name, ())) for name in FUNCTIONS},
-        anchor and make_intro(networks.anchor, jax.device_put(anchor), tables),
+        policy.vocabulary,
+        config.depth,
+        frames,
+        name=workdir.resolve().name,
+        system=policy.system,
+        digest=digest.hexdigest(),
     )
+    if anchor is None:
+        return found
+    intro = make_intro(networks.anchor, jax.device_put(anchor), policy.vocabulary.tables)
+    return dataclasses.replace(found, intro=intro)
+
+
+def of_network(
+    network: models.Model,
+    weights: dict[str, jax.Array],
+    vocabulary: Vocabulary,
+    layers: int,
+    frames: int,
+    *,
+    name: str,
+    system: str = "random",
+    digest: str = "",
+) -> LiveModel:
+    """A policy by its network and flat weights, whose sessions hold so many frames."""
+    functions = Functions(network, vocabulary.tables, layers, 1 + 2 * frames)
+    compiled: dict[str, Callable[..., Any]]
+    compiled = {n: jax.jit(getattr(functions, n), donate_argnums=STATE_ARGUMENT.get(n, ())) for n in FUNCTIONS}
+    return LiveModel(name, system, digest, vocabulary, frames, weights, compiled)

@@ -26,7 +26,7 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from gapt_jax import __version__
 from gapt_jax.errors import UserError
 from gapt_jax.live.engine import Controls
-from gapt_jax.live.model import LiveModel, open_model
+from gapt_jax.live.model import LiveModel, open_models
 from gapt_jax.live.recording import Recording, sound_font, to_wav
 from gapt_jax.live.session import Fault, LiveSession, paced, read_controls, read_message
 from gapt_jax.runtime.console import Console
@@ -354,14 +354,9 @@ class _Headers:
 
 def run(paths: Sequence[Path], console: Console, *, host: str, port: int, sessions: int) -> None:
     """Serves the page until it is told to stop."""
-    models: list[LiveModel] = []
-    for path in paths:
-        console.say(f"loading {path}")
-        model = open_model(path, console)
-        if model.name in {other.name for other in models}:
-            raise UserError(f"two folders are called {model.name}, as their models would be: rename one")
+    models = open_models(paths, console)
+    for model in models:
         model.warm_up()
-        models.append(model)
     try:
         listening = socket.create_server((host, port))
     except OSError as error:

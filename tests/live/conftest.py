@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 from gapt_jax import models
-from gapt_jax.export.functions import Functions, flatten
-from gapt_jax.export.verify import FUNCTIONS, STATE_ARGUMENT
-from gapt_jax.live.model import LiveModel
+from gapt_jax.export.functions import flatten
+from gapt_jax.live.model import LiveModel, of_network
 from tests.export.bundles import FRAMES, VOCABULARY, random_policy
 
 
@@ -22,14 +20,10 @@ def make_model():
         if seed not in known:
             policy = random_policy(seed)
             network = models.build(policy.experiment.models, VOCABULARY.size).policy
-            functions = Functions(network, VOCABULARY.tables, policy.experiment.models.policy.depth, 1 + 2 * FRAMES)
-            compiled = {
-                name: jax.jit(getattr(functions, name), donate_argnums=STATE_ARGUMENT.get(name, ()))
-                for name in FUNCTIONS
-            }
             weights = {name: jnp.asarray(array) for name, array in flatten(policy.params).items()}
-            name, digest = f"random{seed}", f"{seed:064d}"
-            known[seed] = LiveModel(name, "mle", digest, VOCABULARY, FRAMES, weights, compiled)
+            depth = policy.experiment.models.policy.depth
+            names = {"name": f"random{seed}", "system": "mle", "digest": f"{seed:064d}"}
+            known[seed] = of_network(network, weights, VOCABULARY, depth, FRAMES, **names)
         return known[seed]
 
     return make
