@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ def _play(args: argparse.Namespace, console: Console) -> None:
     tokens = melody_tokens(notes, int(4 * last) + 4).tolist()
     console.say("compiling")
     model.warm_up()
+    if args.realtime:
+        controls = dataclasses.replace(controls, plan_per_tick=model.affordable(controls.bpm))
     with console.progress("playing", len(tokens)) as progress:
         engine, found = play(model, controls, tokens, realtime=args.realtime, report=progress.update)
     chords = np.array(engine.decided[: engine.now], np.int32)

@@ -51,6 +51,7 @@ class Recording:
             "model": self._model.name,
             "weights_sha256": self._model.weights_sha256,
             "vocabulary_hash": self._model.vocabulary.hash,
+            "intro_by": _intro_by(self._model),
             "controls": dataclasses.asdict(self._first),
             "entries": self.entries,
             "chords": chords,
@@ -73,6 +74,8 @@ def replay(record: dict[str, Any], models: dict[str, LiveModel]) -> Engine:
     model = models.get(record["weights_sha256"])
     if model is None:
         raise UserError(f"it was played with other weights ({record['weights_sha256'][:12]}): give that bundle or run")
+    if _intro_by(model) != record["intro_by"]:
+        raise UserError(f"its first beats were played by the {record['intro_by']}: give the run, not the bundle of it")
     engine = Engine(model, Controls(**record["controls"]))
     for entry in record["entries"]:
         match entry["type"]:
@@ -84,6 +87,10 @@ def replay(record: dict[str, Any], models: dict[str, LiveModel]) -> Engine:
             case "model":
                 engine.use(models[entry["weights_sha256"]])
     return engine
+
+
+def _intro_by(model: LiveModel) -> str:
+    return "anchor" if model.intro else "policy"
 
 
 def sound_font() -> Path | None:

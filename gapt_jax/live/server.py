@@ -26,9 +26,9 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from gapt_jax import __version__
 from gapt_jax.errors import UserError
 from gapt_jax.live.engine import Controls
-from gapt_jax.live.model import LiveModel, open_model
+from gapt_jax.live.model import LiveModel, open_models
 from gapt_jax.live.recording import Recording, sound_font, to_wav
-from gapt_jax.live.session import Fault, LiveSession, read_controls, read_message
+from gapt_jax.live.session import Fault, LiveSession, paced, read_controls, read_message
 from gapt_jax.runtime.console import Console
 
 PROTOCOL = "gapt-live.1"
@@ -76,7 +76,8 @@ class _Studio:
             found.change("set", read_controls(message, found.controls))
             self.attached.add(wanted)
             return found
-        model, controls = self.model(message.get("model")), read_controls(message, Controls())
+        model = self.model(message.get("model"))
+        controls = paced(message, read_controls(message, Controls()), model)
         if controls.lookahead_frames > model.most_ahead:
             raise Fault("bad_value", f"{model.name} plans at most {model.most_ahead} frames: lower lookahead_frames")
         self._make_room()
@@ -237,7 +238,10 @@ class _Player:
             if model.vocabulary.hash != current.vocabulary.hash or model.frames != current.frames:
                 raise Fault("unknown_model", f"{model.name} has other chords than {current.name}: start anew with it")
             session.change("model", model)
+            current = model
         controls = read_controls(message, session.controls)
+        if "bpm" in message or "model" in message:
+            controls = paced(message, controls, current)
         if controls.lookahead_frames > current.most_ahead:
             raise Fault("bad_value", f"{current.name} plans at most {current.most_ahead} frames ahead")
         if controls != session.controls:
@@ -269,6 +273,7 @@ class _Player:
             for message in messages:
                 if self._session is session and session.recording is recording:  # not what a reset has left behind
                     await self._send(message)
+            await self._studio.compute(session.engine.catch_up)
 
 
 def is_own_origin(origin: str | None, host: str | None) -> bool:
@@ -349,14 +354,9 @@ class _Headers:
 
 def run(paths: Sequence[Path], console: Console, *, host: str, port: int, sessions: int) -> None:
     """Serves the page until it is told to stop."""
-    models: list[LiveModel] = []
-    for path in paths:
-        console.say(f"loading {path}")
-        model = open_model(path, console)
-        if model.name in {other.name for other in models}:
-            raise UserError(f"two folders are called {model.name}, as their models would be: rename one")
+    models = open_models(paths, console)
+    for model in models:
         model.warm_up()
-        models.append(model)
     try:
         listening = socket.create_server((host, port))
     except OSError as error:
