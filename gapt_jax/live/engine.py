@@ -176,6 +176,8 @@ class Engine:
         """Frames before `now` have passed: commits them and plans from `now` on."""
         while self.now < now:
             self._commit()
+        if now == len(self.decided) and (begun := self._last_planned(now)) is not None:
+            self.decided.append(begun)  # frame `now` begins, or has begun: nothing later can change it
         if not self.is_introduced:
             self._introduce()
         self._last_plan = self._plan()
@@ -196,14 +198,15 @@ class Engine:
         if self._model.intro is None or self.now > controls.intro_frames:
             self.is_introduced = True
         elif self.now >= first:
-            self.decided = self._model.intro(self.notes, controls.seed)
+            self.decided[:] = self._model.intro(self.notes, controls.seed)  # the recording holds this list
             self.is_introduced = True
             self._remember()
 
     def _commit(self) -> None:
         frame = self.now
-        if frame == len(self.decided):  # no plan covered it: what sounds goes on
-            self.decided.append(_held(self.decided[-1] if self.decided else SILENCE, self._model.vocabulary))
+        if frame == len(self.decided):  # never settled: as the last plan said, else what sounds goes on
+            planned, before = self._last_planned(frame), self.decided[-1] if self.decided else SILENCE
+            self.decided.append(_held(before, self._model.vocabulary) if planned is None else planned)
         chord, note = self.decided[frame], self._heard(frame)
         window = self._model.window
         self._older = _Cache(self._older.base, *self._model.committed(chord, note, self._older.state))
@@ -215,6 +218,11 @@ class Engine:
             self._older, self._younger, self._branch = self._younger, None, None
         if self._younger is None and self.now - self._older.base >= window // 2:
             self._younger, self._younger_now = _Cache(self.now, *self._model.empty()), self.now
+
+    def _last_planned(self, frame: int) -> int | None:
+        """The chord of a frame by the last plan, which is what the player sounds."""
+        base, chords = self._last_plan.base, self._last_plan.chords
+        return chords[frame - base] if base <= frame < base + len(chords) else None
 
     def _heard(self, frame: int) -> int:
         """The note token of a frame: its newest onset, else what goes on sounding."""

@@ -120,13 +120,14 @@ def test_the_same_events_give_the_same_chords(make_model):
     assert session(two, range(60)) == session(Engine(make_model(), CONTROLS), range(60))
 
 
-def test_frames_without_a_plan_are_held(make_model):
+def test_frames_that_were_never_settled_are_as_last_planned_and_then_held(make_model):
     engine = Engine(make_model(), dataclasses.replace(CONTROLS, commit_frames=2))
-    engine.tick(0)
-    engine.tick(9)
-    onset = engine.decided[1]
+    plan = engine.tick(0)
+    engine.tick(12)
+    assert engine.decided[:8] == list(plan.chords)
+    onset = engine.decided[7]
     held = onset - VOCABULARY.num_chords if onset >= VOCABULARY.chord_onset else onset
-    assert engine.decided[2:9] == [held] * 7
+    assert engine.decided[8:12] == [held] * 4
 
 
 def test_notes_of_events(make_model):
@@ -191,7 +192,7 @@ def test_controls_change_while_playing(make_model):
     assert plan.commit_until == 7 and len(plan.chords) == 2  # what was decided before is still in the plan
     for now in range(6, 12):
         plan = engine.tick(now)
-    assert plan.commit_until == plan.base == 11
+    assert plan.base == 11 and plan.commit_until == 12  # the frame that has begun
 
 
 def test_temperature_0_is_greedy_and_ignores_the_seed(make_model):
