@@ -17,6 +17,12 @@ def add_parser(commands: Any, add: Any) -> None:
     """Adds the commands to the parser of ``gapt``."""
     jam = add(commands, "jam", _jam, "play with policies in the browser")
     jam.add_argument("policies", type=Path, nargs="+", metavar="DIR", help="runs or bundles; the page lets you choose")
+    jam.add_argument(
+        "--songs",
+        type=Path,
+        metavar="PATH",
+        help="song files; one more model plays them as they are",
+    )
     jam.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
     jam.add_argument("--port", type=int, default=8080, metavar="N", help="default: 8080; 0 takes a free one")
     jam.add_argument("--sessions", type=int, default=64, metavar="N", help="players at a time (default: 64)")
@@ -47,7 +53,7 @@ def _jam(args: argparse.Namespace, console: Console) -> None:
     set_up()
     from gapt_jax.live.server import run
 
-    run(args.policies, console, host=args.host, port=args.port, sessions=args.sessions)
+    run(args.policies, console, host=args.host, port=args.port, sessions=args.sessions, songs=args.songs)
 
 
 def _play(args: argparse.Namespace, console: Console) -> None:

@@ -149,8 +149,12 @@ class Engine:
         self._begin()
 
     def use(self, model: LiveModel) -> None:
-        """Goes on with another policy of the same vocabulary; what is decided stays."""
-        assert model.vocabulary.hash == self._model.vocabulary.hash and model.frames == self._model.frames
+        """Goes on with another policy of the same vocabulary; what is decided stays. One with another memory begins
+        with half a window."""
+        assert model.vocabulary.hash == self._model.vocabulary.hash
+        if model.frames != self._model.frames:
+            base = max(self._older.base, self.now - model.window // 2)
+            self._older, self._younger = self._older._replace(base=base), None
         self._model = model
         self._remember()
 

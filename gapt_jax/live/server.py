@@ -29,6 +29,7 @@ from gapt_jax.live.engine import Controls
 from gapt_jax.live.model import LiveModel, open_models
 from gapt_jax.live.recording import Recording, sound_font, to_wav
 from gapt_jax.live.session import Fault, LiveSession, paced, read_controls, read_message
+from gapt_jax.live.songs import song_model
 from gapt_jax.runtime.console import Console
 
 PROTOCOL = "gapt-live.1"
@@ -235,7 +236,7 @@ class _Player:
         current = session.engine.model
         if "model" in message:
             model = self._studio.model(message["model"])
-            if model.vocabulary.hash != current.vocabulary.hash or model.frames != current.frames:
+            if model.vocabulary.hash != current.vocabulary.hash:
                 raise Fault("unknown_model", f"{model.name} has other chords than {current.name}: start anew with it")
             session.change("model", model)
             current = model
@@ -352,9 +353,13 @@ class _Headers:
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
-def run(paths: Sequence[Path], console: Console, *, host: str, port: int, sessions: int) -> None:
-    """Serves the page until it is told to stop."""
+def run(
+    paths: Sequence[Path], console: Console, *, host: str, port: int, sessions: int, songs: Path | None = None
+) -> None:
+    """Serves the page until it is told to stop; `songs` are played as they are, in a policy's place."""
     models = open_models(paths, console)
+    if songs:
+        models.append(song_model(songs, models[0].vocabulary))
     for model in models:
         model.warm_up()
     try:
