@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gapt_jax.live.model import MOST_AHEAD, LiveModel, State, copied
+from gapt_jax.live.model import LEAST_PLANNED, MOST_AHEAD, LiveModel, State, copied
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, SILENCE, Vocabulary
 
 INTRO_LEAD = 4  # frames before the end of the silent beats at which the anchor is asked
@@ -57,7 +57,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "lookahead_frames": (1, 32),
     "commit_frames": (0, 32),
     "intro_frames": (0, 64),
-    "plan_per_tick": (1, MOST_AHEAD),
+    "plan_per_tick": (LEAST_PLANNED, MOST_AHEAD),
 }
 
 

@@ -25,6 +25,7 @@ from gapt_jax.training.saved import load_anchor, load_policy
 from gapt_jax.vocabulary import SILENCE, Vocabulary
 
 MOST_AHEAD = 32  # frames of a plan
+LEAST_PLANNED = 2  # frames that are planned in a tick at least: the one that has begun, and the next
 _TIMED = 7  # passes through the network that its time is the median of
 
 State = dict[str, Any]
@@ -132,7 +133,7 @@ class LiveModel:
     def affordable(self, bpm: float) -> int:
         """Frames that can be planned within one frame of time, whatever the policy plays: two passes each, and two
         to commit."""
-        return max(1, min(MOST_AHEAD, int(15 / bpm / self.pass_seconds / 2 - 1)))
+        return max(LEAST_PLANNED, min(MOST_AHEAD, int(15 / bpm / self.pass_seconds / 2 - 1)))
 
 
 def open_model(path: Path, console: Console) -> LiveModel:

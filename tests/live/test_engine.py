@@ -10,7 +10,7 @@ from gapt_jax import models
 from gapt_jax.algorithm import rules
 from gapt_jax.live.engine import Controls, Engine, Event, _uniforms, chord_entries, note_entries
 from gapt_jax.live.intro import LONGEST, make_intro
-from gapt_jax.live.model import LiveModel
+from gapt_jax.live.model import LEAST_PLANNED, LiveModel
 from gapt_jax.live.play import events_of, play
 from gapt_jax.vocabulary import BOS, EOS, NOTE_HOLD, NOTE_ONSET, SILENCE
 from tests.export.bundles import FRAMES, VOCABULARY, tiny
@@ -50,7 +50,7 @@ def test_what_is_decided_never_changes(make_model):
     assert len({plan.chords for plan in plans}) > 10
 
 
-@pytest.mark.parametrize(("seed", "per_tick"), [(0, 32), (1, 32), (2, 4), (3, 1)])
+@pytest.mark.parametrize(("seed", "per_tick"), [(0, 32), (1, 32), (2, 4), (3, 2)])
 def test_planning_from_the_cache_is_planning_from_scratch(seed, per_tick, make_model):
     controls = dataclasses.replace(CONTROLS, plan_per_tick=per_tick)
     engine, rng = Engine(make_model(), controls), np.random.default_rng(seed)
@@ -99,6 +99,12 @@ def test_a_plan_can_be_made_in_three_ticks(make_model, planned):
     assert max(planned) == 4 and {len(plan.chords) for plan in plans[2:]} == {7, 8}
     whole = session(Engine(make_model(), dataclasses.replace(controls, plan_per_tick=32)), range(LONG))
     assert [plan.commit_until for plan in plans] == [plan.commit_until for plan in whole]
+
+
+def test_the_least_that_is_planned_keeps_play_going(make_model):
+    engine = Engine(make_model(), dataclasses.replace(CONTROLS, plan_per_tick=LEAST_PLANNED))
+    plans = session(engine, range(LONG))
+    assert all(plan.commit_until > now + 1 for now, plan in enumerate(plans))  # the next frame is settled in time
 
 
 def test_catching_up_changes_nothing_but_time(make_model):
