@@ -98,6 +98,12 @@ def check(path: str | Path) -> CheckResult:
     return CheckResult(faults, rows, leaks, melodies.duplicates())
 
 
+def read(path: Path) -> Iterator[Song | Rejected]:
+    """Songs of a file or of all files of a folder, and what of them cannot be used."""
+    for name, file in _to_check(path.expanduser()).items():
+        yield from _read(name, file)
+
+
 def _read(name: str, path: Path) -> Iterator[Song | Rejected]:
     """Songs of a file or folder of any supported format."""
     if path.name.endswith(FILE_ENDINGS):
@@ -113,7 +119,7 @@ def convert(path: Path, out: Path) -> tuple[int, list[Rejected]]:
     """
     if out.exists():
         raise UserError(f"{out} is there already: choose another --out")
-    items = [item for name, file in _to_check(path.expanduser()).items() for item in _read(name, file)]
+    items = list(read(path))
     songs = [item for item in items if isinstance(item, Song)]
     if not songs:
         raise UserError(f"{path} has no song that can be used: `gapt data check {path}` says why")

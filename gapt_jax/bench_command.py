@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 
-SUITES = ("rollout", "iteration", "train", "evaluation", "growth", "data", "serve")
+SUITES = ("rollout", "iteration", "train", "evaluation", "growth", "data", "serve", "live")
+LIVE = "live"  # plays in real time
 EXPERIMENTS = {"small": "small", "published": "gapt"}  # by size
 MACHINE = ("device", "devices", "cores", "dtype")  # what must be the same for two runs to compare
 CEILINGS = ("flops_per_s", "bytes_per_s")
@@ -22,7 +24,8 @@ _ABOUT = """\
 Measures the largest matrix product and how fast memory is read and written back, then how much of these ceilings each
 part of the method reaches. Inputs are synthetic; nothing is written but --out. On a CPU the published size is measured
 with 8 songs at a time and gradients song by song (rollouts: 1, 8 and 32 songs); growth is always that of the small
-size; what `data` measures runs on the host alone. Figures are medians of runs that take turns, on the first device, or
+size; what `data` measures runs on the host alone; `live` plays in real time through a socket, a minute or two for each
+policy. Figures are medians of runs that take turns, on the first device, or
 over all cores of a CPU; compilation is never timed with them.
 
 columns: share is the time at the binding ceiling, for the counted FLOPs of matrix products and bytes of memory, over
@@ -33,6 +36,7 @@ examples:
   gapt bench --suite rollout --size small
   gapt bench --out before.json
   gapt bench --compare before.json
+  gapt bench --suite live --policies runs/lambda0 runs/lambda1
 """
 
 
@@ -41,9 +45,16 @@ def add_parser(commands: Any, add: Any) -> None:
     parser = add(commands, "bench", _bench, "measure speed beside the ceilings of this machine")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = _ABOUT, _EXAMPLES
-    for flag, known in (("--suite", SUITES), ("--size", tuple(EXPERIMENTS))):
-        names = ",".join(known)
-        parser.add_argument(flag, default=names, metavar="NAME,...", help=f"some of {names} (default: all)")
+    suites, sizes = ",".join(SUITES), ",".join(EXPERIMENTS)
+    without_live = ",".join(name for name in SUITES if name != LIVE)
+    parser.add_argument(
+        "--suite", default=without_live, metavar="NAME,...", help=f"some of {suites} (default: all but {LIVE})"
+    )
+    parser.add_argument("--size", default=sizes, metavar="NAME,...", help=f"some of {sizes} (default: all)")
+    parser.add_argument(
+        "--policies", type=Path, nargs="+", default=[], metavar="DIR",
+        help="runs or bundles that play in `live` (default: random weights of the sizes)",
+    )  # fmt: skip
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="timed runs of each row (default: 5)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON there too")
     parser.add_argument(
@@ -60,14 +71,20 @@ def _bench(args: argparse.Namespace, console: Console) -> None:
         raise UserError(f"--out {args.out} is a folder: name a file in it")
     if suites == ["growth"] and "small" not in sizes:
         raise UserError("growth is measured at the small size: add it to --size")
+    if args.policies and LIVE not in suites:
+        raise UserError("--policies play in the suite 'live': add it to --suite")
+    if LIVE in suites and importlib.util.find_spec("fastapi") is None:
+        raise UserError("the packages for live play are missing: pip install 'gapt-jax[live]', or name other suites")
     earlier = args.compare and read_bench(args.compare)
     from gapt_jax.cli import load_experiment
     from gapt_jax.runtime.devices import set_up
 
     set_up()
     from gapt_jax.benchmark.bench import bench
+    from gapt_jax.live.model import open_models
 
-    found = bench({size: load_experiment(EXPERIMENTS[size]) for size in sizes}, suites, args.repeats, console)
+    policies = open_models(args.policies, console)
+    found = bench({size: load_experiment(EXPERIMENTS[size]) for size in sizes}, suites, args.repeats, console, policies)
     if earlier:
         found["comparison"] = compare(earlier, found) | {"file": args.compare}
     if args.out:
@@ -140,7 +157,13 @@ def show(found: dict[str, Any], console: Console) -> None:
     )
     columns = ["row", "ms", "frames/s", "tokens/s", "GFLOP", "XLA GFLOP", "GB", "GFLOP/s", "GB/s", "share", "bound"]
     columns += ["compile s", "peak MB"]
-    console.table("median times", columns, [_cells(row) for row in found["rows"]])
+    played = [row for row in found["rows"] if row["name"].startswith("live/")]
+    if timed := [row for row in found["rows"] if row not in played]:
+        console.table("median times", columns, [_cells(row) for row in timed])
+    if played:
+        keys = ("name", "p50_ms", "p95_ms", "p99_ms", "budget_ms", "late", "underruns", "coalesced")
+        columns = ["row", "p50 ms", "p95 ms", "p99 ms", "a frame lasts", *keys[5:]]
+        console.table("live play: from a tick to its plan", columns, [[row[key] for key in keys] for row in played])
     frames = [row for row in found["rows"] if row["name"].startswith("serve/")]
     if frames:
         cells = [[row["name"], row["median_ms"], row["p95_ms"], row["tokens_per_s"]] for row in frames]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ def add_parser(commands: Any, add: Any) -> None:
     """Adds the commands to the parser of ``gapt``."""
     jam = add(commands, "jam", _jam, "play with policies in the browser")
     jam.add_argument("policies", type=Path, nargs="+", metavar="DIR", help="runs or bundles; the page lets you choose")
+    jam.add_argument(
+        "--songs",
+        type=Path,
+        metavar="PATH",
+        help="song files; one more model plays them as they are",
+    )
     jam.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
     jam.add_argument("--port", type=int, default=8080, metavar="N", help="default: 8080; 0 takes a free one")
     jam.add_argument("--sessions", type=int, default=64, metavar="N", help="players at a time (default: 64)")
@@ -49,7 +56,8 @@ def _jam(args: argparse.Namespace, console: Console) -> None:
     set_up()
     from gapt_jax.live.server import run
 
-    run(args.policies, console, host=args.host, port=args.port, sessions=args.sessions, study=args.study)
+    places = {"host": args.host, "port": args.port, "sessions": args.sessions}
+    run(args.policies, console, **places, songs=args.songs, study=args.study)
 
 
 def _play(args: argparse.Namespace, console: Console) -> None:
@@ -63,6 +71,11 @@ def _play(args: argparse.Namespace, console: Console) -> None:
     controls = Controls(**{"intro_frames": 0} | given)
     if controls.commit_frames > controls.lookahead_frames:
         raise UserError("--commit-frames must not be above --lookahead-frames")
+    out = args.out or args.melody.with_name(f"{args.melody.stem}-accompanied.mid")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: name a file in it")
+    if out.parent.exists() and not out.parent.is_dir():
+        raise UserError(f"--out {out} cannot be written: {out.parent} is a file")
     from gapt_jax.runtime.midi import accompaniment, melody_tokens, read_melody
 
     notes = read_melody(args.melody)
@@ -80,9 +93,10 @@ def _play(args: argparse.Namespace, console: Console) -> None:
     tokens = melody_tokens(notes, int(4 * last) + 4).tolist()
     console.say("compiling")
     model.warm_up()
+    if args.realtime:
+        controls = dataclasses.replace(controls, plan_per_tick=model.affordable(controls.bpm))
     with console.progress("playing", len(tokens)) as progress:
         engine, found = play(model, controls, tokens, realtime=args.realtime, report=progress.update)
-    out = args.out or args.melody.with_name(f"{args.melody.stem}-accompanied.mid")
     chords = np.array(engine.decided[: engine.now], np.int32)
     write_atomic(out, accompaniment(np.array(engine.notes, np.int32), chords, model.vocabulary, controls.bpm))
     console.emit(found | {"model": model.name, "frames": engine.now, "path": out})

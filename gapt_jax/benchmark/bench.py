@@ -13,6 +13,7 @@ from gapt_jax.benchmark.data_cases import import_cases, loader_cases
 from gapt_jax.benchmark.measure import Case, in_turns, row, with_growth
 from gapt_jax.benchmark.serve_cases import serve_cases
 from gapt_jax.config import Experiment
+from gapt_jax.live.model import LiveModel
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import compiling_anew
 
@@ -24,8 +25,15 @@ ALL_SUITES = SUITES | {"data": loader_cases, "serve": serve_cases}
 FRAME_REPEATS = {"serve": 40}  # at least, of suites whose rows are single frames: for their p95
 
 
-def bench(experiments: Mapping[str, Experiment], suites: Sequence[str], repeats: int, console: Console) -> dict:
-    """Everything that is measured, ready for JSON. `experiments` by size; growth is that of the small one."""
+def bench(
+    experiments: Mapping[str, Experiment],
+    suites: Sequence[str],
+    repeats: int,
+    console: Console,
+    policies: Sequence[LiveModel] = (),
+) -> dict:
+    """Everything that is measured, ready for JSON. `experiments` by size; growth is that of the small one. `policies`
+    play live, in place of random ones of the sizes."""
     limits = MOST_SONGS_ON_CPU if ceilings.is_cpu() else {}
     dtype = ceilings.dtype_used()
     sizes = {n: Size.of(n, e, QUALITIES[n], dtype, limits.get(n)) for n, e in experiments.items()}
@@ -37,6 +45,12 @@ def bench(experiments: Mapping[str, Experiment], suites: Sequence[str], repeats:
         rows: list[dict[str, Any]] = []
         for suite in suites:
             report(f"compiling {suite}", 0, None)
+            if suite == "live":
+                from gapt_jax.benchmark import live_cases  # needs packages of an extra
+
+                players = policies or [live_cases.random_model(size) for size in sizes.values()]
+                rows += live_cases.live_rows(players, repeats, functools.partial(report, "playing live"))
+                continue
             cases: list[Case] = []
             chosen = [size for size in sizes.values() if suite != "growth" or size.name == SMALL]
             for case in _cases(suite, chosen):

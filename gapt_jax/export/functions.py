@@ -1,10 +1,10 @@
 """The functions of a serving bundle: flat names, the parameters and the whole state as inputs. Pure: no files.
 
 A session begins with `prefill`, goes on with `commit_frame` (what was played and heard in a frame) or `step` (one
-token), and looks ahead with `plan`, which changes nothing. The state of layer l is ``past_key_values.{l}.key``
-[B, H, d, L] and ``past_key_values.{l}.value`` [B, H, L, d], handed back as ``present.{l}.key`` and
-``present.{l}.value``; `position` [] int32 is the number of tokens it holds. Entries from `position` on are never read,
-so setting it back takes frames back without a copy.
+token), and looks ahead with `plan`. The state of layer l is ``past_key_values.{l}.key`` [B, H, d, L] and
+``past_key_values.{l}.value`` [B, H, L, d], handed back as ``present.{l}.key`` and ``present.{l}.value``; `position` []
+int32 is the number of tokens it holds. Entries from `position` on are never read, so setting it back takes frames back
+without a copy.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from jax import export
 from gapt_jax.algorithm import rules
 from gapt_jax.algorithm.rollout import MASKED_LOGIT, sample
 from gapt_jax.export.verify import PAST, PRESENT
-from gapt_jax.models import Model, layers
+from gapt_jax.models import Model
 from gapt_jax.models.layers import Cache
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import BOS, TokenTables
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 LEAST_TEMPERATURE = 1e-6
-FED = 2  # tokens of a pass of `plan`: on a CPU a pass over one costs more than over two
+FED = 2  # tokens of a pass of `plan`: on a CPU a pass over one costs more than over two; more would need spare cache
 SCALE = ".scale"  # of an int8 weight: float32, one number for each output
 Weights = dict[str, Any]  # flat parameters by name
 
@@ -148,11 +148,15 @@ class Functions:
         note: jax.Array,
         given: jax.Array,
         uniforms: jax.Array,
+        frames: jax.Array,
         temperature: jax.Array,
         is_masked: jax.Array,
         state: Weights,
     ) -> Any:
-        """Looks K frames ahead: chords, and the melody that the policy imagines under them, [B, K] int32 each.
+        """Looks ahead: chords, and the melody that the policy imagines under them, [B, K] int32 each, and the state.
+
+        The first `frames` [] of the K are planned. The state holds all of them but the last, which `commit_frame`
+        adds where the plan is to go on; what it held before is still there.
 
         Most tokens go on with what sounds. So each pass is fed the last token and guesses of the next ones; as many
         are kept as sampling from the pass's own logits confirms. What comes out does not depend on the guesses.
@@ -161,12 +165,13 @@ class Functions:
         already decided, -1 where free; uniforms [B, K, 2] float32 in [0, 1); temperature [] float32, 0 for the
         likeliest; is_masked [] bool: whether only valid tokens may be played.
         """
-        params, total, start = computed(weights), 2 * given.shape[1], state["position"]
+        params, room, start = computed(weights), 2 * given.shape[1], state["position"]
+        total = 2 * jnp.minimum(frames, given.shape[1])
         hold, for_notes = jnp.asarray(holds(self.tables)), melody_roles(self.tables)
-        room = ((0, 0), (0, FED))
-        forced = jnp.stack([given, jnp.full_like(given, -1)], axis=-1).reshape(-1, total)
-        forced = jnp.pad(forced, room, constant_values=-1)
-        draws = jnp.pad(uniforms.reshape(-1, total), room)
+        more = ((0, 0), (0, FED))
+        forced = jnp.stack([given, jnp.full_like(given, -1)], axis=-1).reshape(-1, room)
+        forced = jnp.pad(forced, more, constant_values=-1)
+        draws = jnp.pad(uniforms.reshape(-1, room), more)
 
         def sampled(logits: jax.Array, index: jax.Array, last: tuple[jax.Array, jax.Array]) -> jax.Array:
             may_be = jnp.where(
@@ -209,9 +214,9 @@ class Functions:
         tokens, last = jnp.zeros_like(forced), (chord, note)
         token = sampled(logits, jnp.int32(0), last)
         tokens, last = put(tokens, last, jnp.int32(0), token, jnp.bool_(True))
-        begun = jnp.int32(1), tokens, last, layers.grown(self._cache(state), FED)
-        _, tokens, *_ = jax.lax.while_loop(lambda carry: carry[0] < total, advance, begun)
-        return tokens[:, :total:2], tokens[:, 1:total:2]
+        begun = jnp.int32(1), tokens, last, self._cache(state)
+        _, tokens, _, cache = jax.lax.while_loop(lambda carry: carry[0] < total, advance, begun)
+        return tokens[:, :room:2], tokens[:, 1:room:2], self._present(cache, start + total - 2)
 
     def signatures(self, weights: Weights, heads: int, head_dim: int, size: int) -> dict[str, tuple[Callable, tuple]]:
         """Each function with the shapes it takes: B songs, T frames (`prefill`) or K frames (`plan`), symbolic."""
@@ -232,7 +237,8 @@ class Functions:
         many, ahead = export.symbolic_shape("B, K")
         now, logits = shaped(many), shaped(many, size, dtype=jnp.float32)
         uniforms, temperature = shaped(many, ahead, 2, dtype=jnp.float32), shaped(dtype=jnp.float32)
-        planned = (stored, logits, now, now, shaped(many, ahead), uniforms, temperature, shaped(dtype=jnp.bool_))
+        given, options = shaped(many, ahead), (shaped(), temperature, shaped(dtype=jnp.bool_))
+        planned = (stored, logits, now, now, given, uniforms, *options)
         return {
             "prefill": (self.prefill, (stored, shaped(songs, frames), shaped(songs, frames), shaped())),
             "step": (self.step, (stored, one, then)),

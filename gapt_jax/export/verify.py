@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-SCHEMA = "gapt-serving/1"
+SCHEMA = "gapt-serving/2"
 MANIFEST, SUMS, WEIGHTS, GOLDEN, START = (
     *("manifest.json", "SHA256SUMS", "params.safetensors", "golden.safetensors"),
     "onnx/start.safetensors",
 )
 FUNCTIONS = ("prefill", "step", "commit_frame", "plan")
+STATE_ARGUMENT = {"step": 2, "commit_frame": 3, "plan": 9}  # whose buffers a call may use up
 ONNX = "onnx/commit_frame.onnx"
 PAST, PRESENT = "past_key_values", "present"
 BOS = 1
@@ -75,8 +76,7 @@ def _compiled(path: Path, name: str) -> Any:
         raise Refused(
             f"{path} cannot be read by JAX {jax.__version__} ({error}): rebuild it with 'gapt export refresh'"
         ) from error
-    donated = {"step": (2,), "commit_frame": (3,)}.get(name, ())
-    return jax.jit(found.call, donate_argnums=donated)
+    return jax.jit(found.call, donate_argnums=STATE_ARGUMENT.get(name, ()))
 
 
 def load(folder: Path) -> Bundle:
@@ -327,7 +327,8 @@ def _sampling_error(bundle: Bundle, chord: Any, note: Any, logits: np.ndarray, s
     for number in grid:
         uniforms = np.full((batch, 1, 2), number, np.float32)
         free = np.full((batch, 1), -1, np.int32)
-        chords, _ = plan(bundle.weights, logits, chord, note, free, uniforms, np.float32(1), np.bool_(False), state)
+        options = np.int32(1), np.float32(1), np.bool_(False)
+        chords, _, _ = plan(bundle.weights, logits, chord, note, free, uniforms, *options, state)
         counts[np.arange(batch), np.asarray(chords)[:, 0]] += 1 / DRAWS
     return float(np.abs(counts - softmax(logits)).max())
 

@@ -2,7 +2,13 @@
 
 Each tick first commits the frames that have passed, the chord that was decided and the note that was heard, to the
 network's cache; then it plans chords, and the melody it imagines under them, for the frames ahead. The first of these
-are decided for good. Planning writes nothing into the cache, so there is nothing to take back.
+are decided for good. Plans are made in a branch, a copy of the cache, so there is nothing to take back. While the
+player plays what was imagined the branch is only made longer; else it is begun anew. Where a machine can plan few
+frames in a frame's time (`plan_per_tick`), a plan is made in up to `SPREAD` ticks, and the frames that it has not
+reached yet are those of the plan before.
+
+While the player is alone at the begin (`intro_frames`) nothing is sounded. Before the last of these frames the anchor,
+where there is one, reads the whole melody so far and its chords take the place of the policy's, as context.
 
 A network remembers a bounded number of frames. Two caches, half a window apart, take every frame; when the older is
 full the younger takes over, so play goes on for ever without a pause, with half a window of context at least.
@@ -19,9 +25,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gapt_jax.live.model import LiveModel
+from gapt_jax.live.model import LEAST_PLANNED, MOST_AHEAD, LiveModel, State, copied
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, SILENCE, Vocabulary
 
+INTRO_LEAD = 4  # frames before the end of the silent beats at which the anchor is asked
+SPREAD = 3  # ticks that a plan may take, whatever is played meanwhile
 CHORD_BASE, BASS_BASE = 48, 36  # MIDI pitch of pitch class 0
 FUTURE = 64  # frames ahead of the last tick that an event may lie
 
@@ -37,6 +45,7 @@ class Controls:
     lookahead_frames: int = 16
     commit_frames: int = 4
     intro_frames: int = 16
+    plan_per_tick: int = MOST_AHEAD
     masked: bool = True
 
 
@@ -48,6 +57,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "lookahead_frames": (1, 32),
     "commit_frames": (0, 32),
     "intro_frames": (0, 64),
+    "plan_per_tick": (LEAST_PLANNED, MOST_AHEAD),
 }
 
 
@@ -74,7 +84,34 @@ class _Cache(NamedTuple):
 
     base: int
     logits: Any
-    state: dict[str, Any]
+    state: State
+
+
+@dataclasses.dataclass
+class _Branch:
+    """What is imagined from frame `start` on, after what was played before it."""
+
+    start: int
+    drawing: tuple[Any, ...]  # the controls that it was drawn with
+    state: State
+    chords: list[int] = dataclasses.field(default_factory=list)
+    melody: list[int] = dataclasses.field(default_factory=list)
+    given: int = 0  # first chords that had been decided before
+    ticks: int = 0
+    is_whole: bool = False  # it reaches as far as was asked
+    is_stale: bool = False  # since `start` something else was played
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.chords)
+
+    def passed(self, chord: int, note: int) -> None:
+        """A frame has passed."""
+        if not self.is_stale and self.chords[:1] == [chord] and self.melody[0] == note:
+            del self.chords[0], self.melody[0]
+            self.start, self.given = self.start + 1, max(self.given - 1, 0)
+        else:
+            self.is_stale = True
 
 
 class Engine:
@@ -89,10 +126,14 @@ class Engine:
     def _begin(self) -> None:
         self.notes: list[int] = []  # tokens that were heard, frame by frame
         self.decided: list[int] = []  # chord tokens that will not change any more
+        self.is_introduced = False  # the chords of the silent beats are settled
         self._events: dict[int, list[Event]] = {}
         self._sounding: int | None = None  # pitch of the player's note
         self._older = _Cache(0, *self._model.empty())
         self._younger: _Cache | None = None
+        self._younger_now = 0  # frames that the younger cache has taken
+        self._branch: _Branch | None = None
+        self._last_plan = Planned(0, 0, (), ())
 
     @property
     def model(self) -> LiveModel:
@@ -108,14 +149,24 @@ class Engine:
         self._begin()
 
     def use(self, model: LiveModel) -> None:
-        """Goes on with another policy of the same vocabulary; what is decided stays."""
-        assert model.vocabulary.hash == self._model.vocabulary.hash and model.frames == self._model.frames
+        """Goes on with another policy of the same vocabulary; what is decided stays. One with another memory begins
+        with half a window."""
+        assert model.vocabulary.hash == self._model.vocabulary.hash
+        if model.frames != self._model.frames:
+            base = max(self._older.base, self.now - model.window // 2)
+            self._older, self._younger = self._older._replace(base=base), None
         self._model = model
-        self._older = self._remembered(self._older.base)
-        self._younger = self._younger and self._remembered(self._younger.base)
+        self._remember()
 
-    def _remembered(self, base: int) -> _Cache:
-        return _Cache(base, *self._model.prefilled(self.decided[base : self.now], self.notes[base : self.now]))
+    def _remember(self) -> None:
+        """Makes the caches anew from what was played."""
+        self._older = self._remembered(self._older.base, self.now)
+        if self._younger:
+            self._younger, self._younger_now = self._remembered(self._younger.base, self.now), self.now
+        self._branch = None
+
+    def _remembered(self, base: int, now: int) -> _Cache:
+        return _Cache(base, *self._model.prefilled(self.decided[base:now], self.notes[base:now]))
 
     def hear(self, events: Iterable[Event]) -> None:
         """Takes events in; those of frames that have passed are counted as late and dropped."""
@@ -129,24 +180,53 @@ class Engine:
         """Frames before `now` have passed: commits them and plans from `now` on."""
         while self.now < now:
             self._commit()
-        return self._plan()
+        if now == len(self.decided) and (begun := self._last_planned(now)) is not None:
+            self.decided.append(begun)  # frame `now` begins, or has begun: nothing later can change it
+        if not self.is_introduced:
+            self._introduce()
+        self._last_plan = self._plan()
+        return self._last_plan
+
+    def catch_up(self) -> None:
+        """Work that no plan waits for: the younger cache takes the frames that it has not. Whether and when this is
+        called changes nothing but time."""
+        while self._younger is not None and self._younger_now < self.now:
+            frame, state = self._younger_now, self._younger.state
+            taken = self._model.committed(self.decided[frame], self.notes[frame], state)
+            self._younger, self._younger_now = _Cache(self._younger.base, *taken), frame + 1
+
+    def _introduce(self) -> None:
+        """Puts the anchor's chords in the place of what was played to the silent beats."""
+        controls = self.controls
+        first = max(controls.intro_frames - max(controls.commit_frames, INTRO_LEAD), 1)
+        if self._model.intro is None or self.now > controls.intro_frames:
+            self.is_introduced = True
+        elif self.now >= first:
+            self.decided[:] = self._model.intro(self.notes, controls.seed)  # the recording holds this list
+            self.is_introduced = True
+            self._remember()
 
     def _commit(self) -> None:
         frame = self.now
-        if frame == len(self.decided):  # no plan covered it: what sounds goes on
-            self.decided.append(_held(self.decided[-1] if self.decided else SILENCE, self._model.vocabulary))
+        if frame == len(self.decided):  # never settled: as the last plan said, else what sounds goes on
+            planned, before = self._last_planned(frame), self.decided[-1] if self.decided else SILENCE
+            self.decided.append(_held(before, self._model.vocabulary) if planned is None else planned)
         chord, note = self.decided[frame], self._heard(frame)
-        window, half = self._model.window, self._model.window // 2
-        older = _Cache(self._older.base, *self._model.committed(chord, note, self._older.state))
-        younger = self._younger
-        if younger is not None:
-            younger = _Cache(younger.base, *self._model.committed(chord, note, younger.state))
+        window = self._model.window
+        self._older = _Cache(self._older.base, *self._model.committed(chord, note, self._older.state))
         self.notes.append(note)
-        if younger is not None and self.now - older.base >= window:
-            older, younger = younger, None
-        if younger is None and self.now - older.base >= half:
-            younger = _Cache(self.now, *self._model.empty())
-        self._older, self._younger = older, younger
+        if self._branch:
+            self._branch.passed(chord, note)
+        if self._younger is not None and self.now - self._older.base >= window:
+            self.catch_up()
+            self._older, self._younger, self._branch = self._younger, None, None
+        if self._younger is None and self.now - self._older.base >= window // 2:
+            self._younger, self._younger_now = _Cache(self.now, *self._model.empty()), self.now
+
+    def _last_planned(self, frame: int) -> int | None:
+        """The chord of a frame by the last plan, which is what the player sounds."""
+        base, chords = self._last_plan.base, self._last_plan.chords
+        return chords[frame - base] if base <= frame < base + len(chords) else None
 
     def _heard(self, frame: int) -> int:
         """The note token of a frame: its newest onset, else what goes on sounding."""
@@ -164,33 +244,66 @@ class Engine:
         return token
 
     def _plan(self) -> Planned:
-        controls, model, now = self.controls, self._model, self.now
-        ahead = min(controls.lookahead_frames, model.most_ahead)
-        ahead = max(ahead, min(len(self.decided) - now, model.most_ahead))  # what is decided is always in the plan
-        given = np.full(ahead, -1, np.int32)
-        known = self.decided[now : now + ahead]
-        given[: len(known)] = known
-        chords, melody = model.planned(
-            self._older.logits,
-            self.decided[now - 1] if now else SILENCE,
-            self.notes[-1] if now else SILENCE,
-            given,
-            _uniforms(controls.seed, now, ahead),
-            controls.temperature,
-            controls.masked,
-            self._older.state,
-        )
-        until = min(now + controls.commit_frames, now + ahead)
-        self.decided += chords[len(self.decided) - now : until - now].tolist() if until > len(self.decided) else []
-        return Planned(now, max(len(self.decided), now), tuple(chords.tolist()), tuple(melody.tolist()))
+        controls, now = self.controls, self.now
+        drawing = controls.seed, controls.temperature, controls.masked
+        most = now + self._model.most_ahead
+        end = min(max(now + controls.lookahead_frames, len(self.decided)), most)  # with all that is decided
+        branch = self._branch
+        if (
+            branch is None
+            or branch.end <= now
+            or branch.drawing != drawing
+            or (branch.is_stale and (branch.is_whole or branch.ticks >= SPREAD))
+        ):
+            branch = _Branch(now, drawing, copied(self._older.state))
+        reach = max(max(branch.end, now) + controls.plan_per_tick, len(self.decided) + 1, now + 1)
+        self._extend(branch, min(reach, end))
+        branch.ticks, branch.is_whole = branch.ticks + 1, branch.end >= end
+        self._branch = branch
+        until = min(now + controls.commit_frames, branch.end)
+        self.decided += branch.chords[len(self.decided) - branch.start : until - branch.start]
+        return self._planned(branch, end)
+
+    def _extend(self, branch: _Branch, end: int) -> None:
+        """Plans frames until `end`; those that are decided stay."""
+        count = end - branch.end
+        if count < 1:
+            return
+        if branch.chords:
+            chord, note = branch.chords[-1], branch.melody[-1]
+            logits, state = self._model.committed(chord, note, branch.state)
+        else:
+            chord, note = (
+                (self.decided[branch.start - 1], self.notes[branch.start - 1]) if branch.start else (SILENCE, SILENCE)
+            )
+            logits, state = self._older.logits, branch.state
+        known = self.decided[branch.end : end]
+        branch.given = len(branch.chords) + len(known) if known else branch.given
+        given = np.array(known + [-1] * (count - len(known)), np.int32)
+        uniforms = _uniforms(self.controls.seed, branch.end, count)
+        options = self.controls.temperature, self.controls.masked
+        chords, melody, branch.state = self._model.planned(logits, chord, note, given, uniforms, *options, state)
+        branch.chords += chords.tolist()
+        branch.melody += melody.tolist()
+
+    def _planned(self, branch: _Branch, end: int) -> Planned:
+        """The plan of a branch; beyond its end what the last plan said."""
+        now, last = self.now, self._last_plan
+        tail = slice(max(branch.end - last.base, 0), max(end - last.base, 0))
+        chords = [*branch.chords[now - branch.start : end - branch.start], *last.chords[tail]]
+        melody = [*branch.melody[now - branch.start : end - branch.start], *last.melody[tail]]
+        return Planned(now, max(len(self.decided), now), tuple(chords), tuple(melody))
 
     def planned_from_scratch(self) -> Planned:
-        """The plan again, from a cache that is made anew from the frames that the older one holds."""
-        kept = self._older
-        self._older = self._remembered(kept.base)
-        found = self._plan()
-        self._older = kept
-        return found
+        """The plan again, without what was kept of earlier ones: a cache made anew, the branch in one go."""
+        branch, last, kept = self._branch, self._last_plan, (self._older, self.decided)
+        assert branch
+        self._older = self._remembered(self._older.base, branch.start)
+        self.decided = self.decided[: branch.start + branch.given]
+        scratch = _Branch(branch.start, branch.drawing, self._older.state)
+        self._extend(scratch, branch.end)
+        self._older, self.decided = kept
+        return self._planned(scratch, last.base + len(last.chords))
 
 
 def _uniforms(seed: int, first: int, count: int) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,23 @@ import numpy as np
 from gapt_jax import models
 from gapt_jax.errors import UserError
 from gapt_jax.export.functions import Functions, flatten
-from gapt_jax.export.verify import FUNCTIONS, MANIFEST, Refused, load, past
+from gapt_jax.export.verify import FUNCTIONS, MANIFEST, STATE_ARGUMENT, Refused, load, past
+from gapt_jax.live.intro import Intro, make_intro
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_vocabulary
-from gapt_jax.training.saved import load_policy
-from gapt_jax.vocabulary import Vocabulary
+from gapt_jax.training.saved import load_anchor, load_policy
+from gapt_jax.vocabulary import SILENCE, Vocabulary
 
 MOST_AHEAD = 32  # frames of a plan
-PLANNED = (1, 2, 4, 8, 16, MOST_AHEAD)  # lengths of plans that are compiled: the next one above is used
+LEAST_PLANNED = 2  # frames that are planned in a tick at least: the one that has begun, and the next
+_TIMED = 7  # passes through the network that its time is the median of
 
 State = dict[str, Any]
+
+
+def copied(state: State) -> State:
+    """The state in buffers of its own: `committed` and `planned` use up what they get."""
+    return {name: jnp.array(array) for name, array in state.items()}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +47,7 @@ class LiveModel:
     frames: int  # that a session of the network may hold
     weights: Any
     functions: dict[str, Callable[..., Any]]
+    intro: Intro | None = None  # who plays to the silent beats in the policy's place
 
     @property
     def most_ahead(self) -> int:
@@ -53,7 +62,7 @@ class LiveModel:
     def empty(self) -> tuple[Any, State]:
         """(logits of the first chord, state) of a session without frames."""
         logits, state = self._empty
-        return logits, {name: jnp.array(array) for name, array in state.items()}  # `committed` uses up what it gets
+        return logits, copied(state)
 
     @functools.cached_property
     def _empty(self) -> tuple[Any, State]:
@@ -82,31 +91,49 @@ class LiveModel:
         temperature: float,
         is_masked: bool,
         state: State,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Chords and imagined notes [K] of the next frames: `given` [K] (-1: free) with `uniforms` [K, 2]."""
-        count = next(length for length in PLANNED if length >= len(given))
-        room = (0, count - len(given))
-        chords, notes = self.functions["plan"](
+    ) -> tuple[np.ndarray, np.ndarray, State]:
+        """Chords and imagined notes [K] of the next frames, `given` [K] (-1: free) with `uniforms` [K, 2]; the state
+        that holds them but the last. Uses up `state`."""
+        room = (0, MOST_AHEAD - len(given))
+        chords, notes, state = self.functions["plan"](
             self.weights,
             logits,
             np.array([chord], np.int32),
             np.array([note], np.int32),
             np.pad(given, room, constant_values=-1)[None].astype(np.int32),
             np.pad(uniforms, (room, (0, 0)))[None].astype(np.float32),
+            np.int32(len(given)),
             np.float32(temperature),
             np.bool_(is_masked),
             state,
         )
-        return np.asarray(chords)[0, : len(given)], np.asarray(notes)[0, : len(given)]
+        return np.asarray(chords)[0, : len(given)], np.asarray(notes)[0, : len(given)], past(state)
 
     def warm_up(self) -> None:
         """Compiles everything that a session can ask for."""
         logits, state = self.empty()
         logits, state = self.committed(3, 3, state)
-        for count in PLANNED:
-            if count <= self.most_ahead:
-                free = np.full(count, -1, np.int32)
-                self.planned(logits, 3, 3, free, np.zeros((count, 2), np.float32), 1, True, state)
+        self.planned(logits, 3, 3, np.full(1, -1, np.int32), np.zeros((1, 2), np.float32), 1, True, state)
+        _ = self.pass_seconds
+        if self.intro:
+            self.intro([SILENCE], 0)
+
+    @functools.cached_property
+    def pass_seconds(self) -> float:
+        """What a frame takes to pass through the network on this machine."""
+        logits, state = self.empty()
+        seconds = []
+        for _ in range(_TIMED):
+            began = time.perf_counter()
+            logits, state = self.committed(SILENCE, SILENCE, state)
+            jax.block_until_ready(logits)
+            seconds.append(time.perf_counter() - began)
+        return float(np.median(seconds))
+
+    def affordable(self, bpm: float) -> int:
+        """Frames that can be planned within one frame of time, whatever the policy plays: two passes each, and two
+        to commit."""
+        return max(LEAST_PLANNED, min(MOST_AHEAD, int(15 / bpm / self.pass_seconds / 2 - 1)))
 
 
 def open_model(path: Path, console: Console) -> LiveModel:
@@ -116,6 +143,18 @@ def open_model(path: Path, console: Console) -> LiveModel:
     if (path / "config.json").is_file():
         return _of_run(path, console)
     raise UserError(f"{path} is neither a bundle nor a run: give a folder that gapt export or gapt run wrote")
+
+
+def open_models(paths: Sequence[Path], console: Console) -> list[LiveModel]:
+    """The policies of some folders, each by a name of its own."""
+    found: list[LiveModel] = []
+    for path in paths:
+        console.say(f"loading {path}")
+        model = open_model(path, console)
+        if model.name in {other.name for other in found}:
+            raise UserError(f"two folders are called {model.name}, as their models would be: rename one")
+        found.append(model)
+    return found
 
 
 def _of_bundle(folder: Path) -> LiveModel:
@@ -141,19 +180,41 @@ def _of_run(workdir: Path, console: Console) -> LiveModel:
         raise UserError(f"{workdir} is a melody agent: play with the run of a chord policy")
     config, frames = policy.experiment.models.policy, policy.experiment.data.max_frames
     in_float32 = dataclasses.replace(policy.experiment.models, compute_dtype="float32")
-    network = models.build(in_float32, policy.vocabulary.size).policy
-    functions = Functions(network, policy.vocabulary.tables, config.depth, 1 + 2 * frames)
+    networks = models.build(in_float32, policy.vocabulary.size)
+    anchor = load_anchor(workdir, console)
     weights = {name: jnp.asarray(array, jnp.float32) for name, array in flatten(policy.params).items()}
     digest = hashlib.sha256()
     for name, array in sorted(weights.items()):
         digest.update(name.encode() + b"\0" + np.asarray(array).tobytes())
-    donated = {"step": 2, "commit_frame": 3}
-    return LiveModel(
-        workdir.resolve().name,
-        policy.system,
-        digest.hexdigest(),
-        policy.vocabulary,
-        frames,
+    found = of_network(
+        networks.policy,
         weights,
-        {name: jax.jit(getattr(functions, name), donate_argnums=donated.get(name, ())) for name in FUNCTIONS},
+        policy.vocabulary,
+        config.depth,
+        frames,
+        name=workdir.resolve().name,
+        system=policy.system,
+        digest=digest.hexdigest(),
     )
+    if anchor is None:
+        return found
+    intro = make_intro(networks.anchor, jax.device_put(anchor), policy.vocabulary.tables)
+    return dataclasses.replace(found, intro=intro)
+
+
+def of_network(
+    network: models.Model,
+    weights: dict[str, jax.Array],
+    vocabulary: Vocabulary,
+    layers: int,
+    frames: int,
+    *,
+    name: str,
+    system: str = "random",
+    digest: str = "",
+) -> LiveModel:
+    """A policy by its network and flat weights, whose sessions hold so many frames."""
+    functions = Functions(network, vocabulary.tables, layers, 1 + 2 * frames)
+    compiled: dict[str, Callable[..., Any]]
+    compiled = {n: jax.jit(getattr(functions, n), donate_argnums=STATE_ARGUMENT.get(n, ())) for n in FUNCTIONS}
+    return LiveModel(name, system, digest, vocabulary, frames, weights, compiled)

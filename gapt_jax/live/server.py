@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.websockets import WebSocketDisconnect, WebSocketState
@@ -27,9 +27,10 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from gapt_jax import __version__
 from gapt_jax.errors import UserError
 from gapt_jax.live.engine import Controls
-from gapt_jax.live.model import LiveModel, open_model
+from gapt_jax.live.model import LiveModel, open_models
 from gapt_jax.live.recording import Recording, sound_font, to_wav
-from gapt_jax.live.session import Fault, LiveSession, read_controls, read_message
+from gapt_jax.live.session import Fault, LiveSession, paced, read_controls, read_message
+from gapt_jax.live.songs import song_model
 from gapt_jax.live.study import (
     HIGH,
     LOW,
@@ -112,7 +113,8 @@ class _Studio:
         participant = read_participant(message)
         if participant and self.study is None:
             raise Fault("bad_value", "this server keeps no study: start without it")
-        (name, model), controls = self.choose(message.get("model"), participant), read_controls(message, Controls())
+        name, model = self.choose(message.get("model"), participant)
+        controls = paced(message, read_controls(message, Controls()), model)
         if controls.lookahead_frames > model.most_ahead:
             raise Fault("bad_value", f"{name} plans at most {model.most_ahead} frames: lower lookahead_frames")
         self._make_room()
@@ -324,11 +326,14 @@ class _Player:
             if self._studio.study:
                 raise Fault("bad_value", "in a study a take is played with one model: start anew with another")
             name, model = self._studio.choose(message["model"])
-            if model.vocabulary.hash != current.vocabulary.hash or model.frames != current.frames:
+            if model.vocabulary.hash != current.vocabulary.hash:
                 raise Fault("unknown_model", f"{model.name} has other chords than {current.name}: start anew with it")
             session.model_name = name
             session.change("model", model)
+            current = model
         controls = read_controls(message, session.controls)
+        if "bpm" in message or "model" in message:
+            controls = paced(message, controls, current)
         if controls.lookahead_frames > current.most_ahead:
             raise Fault("bad_value", f"{session.model_name} plans at most {current.most_ahead} frames ahead")
         if controls != session.controls:
@@ -360,6 +365,7 @@ class _Player:
             for message in messages:
                 if self._session is session and session.recording is recording:  # not what a reset has left behind
                     await self._send(message)
+            await self._studio.compute(session.engine.catch_up)
 
 
 def is_own_origin(origin: str | None, host: str | None) -> bool:
@@ -401,7 +407,7 @@ def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS, study: Study
         ]
 
     @app.api_route("/api/sessions/{name}", methods=["GET", "HEAD"])
-    async def recorded(name: str) -> Response:
+    async def recorded(name: str, request: Request) -> Response:
         identity, _, ending = name.rpartition(".")
         recording = studio.recordings.get(identity)
         if recording is None:
@@ -416,6 +422,8 @@ def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS, study: Study
         font = sound_font()
         if ending != "wav" or font is None:
             return JSONResponse({"error": "there is no such form of a recording here"}, 404)
+        if request.method == "HEAD":  # the page asks whether there is sound, which need not be made for that
+            return Response(media_type="audio/wav", headers=disposition)
         sound = await asyncio.to_thread(to_wav, recording.to_midi(), font)
         return Response(sound, media_type="audio/wav", headers=disposition)
 
@@ -441,20 +449,25 @@ class _Headers:
 
 
 def run(
-    paths: Sequence[Path], console: Console, *, host: str, port: int, sessions: int, study: Path | None = None
+    paths: Sequence[Path],
+    console: Console,
+    *,
+    host: str,
+    port: int,
+    sessions: int,
+    songs: Path | None = None,
+    study: Path | None = None,
 ) -> None:
-    """Serves the page until it is told to stop; `study` is the folder of a study's log."""
+    """Serves the page until it is told to stop; `songs` are played as they are, in a policy's place; `study` is the
+    folder of a study's log."""
     if study:
-        check_models([path.name for path in paths])
+        check_models(len(paths) + bool(songs))
     log = StudyLog(study) if study else None
-    models: list[LiveModel] = []
-    for path in paths:
-        console.say(f"loading {path}")
-        model = open_model(path, console)
-        if model.name in {other.name for other in models}:
-            raise UserError(f"two folders are called {model.name}, as their models would be: rename one")
+    models = open_models(paths, console)
+    if songs:
+        models.append(song_model(songs, models[0].vocabulary))
+    for model in models:
         model.warm_up()
-        models.append(model)
     try:
         listening = socket.create_server((host, port))
     except OSError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 STATS_EVERY = 32  # frames
 MAX_EVENTS = 128  # of one message
 MAX_GAP = 256  # frames that may pass between two ticks
-_WHOLE = {"beats_per_bar", "seed", "lookahead_frames", "commit_frames", "intro_frames"}
+_WHOLE = {"beats_per_bar", "seed", "lookahead_frames", "commit_frames", "intro_frames", "plan_per_tick"}
 
 
 class Fault(Exception):
@@ -64,6 +64,13 @@ def read_controls(message: dict[str, Any], before: Controls) -> Controls:
             raise Fault("bad_value", "commit_frames must not be above lookahead_frames")
         found = dataclasses.replace(found, commit_frames=found.lookahead_frames)
     return found
+
+
+def paced(message: dict[str, Any], controls: Controls, model: LiveModel) -> Controls:
+    """The controls of a message with as many frames planned in a tick as this machine can, where it does not say."""
+    if "plan_per_tick" in message:
+        return controls
+    return dataclasses.replace(controls, plan_per_tick=model.affordable(controls.bpm))
 
 
 def _whole(message: dict[str, Any], name: str, low: int, high: int) -> int:
@@ -162,15 +169,18 @@ class LiveSession:
         self.engine.hear(events)
         self.recording.add("tick", now_frame=now, events=[list(event) for event in events])
         due = max(len(self.engine.decided), now + 1) - now  # frames until one begins that was not settled
+        was_introduced = self.engine.is_introduced
         plan = self.engine.tick(now)
         done = time.monotonic()
         messages = [self._plan_message(plan, echo, due, began - received, done - began)]
         if self.take:
             self.take.saw(plan, messages[0], received)
-        if now == 0 and self.engine.controls.intro_frames:
-            before = SILENCE
-            chords = chord_entries(0, plan.chords, before, self.engine.model.vocabulary)
-            messages.append({"type": "intro", "chords": chords[: self.engine.controls.intro_frames]})
+        intro = self.engine.controls.intro_frames
+        if intro and (now == 0 or (self.engine.is_introduced and not was_introduced)):
+            played = [*self.engine.decided[:now], *plan.chords][:intro]
+            messages.append(
+                {"type": "intro", "chords": chord_entries(0, played, SILENCE, self.engine.model.vocabulary)}
+            )
         if self.engine.late > late:
             messages.append(
                 {"type": "warn", "code": "late_frame", "msg": "a note came after its frame and was dropped"}

@@ -13,7 +13,7 @@ import logging
 import re
 import string
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,10 +193,10 @@ class StudyLog:
         write_atomic(self.ratings, text.getvalue())
 
 
-def check_models(names: Sequence[str]) -> None:
+def check_models(count: int) -> None:
     """Raises UserError where letters do not suffice."""
-    if len(names) > len(LETTERS):
-        raise UserError(f"a study compares at most {len(LETTERS)} models, not {len(names)}: give fewer folders")
+    if count > len(LETTERS):
+        raise UserError(f"a study compares at most {len(LETTERS)} models, not {count}: give fewer folders")
 
 
 def _now() -> str:

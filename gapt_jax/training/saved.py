@@ -1,4 +1,4 @@
-"""A run's policy without its songs: for export and live play."""
+"""A run's policy and its anchor without its songs: for export and live play."""
 
 from __future__ import annotations
 
@@ -41,22 +41,14 @@ class SavedPolicy:
 
 def load_policy(workdir: Path, console: Console, *, supervised: bool = False, step: int | None = None) -> SavedPolicy:
     """The newest policy of a run, that of a kept `step`, or with `supervised` the one it was post-trained from."""
-    workdir = workdir.resolve()
-    set_up()
-    experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
-    facts = read_json(workdir / "run.json", "gapt run")
-    vocabulary = read_vocabulary(workdir / "vocabulary.json")
-    models = model_library.build(experiment.models, vocabulary.size)
-    layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh.build_any(experiment.runtime.mesh))
-    spec = Spec(models, experiment.algorithm, vocabulary, layout, experiment.data.part)
-    shapes = jax.eval_shape(models.policy.init, jax.random.key(0))
+    job, facts = _opened(workdir, console)
+    experiment, spec, workdir = job.experiment, job.spec, job.workdir
+    shapes = jax.eval_shape(spec.models.policy.init, jax.random.key(0))
     if supervised:
-        corpus: Any = SimpleNamespace(fingerprint=facts["data_fingerprint"])
-        stage = stages_of(Job(experiment, workdir, corpus, spec, layout, console))[0]
-        folder = stage.folder(run_folder.root_of(workdir) / "stages")
-        if not (folder / "done.json").exists():
+        folder, trained = _supervised(job, "policy", shapes)
+        if trained is None:
             raise UserError(f"{workdir} has no supervised policy in {folder}: go on with 'gapt run {experiment.name}'")
-        params, number, system = load_tree(folder / "params", layout.abstract(shapes)), 0, MLE
+        params, number, system = trained, 0, MLE
     else:
         found = restore_policy(spec, shapes, experiment.runtime, workdir, console, step)
         if found is None:
@@ -71,4 +63,34 @@ def load_policy(workdir: Path, console: Console, *, supervised: bool = False, st
         "adversarial_weight": None if supervised else experiment.algorithm.adversarial_weight,
         **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
     }
-    return SavedPolicy(experiment, vocabulary, jax.device_get(params), system, origin)
+    return SavedPolicy(experiment, spec.vocabulary, jax.device_get(params), system, origin)
+
+
+def load_anchor(workdir: Path, console: Console) -> Params | None:
+    """The anchor of a run, float32 on the host; None where it is not there."""
+    job, _ = _opened(workdir, console)
+    shapes = jax.eval_shape(job.spec.models.anchor.init, jax.random.key(0))
+    return jax.device_get(_supervised(job, "anchor", shapes)[1])
+
+
+def _opened(workdir: Path, console: Console) -> tuple[Job, dict[str, Any]]:
+    """(a run without its songs, its facts)."""
+    workdir = workdir.resolve()
+    set_up()
+    experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
+    facts = read_json(workdir / "run.json", "gapt run")
+    vocabulary = read_vocabulary(workdir / "vocabulary.json")
+    models = model_library.build(experiment.models, vocabulary.size)
+    layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh.build_any(experiment.runtime.mesh))
+    spec = Spec(models, experiment.algorithm, vocabulary, layout, experiment.data.part)
+    corpus: Any = SimpleNamespace(fingerprint=facts["data_fingerprint"])
+    return Job(experiment, workdir, corpus, spec, layout, console), facts
+
+
+def _supervised(job: Job, name: str, shapes: Params) -> tuple[Path, Params | None]:
+    """(the folder of a supervised stage, what it has trained or None)."""
+    (stage,) = (stage for stage in stages_of(job) if stage.name == name)
+    folder = stage.folder(run_folder.root_of(job.workdir) / "stages")
+    if not (folder / "done.json").exists():
+        return folder, None
+    return folder, load_tree(folder / "params", job.layout.abstract(shapes))

@@ -211,7 +211,7 @@ def test_command_writes_one_object_and_compares(tmp_path, monkeypatch, capsys):
 
 
 def test_the_command_knows_the_suites_and_sizes_that_there_are():
-    assert tuple(bench.ALL_SUITES) == bench_command.SUITES
+    assert (*bench.ALL_SUITES, "live") == bench_command.SUITES
     assert bench.QUALITIES.keys() == bench_command.EXPERIMENTS.keys()
 
 
@@ -244,6 +244,17 @@ def test_rows_of_the_data_suite(monkeypatch):
     assert [case.name for case in imports] == [f"data/import/{name}" for name in ("record", "midi", "abc")]
     assert [len(case.run()) for case in imports] == [40, 40, 40]
     assert loader.name == "data/small/loader" and loader.run().melody.shape == (8, 8)
+
+
+def test_rows_of_the_live_suite(monkeypatch):
+    live_cases = pytest.importorskip("gapt_jax.benchmark.live_cases", reason="the extra 'live' is not installed")
+    for name, value in {"TEMPOS": (240,), "LOOKAHEADS": (2, 30), "TICKS": 8}.items():
+        monkeypatch.setattr(live_cases, name, value)
+    told = []
+    (row,) = live_cases.live_rows([live_cases.random_model(tiny())], 3, lambda *done: told.append(done))
+    assert row["name"] == "live/small/ahead=2/bpm=240" and row["repeats"] == 8 and told == [(1, 2), (2, 2)]
+    assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] and row["budget_ms"] == 62.5
+    assert row.keys() >= measure.row(Case("x", lambda: None), [1.0], Ceilings(1, 1)).keys()
 
 
 def test_rows_of_the_serve_suite(monkeypatch):

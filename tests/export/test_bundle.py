@@ -55,7 +55,8 @@ def test_files_of_a_bundle(made):
         16,
         1 + 2 * FRAMES,
     ]
-    assert [entry["name"] for entry in manifest["functions"][3]["outputs"]] == ["chords", "melody"]
+    outputs = [entry["name"] for entry in manifest["functions"][3]["outputs"]]
+    assert outputs[:2] == ["chords", "melody"] and {"present.1.value", "position"} < set(outputs)
     assert manifest["parity"]["jax"]["max_abs_logit"] < 1e-3
     assert set(manifest["latency"]) == {"device", "cores", "engine", "jax"}
     assert (folder / "fn/plan.jaxexport").stat().st_size < 200_000  # the weights are inputs
@@ -228,7 +229,8 @@ def played(policy, chords, notes, **options):
     weights = functions.flatten(policy.params)
     logits, state = found.prefill(weights, chords, notes, jnp.int32(chords.shape[1]))
     count = options["given"].shape[1]
-    arguments = {"uniforms": np.full((1, count, 2), 0.5, np.float32), "temperature": 1.0, "is_masked": True} | options
+    arguments = {"uniforms": np.full((1, count, 2), 0.5, np.float32), "temperature": 1.0, "is_masked": True}
+    arguments |= {"frames": count} | options
     return found.plan(
         weights,
         logits,
@@ -236,6 +238,7 @@ def played(policy, chords, notes, **options):
         notes[:, -1],
         arguments["given"],
         arguments["uniforms"],
+        jnp.int32(arguments["frames"]),
         jnp.float32(arguments["temperature"]),
         jnp.bool_(arguments["is_masked"]),
         verify.past(state),
@@ -247,15 +250,19 @@ def test_plans():
     golden = bundle._golden(bundle._Playing(tiny().models.policy, VOCABULARY, FRAMES), policy.params)
     chords, notes = golden["chords"][:1, :5], golden["melody"][:1, :5]
     free = np.full((1, 6), -1, np.int32)
-    greedy, melody = played(policy, chords, notes, given=free, temperature=0, is_masked=False)
-    again, _ = played(policy, chords, notes, given=np.asarray(greedy), temperature=0, is_masked=False)
+    greedy, melody, state = played(policy, chords, notes, given=free, temperature=0, is_masked=False)
+    again, _, _ = played(policy, chords, notes, given=np.asarray(greedy), temperature=0, is_masked=False)
     np.testing.assert_array_equal(greedy, again)
+    fewer, heard, short = played(policy, chords, notes, given=free, frames=4, temperature=0, is_masked=False)
+    np.testing.assert_array_equal(fewer[0, :4], greedy[0, :4])
+    np.testing.assert_array_equal(heard[0, :4], melody[0, :4])
+    assert int(short["position"]) == 1 + 2 * (5 + 4 - 1) and int(state["position"]) == 1 + 2 * (5 + 6 - 1)
     decided = free.copy()
     decided[0, :2] = SILENCE, VOCABULARY.chord_onset + 3
-    kept, _ = played(policy, chords, notes, given=decided)
+    kept, _, _ = played(policy, chords, notes, given=decided)
     np.testing.assert_array_equal(kept[0, :2], decided[0, :2])
     tables = VOCABULARY.tables
-    masked, melody = played(policy, chords, notes, given=free, temperature=3.0)
+    masked, melody, _ = played(policy, chords, notes, given=free, temperature=3.0)
     assert all(tables.is_chord[t] or t == SILENCE for t in np.asarray(masked)[0])
     assert all(tables.is_note[t] or t == SILENCE for t in np.asarray(melody)[0])
 

@@ -1,7 +1,8 @@
 """Two minutes in a real browser: ``python -m tests.live.browser_jam URL --seconds 120 [--shots DIR]``.
 
 Needs Playwright and a Chromium (``--browser``). A scripted player with a fake MIDI device plays random notes; what the
-page showed must be what the server recorded, and nothing may be late. Prints one JSON object; exits 1 where it failed.
+page showed must be what the server recorded, and nothing may be late. Prints one JSON object; exits 1, and says why,
+where it failed.
 """
 
 import argparse
@@ -52,13 +53,19 @@ def jam(browser, url: str, seconds: float, shots: Path | None) -> dict:
     found = page.evaluate(STATE)
     page.click("#stop")
     page.wait_for_timeout(500)
-    with urllib.request.urlopen(f"{url}/api/sessions/{found['session']}.json") as answer:
+    with urllib.request.urlopen(f"{url}/api/sessions/{found['session']}.json", timeout=30) as answer:
         record = json.load(answer)
     page.close()
     heard = {frame: symbol for frame, symbol in shown.items() if record["controls"]["intro_frames"] <= frame}
     heard = {frame: symbol for frame, symbol in heard.items() if frame < len(record["symbols"])}
     differ = sum(record["symbols"][frame] != symbol for frame, symbol in heard.items())
     return found | {"faults": faults, "compared": len(heard), "differ": differ, "chords": len(set(heard.values()))}
+
+
+def faults_of(found: dict) -> list[str]:
+    """What went wrong in a jam."""
+    wrong = [name for name in ("faults", "underruns", "latePlans", "violations", "differ") if found[name]]
+    return wrong + [f"no {name}" for name in ("scheduled", "compared") if not found[name]]
 
 
 def main() -> None:
@@ -75,9 +82,7 @@ def main() -> None:
         found = jam(browser, args.url, args.seconds, args.shots)
         browser.close()
     print(json.dumps(found))
-    sys.exit(
-        int(bool(found["faults"] or found["underruns"] or found["latePlans"] or found["violations"] or found["differ"]))
-    )
+    sys.exit(", ".join(faults_of(found)) or 0)
 
 
 if __name__ == "__main__":

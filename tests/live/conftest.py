@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import jax
+import dataclasses
+
 import jax.numpy as jnp
 import pytest
 
 from gapt_jax import models
-from gapt_jax.export.functions import Functions, flatten
-from gapt_jax.export.verify import FUNCTIONS
-from gapt_jax.live.model import LiveModel
-from tests.export.bundles import FRAMES, VOCABULARY, random_policy
+from gapt_jax.export.functions import flatten
+from gapt_jax.live.model import LiveModel, of_network
+from tests.export.bundles import FRAMES, VOCABULARY, random_policy, tiny
 
 
 @pytest.fixture(scope="session")
 def make_model():
-    """The live model of a random policy, by its seed."""
-    known: dict[int, LiveModel] = {}
+    """The live model of a random policy, by its seed and the frames that its network may hold."""
+    known: dict[tuple[int, int], LiveModel] = {}
 
-    def make(seed: int = 0) -> LiveModel:
-        if seed not in known:
-            policy = random_policy(seed)
+    def make(seed: int = 0, frames: int = FRAMES) -> LiveModel:
+        if (seed, frames) not in known:
+            experiment = tiny()
+            data = dataclasses.replace(experiment.data, max_frames=frames)
+            policy = random_policy(seed, dataclasses.replace(experiment, data=data))
             network = models.build(policy.experiment.models, VOCABULARY.size).policy
-            functions = Functions(network, VOCABULARY.tables, policy.experiment.models.policy.depth, 1 + 2 * FRAMES)
-            donated = {"step": 2, "commit_frame": 3}
-            compiled = {
-                name: jax.jit(getattr(functions, name), donate_argnums=donated.get(name, ())) for name in FUNCTIONS
-            }
             weights = {name: jnp.asarray(array) for name, array in flatten(policy.params).items()}
-            name, digest = f"random{seed}", f"{seed:064d}"
-            known[seed] = LiveModel(name, "mle", digest, VOCABULARY, FRAMES, weights, compiled)
-        return known[seed]
+            depth = policy.experiment.models.policy.depth
+            names = {"name": f"random{seed}", "system": "mle", "digest": f"{seed:064d}"}
+            known[seed, frames] = of_network(network, weights, VOCABULARY, depth, frames, **names)
+        return known[seed, frames]
 
     return make

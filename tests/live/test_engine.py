@@ -2,13 +2,18 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
+from gapt_jax import models
+from gapt_jax.algorithm import rules
 from gapt_jax.live.engine import Controls, Engine, Event, _uniforms, chord_entries, note_entries
+from gapt_jax.live.intro import LONGEST, make_intro
+from gapt_jax.live.model import LEAST_PLANNED, LiveModel
 from gapt_jax.live.play import events_of, play
-from gapt_jax.vocabulary import NOTE_HOLD, NOTE_ONSET, SILENCE
-from tests.export.bundles import FRAMES, VOCABULARY
+from gapt_jax.vocabulary import BOS, EOS, NOTE_HOLD, NOTE_ONSET, SILENCE
+from tests.export.bundles import FRAMES, VOCABULARY, tiny
 
 CONTROLS = Controls(lookahead_frames=8, commit_frames=3, intro_frames=0, seed=7)
 LONG = 5 * FRAMES
@@ -45,9 +50,10 @@ def test_what_is_decided_never_changes(make_model):
     assert len({plan.chords for plan in plans}) > 10
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_planning_from_the_cache_is_planning_from_scratch(seed, make_model):
-    engine, rng = Engine(make_model(), CONTROLS), np.random.default_rng(seed)
+@pytest.mark.parametrize(("seed", "per_tick"), [(0, 32), (1, 32), (2, 4), (3, 2)])
+def test_planning_from_the_cache_is_planning_from_scratch(seed, per_tick, make_model):
+    controls = dataclasses.replace(CONTROLS, plan_per_tick=per_tick)
+    engine, rng = Engine(make_model(), controls), np.random.default_rng(seed)
     now = 0
     while now < LONG:  # also where ticks are missed
         assert engine.tick(now) == engine.planned_from_scratch()
@@ -57,6 +63,62 @@ def test_planning_from_the_cache_is_planning_from_scratch(seed, make_model):
         now += int(rng.choice([1, 1, 1, 2, 5]))
 
 
+@pytest.fixture
+def planned(monkeypatch):
+    """How many frames each call has planned."""
+    counts, plan = [], LiveModel.planned
+
+    def counted(self, logits, chord, note, given, *rest):
+        counts.append(len(given))
+        return plan(self, logits, chord, note, given, *rest)
+
+    monkeypatch.setattr(LiveModel, "planned", counted)
+    return counts
+
+
+def test_who_plays_what_was_imagined_makes_the_plan_one_frame_longer(make_model, planned):
+    engine = Engine(make_model(), CONTROLS)
+    plan = engine.tick(0)
+    for now in range(1, 3 * FRAMES):
+        before, note = plan, plan.melody[0]
+        sounding = engine._sounding
+        if note >= NOTE_ONSET:
+            engine.hear([Event(now - 1, True, note - NOTE_ONSET)])
+        elif note == SILENCE and sounding is not None:
+            engine.hear([Event(now - 1, False, sounding)])
+        plan = engine.tick(now)
+        assert engine.notes[-1] == note and plan == engine.planned_from_scratch()
+        assert plan.chords[:-1] == before.chords[1:] or planned[-2] == 8  # but where the younger cache takes over
+    assert planned.count(1) > 2 * FRAMES
+
+
+def test_a_plan_can_be_made_in_three_ticks(make_model, planned):
+    controls = dataclasses.replace(CONTROLS, plan_per_tick=4, commit_frames=2)
+    engine = Engine(make_model(), controls)
+    plans = session(engine, range(LONG))
+    assert max(planned) == 4 and {len(plan.chords) for plan in plans[2:]} == {7, 8}
+    whole = session(Engine(make_model(), dataclasses.replace(controls, plan_per_tick=32)), range(LONG))
+    assert [plan.commit_until for plan in plans] == [plan.commit_until for plan in whole]
+
+
+def test_the_least_that_is_planned_keeps_play_going(make_model):
+    engine = Engine(make_model(), dataclasses.replace(CONTROLS, plan_per_tick=LEAST_PLANNED))
+    plans = session(engine, range(LONG))
+    assert all(plan.commit_until > now + 1 for now, plan in enumerate(plans))  # the next frame is settled in time
+
+
+def test_catching_up_changes_nothing_but_time(make_model):
+    one, two = Engine(make_model(), CONTROLS), Engine(make_model(), CONTROLS)
+    rng = np.random.default_rng(0)
+    for now in range(LONG):
+        assert one.tick(now) == two.tick(now)
+        if rng.random() < 0.5:
+            one.catch_up()
+        events = random_events(rng, now)
+        one.hear(events)
+        two.hear(events)
+
+
 def test_the_same_events_give_the_same_chords(make_model):
     one, two, other = (Engine(make_model(), c) for c in (CONTROLS, CONTROLS, dataclasses.replace(CONTROLS, seed=8)))
     assert session(one, range(60)) == session(two, range(60)) != session(other, range(60))
@@ -64,13 +126,14 @@ def test_the_same_events_give_the_same_chords(make_model):
     assert session(two, range(60)) == session(Engine(make_model(), CONTROLS), range(60))
 
 
-def test_frames_without_a_plan_are_held(make_model):
+def test_frames_that_were_never_settled_are_as_last_planned_and_then_held(make_model):
     engine = Engine(make_model(), dataclasses.replace(CONTROLS, commit_frames=2))
-    engine.tick(0)
-    engine.tick(9)
-    onset = engine.decided[1]
+    plan = engine.tick(0)
+    engine.tick(12)
+    assert engine.decided[:8] == list(plan.chords)
+    onset = engine.decided[7]
     held = onset - VOCABULARY.num_chords if onset >= VOCABULARY.chord_onset else onset
-    assert engine.decided[2:9] == [held] * 7
+    assert engine.decided[8:12] == [held] * 4
 
 
 def test_notes_of_events(make_model):
@@ -95,6 +158,38 @@ def test_another_model_goes_on_where_the_first_was(make_model):
     assert plan == engine.planned_from_scratch()
 
 
+def test_the_anchor_plays_to_the_silent_beats(make_model):
+    heard, chord = [], VOCABULARY.chord_onset + 1
+
+    def intro(notes, seed):
+        heard.append(list(notes))
+        return [chord] * len(notes)
+
+    controls = dataclasses.replace(CONTROLS, intro_frames=10)
+    engine = Engine(dataclasses.replace(make_model(), intro=intro), controls)
+    session(engine, range(LONG))
+    assert heard == [engine.notes[:6]] and engine.decided[:6] == [chord] * 6
+    alone = Engine(make_model(), controls)
+    session(alone, range(LONG))
+    assert alone.decided[6:] != engine.decided[6:]
+
+
+def test_an_intro_is_sampled_from_the_anchor():
+    networks = models.build(tiny().models, VOCABULARY.size)
+    params = networks.anchor.init(jax.random.key(3))
+    notes = [NOTE_ONSET + 60, NOTE_HOLD + 60, SILENCE, NOTE_ONSET + 64]
+    found = make_intro(networks.anchor, params, VOCABULARY.tables)(notes, 5)
+    uniforms, before = np.random.default_rng((5, 0, 1)).random(LONGEST, np.float32), SILENCE
+    for frame, token in enumerate(found):
+        heard = np.array([[BOS, *found[:frame]]])
+        logits = np.asarray(networks.anchor(params, np.array([[BOS, *notes, EOS]]), heard))[0, -1]
+        allowed = np.asarray(rules.valid_tokens(np.array([before]), VOCABULARY.tables))[0]
+        share = np.where(allowed, np.exp(logits - logits.max()), 0)
+        cumulative = np.cumsum(share / share.sum())
+        assert cumulative[token - 1] - 1e-5 <= uniforms[frame] <= cumulative[token] + 1e-5
+        before = token
+
+
 def test_controls_change_while_playing(make_model):
     engine = Engine(make_model(), CONTROLS)
     session(engine, range(5))
@@ -103,7 +198,7 @@ def test_controls_change_while_playing(make_model):
     assert plan.commit_until == 7 and len(plan.chords) == 2  # what was decided before is still in the plan
     for now in range(6, 12):
         plan = engine.tick(now)
-    assert plan.commit_until == plan.base == 11
+    assert plan.base == 11 and plan.commit_until == 12  # the frame that has begun
 
 
 def test_temperature_0_is_greedy_and_ignores_the_seed(make_model):

@@ -1,0 +1,143 @@
+"""``gapt jam`` and ``gapt play`` from the command line: what they refuse, and what they write."""
+
+import json
+import re
+import shutil
+import socket
+import time
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra 'live' is not installed")
+
+from gapt_jax import cli, midi
+from gapt_jax.export import bundle
+from gapt_jax.midi import Note
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.midi import melody_tokens, read_melody
+from tests.export.bundles import random_policy
+
+TUNE = [Note(0, 1, 60), Note(1, 1.5, 64), Note(1.5, 2, 64), Note(2.5, 4, 67)]
+pytestmark = pytest.mark.timeout(120)  # who does not refuse would serve for ever
+PLANS = ["--lookahead-frames", "8"]  # of the 12 that the small policies plan
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A bundle, and melodies good and bad beside it."""
+    found = tmp_path_factory.mktemp("jam")
+    bundle.write(random_policy(), found / "bundle", Console(), with_onnx=False)
+    (found / "tune.mid").write_bytes(midi.build(TUNE, [], 120))
+    (found / "mute.mid").write_bytes(midi.build([], [], 120))
+    (found / "text.mid").write_text("no MIDI")
+    (found / "empty").mkdir()
+    for name in ("manifest.json", "config.json"):
+        (found / name.partition(".")[0]).mkdir()
+        (found / name.partition(".")[0] / name).write_text("{")
+    return found
+
+
+def refusal(capsys, *arguments):
+    """The sentence of a command that refuses."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(map(str, arguments)))
+    out, err = capsys.readouterr()
+    assert end.value.code == 2, err
+    assert re.fullmatch(r"error: [^\n]+\n", err), err
+    assert "Traceback" not in out + err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "DIR"),
+        (["absent"], "absent"),
+        (["empty"], "neither a bundle nor a run"),
+        (["tune.mid"], "neither a bundle nor a run"),
+        (["manifest"], "manifest"),
+        (["config"], "config"),
+        (["bundle", "--port", "65536"], "--port must be in 0..65535"),
+        (["bundle", "--port", "-1"], "--port must be in 0..65535"),
+        (["bundle", "--port", "http"], "--port"),
+        (["bundle", "--sessions", "0"], "--sessions must be at least 1"),
+        (["bundle", "bundle"], "two folders are called bundle"),
+        (["bundle", "--port", "0", "--host", "256.0.0.1"], "choose another"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_jam_refuses_in_one_sentence(arguments, words, folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert words in refusal(capsys, "jam", *arguments)
+
+
+def test_jam_tells_of_two_folders_of_one_name(folder, tmp_path, capsys):
+    shutil.copytree(folder / "bundle", tmp_path / "bundle")
+    assert "two folders are called bundle" in refusal(capsys, "jam", folder / "bundle", tmp_path / "bundle")
+
+
+def test_jam_tells_of_a_taken_port(folder, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert "choose another --port" in refusal(capsys, "jam", folder / "bundle", "--port", port)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--melody"),
+        (["--melody", "absent.mid"], "absent.mid is not there"),
+        (["--melody", "empty"], "empty is not there"),
+        (["--melody", "text.mid"], "text.mid cannot be used"),
+        (["--melody", "mute.mid"], "mute.mid cannot be used"),
+        (["--melody", "tune.mid", "--bpm", "29"], "--bpm must be in 30..240, not 29"),
+        (["--melody", "tune.mid", "--bpm", "241"], "--bpm must be in 30..240, not 241"),
+        (["--melody", "tune.mid", "--bpm", "nan"], "--bpm must be in 30..240"),
+        (["--melody", "tune.mid", "--temperature", "-0.1"], "--temperature must be in 0..2"),
+        (["--melody", "tune.mid", "--temperature", "inf"], "--temperature must be in 0..2"),
+        (["--melody", "tune.mid", "--seed", "-1"], "--seed must be in 0.."),
+        (["--melody", "tune.mid", "--lookahead-frames", "0"], "--lookahead-frames must be in 1..32"),
+        (["--melody", "tune.mid", "--lookahead-frames", "33"], "--lookahead-frames must be in 1..32"),
+        (["--melody", "tune.mid", "--commit-frames", "33"], "--commit-frames must be in 0..32"),
+        (["--melody", "tune.mid", "--lookahead-frames", "2", "--commit-frames", "3"], "not be above"),
+        (["--melody", "tune.mid", "--lookahead-frames", "2"], "not be above"),  # than the default
+        (["--melody", "tune.mid"], "plans at most 12 frames: lower --lookahead-frames"),
+        (["--melody", "tune.mid", *PLANS, "--out", "empty"], "empty is a folder"),
+        (["--melody", "tune.mid", *PLANS, "--out", "text.mid/out.mid"], "text.mid is a file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_play_refuses_in_one_sentence(arguments, words, folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    assert words in refusal(capsys, "play", "bundle", *arguments)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_play_writes_melody_and_chords(folder, capsys):
+    cli.main(["play", str(folder / "bundle"), "--melody", str(folder / "tune.mid"), *PLANS, "--json"])
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    fields = {"p50_ms", "p95_ms", "p99_ms", "budget_ms", "over_budget", "model", "frames", "path"}
+    assert set(found) == fields and "next: gapt jam" in err
+    assert found["model"] == "bundle" and found["frames"] == 16 and found["budget_ms"] == 125
+    written = folder / "tune-accompanied.mid"
+    assert found["path"] == str(written)
+    tokens = melody_tokens(TUNE, 100).tolist()
+    assert melody_tokens(read_melody(written), 100).tolist() == tokens
+    tracks = {track.name: track for track in midi.parse(written.read_bytes()).tracks}
+    assert {"melody", "chords"} <= set(tracks)
+    first = written.read_bytes()
+    cli.main(["play", str(folder / "bundle"), "--melody", str(folder / "tune.mid"), *PLANS])
+    assert written.read_bytes() == first
+    written.unlink()
+
+
+def test_play_in_real_time_takes_as_long_as_the_melody(folder, tmp_path, capsys):
+    out = tmp_path / "out.mid"
+    arguments = ["--melody", folder / "tune.mid", "--bpm", 240, "--realtime", "--out", out, *PLANS, "--json"]
+    began = time.monotonic()
+    cli.main(list(map(str, ["play", folder / "bundle", *arguments])))
+    assert time.monotonic() - began >= 16 / 16  # frames of 1/16 s
+    found = json.loads(capsys.readouterr().out)
+    assert found["budget_ms"] == 62.5 and found["path"] == str(out) and out.is_file()
