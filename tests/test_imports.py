@@ -20,7 +20,7 @@ ALLOWED = {
     "export": LOWER | {"training", "export"},
     "serving": LOWER | {"export", "serving"},
     "live": LOWER | {"training", "export", "live"},
-    "benchmark": LOWER | {"training", "export", "benchmark"},
+    "benchmark": LOWER | {"training", "export", "live", "benchmark"},
     **dict.fromkeys(
         ("ablate_command", "bench_command", "export_command", "live_command", "study_command"),
         LOWER | {"evaluation", "training"},

@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline import catalogue
-from data_pipeline.songs import Song, to_frames
-from data_pipeline.store import chord_tokens, melody_tokens
 from gapt_jax.errors import UserError
 from gapt_jax.live.model import LiveModel
 from gapt_jax.vocabulary import Vocabulary
@@ -25,6 +22,10 @@ _MOST_FRAMES = 1 << 18
 
 def song_model(path: Path, vocabulary: Vocabulary) -> LiveModel:
     """The songs of a file or folder, one after the other; chords that the vocabulary lacks become their nearest."""
+    from data_pipeline import catalogue
+    from data_pipeline.songs import Song, to_frames
+    from data_pipeline.store import chord_tokens, melody_tokens
+
     songs, count = [], 0
     for song in catalogue.read(path):
         if isinstance(song, Song) and count < _MOST_FRAMES:

@@ -12,12 +12,12 @@ from starlette.testclient import TestClient
 
 from gapt_jax import cli
 from gapt_jax.errors import UserError
-from gapt_jax.live import server
 from gapt_jax.live import study as study_module
 from gapt_jax.live.engine import Controls
 from gapt_jax.live.recording import replay
 from gapt_jax.live.server import make_app, run
 from gapt_jax.live.session import LiveSession
+from gapt_jax.live.studio import Studio
 from gapt_jax.live.study import LETTERS, QUESTIONS, StudyLog, conditions
 from gapt_jax.runtime.console import Console
 
@@ -276,7 +276,7 @@ def test_a_disk_that_fails_does_not_end_play(client, folder, monkeypatch, caplog
 
 def test_takes_that_are_played_when_the_server_ends_are_written(make_model, folder):
     log = StudyLog(folder)
-    studio = server._Studio([make_model(0)], 8, log)
+    studio = Studio([make_model(0)], 8, log)
     session = LiveSession("a", make_model(0), Controls())
     session.take = log.begin("p01", "A", make_model(0))
     studio.sessions["a"] = session
