@@ -155,8 +155,9 @@ class Functions:
     ) -> Any:
         """Looks ahead: chords, and the melody that the policy imagines under them, [B, K] int32 each, and the state.
 
-        The first `frames` [] of the K are planned. The state holds all of them but the last, which `commit_frame`
-        adds where the plan is to go on; what it held before is still there.
+        The first `frames` [] of the K are planned, but no note in the last of them, after which nothing follows. The
+        state holds all of them but the last: a plan that goes on begins with it, its chord given. What the state held
+        before is still there.
 
         Most tokens go on with what sounds. So each pass is fed the last token and guesses of the next ones; as many
         are kept as sampling from the pass's own logits confirms. What comes out does not depend on the guesses.
@@ -166,7 +167,7 @@ class Functions:
         likeliest; is_masked [] bool: whether only valid tokens may be played.
         """
         params, room, start = computed(weights), 2 * given.shape[1], state["position"]
-        total = 2 * jnp.minimum(frames, given.shape[1])
+        total = 2 * jnp.minimum(frames, given.shape[1]) - 1
         hold, for_notes = jnp.asarray(holds(self.tables)), melody_roles(self.tables)
         more = ((0, 0), (0, FED))
         forced = jnp.stack([given, jnp.full_like(given, -1)], axis=-1).reshape(-1, room)
@@ -216,7 +217,7 @@ class Functions:
         tokens, last = put(tokens, last, jnp.int32(0), token, jnp.bool_(True))
         begun = jnp.int32(1), tokens, last, self._cache(state)
         _, tokens, _, cache = jax.lax.while_loop(lambda carry: carry[0] < total, advance, begun)
-        return tokens[:, :room:2], tokens[:, 1:room:2], self._present(cache, start + total - 2)
+        return tokens[:, :room:2], tokens[:, 1:room:2], self._present(cache, start + total - 1)
 
     def signatures(self, weights: Weights, heads: int, head_dim: int, size: int) -> dict[str, tuple[Callable, tuple]]:
         """Each function with the shapes it takes: B songs, T frames (`prefill`) or K frames (`plan`), symbolic."""

@@ -71,7 +71,8 @@ class Event(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """Chord tokens from `base` on, those before `commit_until` decided for good; imagined note tokens beside them."""
+    """Chord tokens from `base` on, those before `commit_until` decided for good; note tokens imagined under
+    all but the last of them."""
 
     base: int
     commit_until: int
@@ -107,7 +108,7 @@ class _Branch:
 
     def passed(self, chord: int, note: int) -> None:
         """A frame has passed."""
-        if not self.is_stale and self.chords[:1] == [chord] and self.melody[0] == note:
+        if not self.is_stale and self.chords[:1] == [chord] and self.melody[:1] == [note]:
             del self.chords[0], self.melody[0]
             self.start, self.given = self.start + 1, max(self.given - 1, 0)
         else:
@@ -265,34 +266,33 @@ class Engine:
         return self._planned(branch, end)
 
     def _extend(self, branch: _Branch, end: int) -> None:
-        """Plans frames until `end`; those that are decided stay."""
-        count = end - branch.end
-        if count < 1:
+        """Plans frames until `end`; those that are decided stay. A branch goes on from its last frame, whose note is
+        still to be imagined."""
+        if end <= branch.end:
             return
-        if branch.chords:
-            chord, note = branch.chords[-1], branch.melody[-1]
-            logits, state = self._model.committed(chord, note, branch.state)
+        kept = branch.chords[-1:]
+        first = branch.end - len(kept)
+        if first > branch.start:
+            before = branch.chords[-2], branch.melody[-1]
         else:
-            chord, note = (
-                (self.decided[branch.start - 1], self.notes[branch.start - 1]) if branch.start else (SILENCE, SILENCE)
-            )
-            logits, state = self._older.logits, branch.state
+            before = (self.decided[first - 1], self.notes[first - 1]) if first else (SILENCE, SILENCE)
         known = self.decided[branch.end : end]
         branch.given = len(branch.chords) + len(known) if known else branch.given
-        given = np.array(known + [-1] * (count - len(known)), np.int32)
-        uniforms = _uniforms(self.controls.seed, branch.end, count)
+        given = np.array([*kept, *known, *[-1] * (end - branch.end - len(known))], np.int32)
+        uniforms = _uniforms(self.controls.seed, first, end - first)
         options = self.controls.temperature, self.controls.masked
-        chords, melody, branch.state = self._model.planned(logits, chord, note, given, uniforms, *options, state)
-        branch.chords += chords.tolist()
+        logits = self._older.logits  # of the first frame of a new branch: the last one of an older one is given
+        planned, melody, branch.state = self._model.planned(logits, *before, given, uniforms, *options, branch.state)
+        branch.chords += planned[len(kept) :].tolist()
         branch.melody += melody.tolist()
 
     def _planned(self, branch: _Branch, end: int) -> Planned:
         """The plan of a branch; beyond its end what the last plan said."""
         now, last = self.now, self._last_plan
-        tail = slice(max(branch.end - last.base, 0), max(end - last.base, 0))
-        chords = [*branch.chords[now - branch.start : end - branch.start], *last.chords[tail]]
-        melody = [*branch.melody[now - branch.start : end - branch.start], *last.melody[tail]]
-        return Planned(now, max(len(self.decided), now), tuple(chords), tuple(melody))
+        skipped, rest, until = now - branch.start, max(branch.end - last.base, 0), max(end - last.base, 0)
+        chords = [*branch.chords[skipped : end - branch.start], *last.chords[rest:until]]
+        melody = [*branch.melody[skipped:], *last.melody[max(rest - 1, 0) :]]
+        return Planned(now, max(len(self.decided), now), tuple(chords), tuple(melody[: len(chords) - 1]))
 
     def planned_from_scratch(self) -> Planned:
         """The plan again, without what was kept of earlier ones: a cache made anew, the branch in one go."""

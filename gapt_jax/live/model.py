@@ -92,8 +92,8 @@ class LiveModel:
         is_masked: bool,
         state: State,
     ) -> tuple[np.ndarray, np.ndarray, State]:
-        """Chords and imagined notes [K] of the next frames, `given` [K] (-1: free) with `uniforms` [K, 2]; the state
-        that holds them but the last. Uses up `state`."""
+        """Chords [K] of the next frames, `given` [K] (-1: free) with `uniforms` [K, 2]; the notes imagined under all
+        but the last [K - 1]; the state that holds these. Uses up `state`."""
         room = (0, MOST_AHEAD - len(given))
         chords, notes, state = self.functions["plan"](
             self.weights,
@@ -107,7 +107,7 @@ class LiveModel:
             np.bool_(is_masked),
             state,
         )
-        return np.asarray(chords)[0, : len(given)], np.asarray(notes)[0, : len(given)], past(state)
+        return np.asarray(chords)[0, : len(given)], np.asarray(notes)[0, : len(given) - 1], past(state)
 
     def warm_up(self) -> None:
         """Compiles everything that a session can ask for."""
