@@ -17,7 +17,7 @@ from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 SUITES = ("rollout", "iteration", "train", "evaluation", "growth", "data", "serve", "live")
 LIVE = "live"  # plays in real time
 EXPERIMENTS = {"small": "small", "published": "gapt"}  # by size
-MACHINE = ("device", "devices", "cores", "dtype")  # what must be the same for two runs to compare
+MACHINE = ("device", "devices", "cores", "dtype", "rollout")  # what must be the same for two runs to compare
 CEILINGS = ("flops_per_s", "bytes_per_s")
 SAME_CEILING = 1.25  # two measurements of one machine differ by less
 _ABOUT = """\
@@ -149,6 +149,7 @@ def show(found: dict[str, Any], console: Console) -> None:
     machine = found["ceilings"]
     console.say(
         f"{machine['device']}, {machine['devices']} device(s), {machine['cores']} cores, {machine['dtype']}, "
+        f"rollouts by {machine['rollout']}, "
         f"JAX {machine['jax']}, revision {machine['git_revision'][:12]}"
     )
     console.say(

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import chex
 import jax
@@ -12,11 +14,12 @@ import jax.numpy as jnp
 
 from gapt_jax import prng
 from gapt_jax.algorithm import ppo, rules
-from gapt_jax.models import Model, layers
+from gapt_jax.models import Model, kernel
 from gapt_jax.types import Array, Params, Trajectory, pytree
 from gapt_jax.vocabulary import BOS, PAD, SILENCE, TokenTables
 
 MASKED_LOGIT = -1e30
+BLOCK = 64  # tokens, of a draw
 MOST_PARTS, LEAST_FRAMES = 4, 64  # parts of a rollout, each compiled for itself; frames of one
 
 
@@ -30,13 +33,38 @@ def distribution(logits: jax.Array, valid: jax.Array | None) -> jax.Array:
 
 
 def sample(log_probs: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Inverse-CDF draw: log_probs [B, V], uniform [B] in [0, 1) -> [B] int32."""
-    p = jnp.exp(log_probs)
-    cumulative = jnp.cumsum(p, axis=-1)
-    # XLA's prefix sum is not monotone to the last bit: a token that cannot be played must not win by rounding.
-    can_play = p > 0
-    total = jnp.max(jnp.where(can_play, cumulative, 0.0), axis=-1, keepdims=True)
-    return jnp.argmax(can_play & (cumulative > uniform[:, None] * total), axis=-1).astype(jnp.int32)
+    """Inverse-CDF draw: log_probs [B, V], uniform [B] in [0, 1) -> [B] int32.
+
+    In two steps, a block of tokens and a token in it: running sums over all of V take several times longer.
+    """
+    batch, size = log_probs.shape
+    p = jnp.pad(jnp.exp(log_probs), ((0, 0), (0, -size % BLOCK))).reshape(batch, -1, BLOCK)
+    of_blocks = jnp.sum(p, axis=-1)
+    target = uniform * jnp.sum(of_blocks, axis=-1)
+    block = _first_beyond(of_blocks, target)
+    is_before = jnp.arange(of_blocks.shape[1]) < block[:, None]
+    inside = jnp.take_along_axis(p, block[:, None, None], axis=1)[:, 0]
+    return block * BLOCK + _first_beyond(inside, target - jnp.sum(jnp.where(is_before, of_blocks, 0.0), axis=-1))
+
+
+def _first_beyond(weights: jax.Array, target: jax.Array) -> jax.Array:
+    """[B, N], [B] -> [B] int32: the first positive weight with which the running sum exceeds the target; where rounding
+    leaves none, the last."""
+    count, can_be = weights.shape[-1], weights > 0
+    sums = jnp.cumsum(weights, axis=-1)  # XLA's is not monotone to the last bit
+    last = jnp.max(jnp.where(can_be, sums, 0.0), axis=-1)
+    is_beyond = can_be & (sums > jnp.minimum(target, (1 - 2**-22) * last)[:, None])
+    return count - jnp.max(jnp.where(is_beyond, count - jnp.arange(count), 0), axis=-1)  # faster than argmax
+
+
+class Decoding(Protocol):
+    """What a rollout needs of a policy, as `Decoder` and `Kernel` offer it; the cache is their own affair."""
+
+    def empty_cache(self, batch: int, length: int) -> Any: ...
+
+    def grown(self, cache: Any, count: int) -> Any: ...
+
+    def decode(self, tokens: jax.Array, cache: Any, position: jax.Array) -> tuple[jax.Array, Any]: ...
 
 
 def rollout(
@@ -54,12 +82,40 @@ def rollout(
     A song's draws depend on `key` and its global example `index` [B] alone. One decoding pass per frame covers two
     tokens: the chord just sampled and the note then heard.
     """
+
+    frames = melody.shape[1]
+
+    def playing(decoding: Callable[[Any], Decoding], parts: Sequence[tuple[int, int]]) -> Callable[..., Trajectory]:
+        def play(params: Params, melody: jax.Array, index: jax.Array, key: jax.Array) -> Trajectory:
+            decoder = decoding(policy.bind(params))
+            return _rollout(decoder, parts, melody, index, key, tables, validity_mask=validity_mask)
+
+        return play
+
+    plain = playing(lambda decoder: decoder, _parts(frames))
+    if not kernel.can_run(policy.bind(params)):
+        return plain(params, melody, index, key)
+    by_kernel = playing(kernel.Kernel, [(0, frames)])
+    return jax.lax.platform_dependent(params, melody, index, key, cpu=by_kernel, default=plain)
+
+
+def _rollout(
+    decoder: Decoding,
+    parts: Sequence[tuple[int, int]],
+    melody: jax.Array,
+    index: jax.Array,
+    key: jax.Array,
+    tables: TokenTables,
+    *,
+    validity_mask: bool,
+) -> Trajectory:
+    """The rollout by one way of decoding; between `parts` of the frames the cache grows."""
     batch, frames = melody.shape
     uniforms = prng.uniform_per_example(key, index, frames).T  # [T, B]
     mask = melody != PAD
 
-    cache = policy.method(params, "empty_cache", batch, 1)
-    logits, cache = policy.method(params, "decode", jnp.full((batch, 1), BOS, jnp.int32), cache, 0)
+    cache = decoder.empty_cache(batch, 1)
+    logits, cache = decoder.decode(jnp.full((batch, 1), BOS, jnp.int32), cache, jnp.int32(0))
 
     def frame(carry, inputs):
         logits, cache, previous = carry
@@ -69,13 +125,13 @@ def rollout(
         chord = jnp.where(is_real, sample(log_probs, uniform), PAD)
         log_prob = jnp.take_along_axis(log_probs, chord[:, None], axis=1)[:, 0]
         heard = jnp.stack([chord, note], axis=1)
-        logits, cache = policy.method(params, "decode", heard, cache, 1 + 2 * t)
+        logits, cache = decoder.decode(heard, cache, 1 + 2 * t)
         return (logits, cache, chord), (chord, jnp.where(is_real, log_prob, 0.0))
 
     previous, played = jnp.full((batch,), SILENCE, jnp.int32), []
     by_frame = jnp.arange(frames), melody.T, uniforms, mask.T
-    for start, stop in _parts(frames):
-        carry = logits, layers.grown(cache, 2 * (stop - start)), previous
+    for start, stop in parts:
+        carry = logits, decoder.grown(cache, 2 * (stop - start)), previous
         (logits, cache, previous), found = jax.lax.scan(frame, carry, [x[start:stop] for x in by_frame])
         played.append(found)
     chords, log_probs = (jnp.concatenate(parts) for parts in zip(*played, strict=True))

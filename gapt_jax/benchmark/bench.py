@@ -34,6 +34,7 @@ def bench(
 ) -> dict:
     """Everything that is measured, ready for JSON. `experiments` by size; growth is that of the small one. `policies`
     play live, in place of random ones of the sizes."""
+    machine = ceilings.machine()
     limits = MOST_SONGS_ON_CPU if ceilings.is_cpu() else {}
     dtype = ceilings.dtype_used()
     sizes = {n: Size.of(n, e, QUALITIES[n], dtype, limits.get(n)) for n, e in experiments.items()}
@@ -60,7 +61,6 @@ def bench(
             report_turn = functools.partial(_report_turn, report, f"timing {suite}", len(cases) * (turns + 1))
             seconds = in_turns({case.name: case.run for case in cases}, turns, report_turn)
             rows += with_growth([row(case, seconds[case.name], most) for case in cases])
-    machine = ceilings.machine()
     return {
         "schema": 1,
         "ceilings": {**machine, "flops_per_s": most.flops, "bytes_per_s": most.bandwidth},

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gapt_jax.benchmark.measure import Ceilings, Run, in_turns
+from gapt_jax.runtime import native
 from gapt_jax.runtime.devices import cores
 from gapt_jax.runtime.files import git_revision
 
@@ -33,6 +34,7 @@ def machine() -> dict[str, Any]:
         "devices": jax.device_count(),
         "cores": cores(),
         "dtype": dtype_used(),
+        "rollout": "XLA" if not is_cpu() or native.load() else "compiled kernel",
         "jax": jax.__version__,
         "git_revision": git_revision(),
     }

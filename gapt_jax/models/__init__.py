@@ -30,12 +30,16 @@ class Model:
         graph = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
         return cls(graph, lambda key: nnx.to_pure_dict(nnx.split(make(nnx.Rngs(key)))[1]))
 
+    def bind(self, params: Params) -> Any:
+        """The module with these parameters."""
+        return nnx.merge(self.graph, params)
+
     def __call__(self, params: Params, *args: Any, **kwargs: Any) -> Any:
-        return nnx.merge(self.graph, params)(*args, **kwargs)
+        return self.bind(params)(*args, **kwargs)
 
     def method(self, params: Params, name: str, *args: Any) -> Any:
         """Calls another method of the module, e.g. ``policy.method(params, "decode", tokens, cache, position)``."""
-        return getattr(nnx.merge(self.graph, params), name)(*args)
+        return getattr(self.bind(params), name)(*args)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ from gapt_jax import prng
 from gapt_jax.config import TransformerConfig
 
 ATTENTION_FACTOR = 10.0
+ROTARY_BASE = 10000.0
 RELATIVE_BUCKETS, RELATIVE_MAX_DISTANCE = 32, 128
 _MASKED = -1e30
 
@@ -61,7 +62,7 @@ def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
     x: [..., L, d]; positions: [L] int32.
     """
     width = x.shape[-1] // 2
-    frequencies = 10000.0 ** (-jnp.arange(0, width, 2) / width)
+    frequencies = ROTARY_BASE ** (-jnp.arange(0, width, 2) / width)
     angles = positions[:, None] * frequencies  # [L, width / 2]
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     even, odd = x[..., 0:width:2], x[..., 1:width:2]

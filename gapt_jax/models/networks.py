@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gapt_jax.config import TransformerConfig
-from gapt_jax.models.layers import Cache, Keys, Stack, embedding, fold, l2_normalise, linear
+from gapt_jax.models.layers import Cache, Keys, Stack, embedding, fold, grown, l2_normalise, linear
 from gapt_jax.vocabulary import BOS, EOS, PAD
 
 
@@ -33,6 +33,10 @@ class Decoder(nnx.Module):
 
     def empty_cache(self, batch: int, length: int) -> Cache:
         return self.stack.empty_cache(batch, length, self.head.dtype or jnp.float32)
+
+    def grown(self, cache: Cache, count: int) -> Cache:
+        """The cache with room for `count` more tokens."""
+        return grown(cache, count)
 
     def prefill(self, tokens: jax.Array, cache: Cache, last: jax.Array) -> tuple[jax.Array, Cache]:
         """Tokens [B, L] into an empty cache -> (outputs at token `last` [B, outputs], cache); what follows `last` is

@@ -10,7 +10,9 @@ The model, meant as a lower bound of what a device does:
   reads; what an update in place writes, or a scatter (twice: it reads it first). Element-wise work is taken to be fused
   into these. It costs bytes only at the border of a loop body or of the program: what it reads from there and what it
   leaves there, once per array and pass. So an optimiser's update counts; a cast or a change of shape does not.
-- A `cond` counts as its most expensive branch, a `while` of unknown length as one pass, reported in `unknown_loops`.
+- A `cond` counts as its most expensive branch, one that asks for the platform as its cheapest: all do the same work. A
+  `while` of unknown length counts as one pass, reported in `unknown_loops`.
+- The decoding kernel is counted by its own formula (`models.kernel.work`).
 
 Weights and caches that stay in the VMEM of a TPU from one pass of a loop to the next cost less than this.
 """
@@ -23,6 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jax.extend import core
+
+from gapt_jax.models import kernel
 
 
 @dataclass(frozen=True)
@@ -132,11 +136,15 @@ def _equation(equation: Any, walk: _Walk) -> None:
     elif name == "while":
         cost = sum(map(_body, _inner(equation)), Cost(unknown_loops=1))
     elif name == "cond":
-        cost = max(map(_body, _inner(equation)), key=lambda branch: (branch.flops, branch.bytes, branch.vector_flops))
+        pick = min if equation.params.get("branches_platforms") else max
+        cost = pick(map(_body, _inner(equation)), key=lambda branch: (branch.flops, branch.bytes, branch.vector_flops))
     elif name == "shard_map":
         cost = _body(_inner(equation)[0]).times(1 / _left_to_compiler(equation))
     elif name == "dot_general":
         cost = Cost(flops=_dot_flops(equation), bytes=sum(map(_bytes, (*inputs, *outputs))))
+    elif name == "ffi_call" and equation.params["target_name"] == kernel.TARGET:
+        flops, moved = kernel.work([x.aval.shape for x in inputs])
+        cost = Cost(flops=flops, bytes=moved)
     elif name == "gather":
         cost = Cost(bytes=_bytes(outputs[0]) + _bytes(inputs[1]))
     elif name.startswith("scatter"):

@@ -17,6 +17,7 @@ from gapt_jax.algorithm.rollout import distribution
 from gapt_jax.algorithm.state import Frozen, Spec, init_state
 from gapt_jax.config import AlgorithmConfig, ModelsConfig, TransformerConfig
 from gapt_jax.models.networks import interleave
+from gapt_jax.runtime import native
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.types import Batch
@@ -31,8 +32,10 @@ Check = tuple[str, bool, str]  # what, whether it holds, what was seen
 def run(console: Console) -> bool:
     """Prints every check; True when all hold (missing optional parts do not count)."""
     set_up()
-    checks = [*_machine(), *_method()]
     optional = [(name, importlib.util.find_spec(name) is not None, use) for name, use in OPTIONAL.items()]
+    reason = native.load()
+    optional.append(("compiled kernel", not reason, reason or "rollouts on a CPU use it"))
+    checks = [*_machine(), *_method()]
     rows = [["ok" if holds else "FAILED", what, seen] for what, holds, seen in checks]
     rows += [["ok" if present else "absent", f"optional: {name}", use] for name, present, use in optional]
     console.table("gapt doctor", ["", "check", "seen"], rows)
@@ -93,7 +96,7 @@ def _method() -> list[Check]:
 
 
 def _tiny_spec() -> Spec:
-    tiny = TransformerConfig(dim=16, depth=1, heads=2, head_dim=8, dropout=0.0)
+    tiny = TransformerConfig(dim=16, depth=1, heads=2, head_dim=16, dropout=0.0)  # as the kernel can do
     vocabulary = Vocabulary.from_qualities([(0, 4, 7), (0, 3, 7), (0, 4, 7, 10)])
     config = AlgorithmConfig(steps=1, batch_size=BATCH, minibatch_size=BATCH)
     network = models.build(ModelsConfig(tiny, tiny, tiny, tiny), vocabulary.size)
