@@ -16,7 +16,8 @@ from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 
 SUITES = ("rollout", "iteration", "train", "evaluation", "growth", "data", "serve", "live")
 LIVE = "live"  # plays in real time
-EXPERIMENTS = {"small": "small", "published": "gapt"}  # by size
+EXPERIMENTS = {"small": "small", "published": "gapt", "yardstick": "yardstick"}  # by size
+USUAL_SIZES = ("small", "published")
 MACHINE = ("device", "devices", "cores", "dtype", "rollout")  # what must be the same for two runs to compare
 CEILINGS = ("flops_per_s", "bytes_per_s")
 SAME_CEILING = 1.25  # two measurements of one machine differ by less
@@ -29,7 +30,8 @@ policy. Figures are medians of runs that take turns, on the first device, or
 over all cores of a CPU; compilation is never timed with them.
 
 columns: share is the time at the binding ceiling, for the counted FLOPs of matrix products and bytes of memory, over
-the time taken; it exceeds 100 % where caches hold what is counted as memory. compile is lowering and XLA.
+the time taken; it exceeds 100 % where caches hold what is counted as memory. compile is lowering and XLA. x public is
+frames/s over those of the public PyTorch code on 2 CPU cores, for the rows that do the same work.
 """
 _EXAMPLES = """
 examples:
@@ -50,7 +52,12 @@ def add_parser(commands: Any, add: Any) -> None:
     parser.add_argument(
         "--suite", default=without_live, metavar="NAME,...", help=f"some of {suites} (default: all but {LIVE})"
     )
-    parser.add_argument("--size", default=sizes, metavar="NAME,...", help=f"some of {sizes} (default: all)")
+    parser.add_argument(
+        "--size",
+        default=",".join(USUAL_SIZES),
+        metavar="NAME,...",
+        help=f"some of {sizes} (default: {','.join(USUAL_SIZES)})",
+    )
     parser.add_argument(
         "--policies", type=Path, nargs="+", default=[], metavar="DIR",
         help="runs or bundles that play in `live` (default: random weights of the sizes)",
@@ -157,7 +164,7 @@ def show(found: dict[str, Any], console: Console) -> None:
         f"{machine['bytes_per_s'] / 1e9:.4g} GB/s of memory"
     )
     columns = ["row", "ms", "frames/s", "tokens/s", "GFLOP", "XLA GFLOP", "GB", "GFLOP/s", "GB/s", "share", "bound"]
-    columns += ["compile s", "peak MB"]
+    columns += ["compile s", "peak MB", "x public"]
     played = [row for row in found["rows"] if row["name"].startswith("live/")]
     if timed := [row for row in found["rows"] if row not in played]:
         console.table("median times", columns, [_cells(row) for row in timed])
@@ -213,6 +220,7 @@ def _cells(row: dict[str, Any]) -> Sequence[object]:
         row["bound"],
         row["compile_s"],
         _scaled(row["peak_bytes"], 1e6),
+        row["times_public"],
     ]
 
 

@@ -25,11 +25,13 @@ from gapt_jax.algorithm import adversary, gradients, groups, optim, ppo, returns
 from gapt_jax.algorithm.layout import in_chunks
 from gapt_jax.algorithm.rollout import distribution, rollout
 from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, LearnerState, Spec
+from gapt_jax.models import Model
 from gapt_jax.models.networks import interleave, part
 from gapt_jax.types import Batch, Params, RewardTerms, Trajectory, pytree
 from gapt_jax.vocabulary import PAD
 
 Metrics = dict[str, jax.Array]  # [] float32 each
+POSITIONS_AT_ONCE = 2_048  # whose logits exist at the same time in `estimate`
 
 
 @pytree
@@ -159,16 +161,28 @@ def estimate(
     def evaluate(params, rows):
         policy, critic, anchor = params
 
-        def evaluated(played: Trajectory):
-            tokens = interleave(played.chords, played.melody)[:, :-1]
-            valid = _valid(spec, played.chords)
-            log_p = distribution(models.policy.method(policy, "at_states", tokens), valid)
-            found = {"log_probs": masked.select(log_p, played.chords)}
-            if config.anchor != "none":
-                log_q = distribution(_anchor_logits(spec, anchor, played), valid)
+        def at_positions(part):
+            """Logits of a few positions at a time, and at once all that is to be known of their distributions."""
+            states, chords, previous = part
+            valid = rules.valid_tokens(previous, spec.tables) if config.validity_mask else None
+            log_p = distribution(models.policy.method(policy, "head", states["policy"]), valid)
+            found = {"log_probs": masked.select(log_p, chords)}
+            if "anchor" in states:
+                log_q = distribution(_anchor_model(spec).method(anchor, "head", states["anchor"]), valid)
                 found["kl"] = ppo.kl_divergence(log_p, log_q)
             if "entropy" in reward_terms.weights:
                 found["entropy"] = ppo.entropy(log_p)
+            return found
+
+        def evaluated(played: Trajectory):
+            tokens = interleave(played.chords, played.melody)[:, :-1]
+            states = {"policy": models.policy.method(policy, "states", tokens)}
+            if config.anchor != "none":
+                states["anchor"] = _anchor_states(spec, anchor, played)
+            positions = states, played.chords, rules.before(played.chords)
+            positions = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), positions)
+            found = in_chunks(at_positions, POSITIONS_AT_ONCE, positions)
+            found = jax.tree.map(lambda x: x.reshape(played.chords.shape), found)
             if config.advantages == "gae":
                 found["values"] = models.critic.method(critic, "at_states", tokens)[..., 0]
             return found
@@ -354,13 +368,16 @@ def _stream(state: LearnerState, name: str) -> jax.Array:
     return prng.stream(jax.random.wrap_key_data(state.key), state.step, name)
 
 
-def _anchor_logits(spec: Spec, anchor: Params, played: Trajectory) -> jax.Array:
-    """[B, T, V]: entry t of the offline model, which has read the whole melody, or of the policy's pre-training."""
+def _anchor_model(spec: Spec) -> Model:
+    return spec.models.policy if spec.config.anchor == "online" else spec.models.anchor
+
+
+def _anchor_states(spec: Spec, anchor: Params, played: Trajectory) -> jax.Array:
+    """[B, T, D]: entry t of the offline model, which has read the whole melody, or of the policy's pre-training."""
     if spec.config.anchor == "online":
-        tokens = interleave(played.chords, played.melody)[:, :-1]
-        return spec.models.policy.method(anchor, "at_states", tokens)
+        return spec.models.policy.method(anchor, "states", interleave(played.chords, played.melody)[:, :-1])
     heard = part(played.chords)[:, : played.chords.shape[1]]  # BOS c_1 ... c_{T-1}: entry t - 1 predicts c_t
-    return spec.models.anchor(anchor, part(played.melody), heard)
+    return spec.models.anchor.method(anchor, "states", part(played.melody), heard)
 
 
 def _embedded(spec: Spec, members: dict[str, Params], melody: jax.Array, chords: jax.Array) -> jax.Array:

@@ -39,9 +39,18 @@ class Size:
     vocabulary: Vocabulary
     most_songs: int | None = None
     layout: Layout = ONE_DEVICE
+    rollout_frames: int | None = None  # of the decoding loop alone; None = those of the experiment
 
     @classmethod
-    def of(cls, name: str, experiment: Experiment, qualities: int, dtype: str, most_songs: int | None) -> Size:
+    def of(
+        cls,
+        name: str,
+        experiment: Experiment,
+        qualities: int,
+        dtype: str,
+        most_songs: int | None,
+        rollout_frames: int | None = None,
+    ) -> Size:
         """On the first device. `qualities` are interval sets of the vocabulary; all networks compute in `dtype`.
 
         Where songs are limited, gradients are computed song by song: a CPU's caches hold no more.
@@ -49,7 +58,7 @@ class Size:
         networks = dataclasses.replace(experiment.models, compute_dtype=dtype)
         experiment = dataclasses.replace(experiment, models=networks)
         layout = Layout(1 if most_songs else experiment.runtime.microbatch_rows)
-        return cls(name, experiment, Vocabulary.synthetic(qualities), most_songs, layout)
+        return cls(name, experiment, Vocabulary.synthetic(qualities), most_songs, layout, rollout_frames)
 
     def spread(self) -> Size:
         """Over all devices, as a run is."""
@@ -90,13 +99,14 @@ class Size:
         """T of one song."""
         return self.experiment.data.max_frames
 
-    def batch(self, songs: int) -> Batch:
+    def batch(self, songs: int, frames: int | None = None) -> Batch:
         """Random songs of full length: a note a beat, a chord every two beats."""
-        rng, frame = np.random.default_rng(0), np.arange(self.frames)
+        frames = frames or self.frames
+        rng, frame = np.random.default_rng(0), np.arange(frames)
 
         def part(hold: int, onset: int, kinds: int, length: int) -> np.ndarray:
-            drawn = rng.integers(0, kinds, (songs, -(-self.frames // length))).repeat(length, axis=1)
-            return (np.where(frame % length == 0, onset, hold) + drawn[:, : self.frames]).astype(np.int32)
+            drawn = rng.integers(0, kinds, (songs, -(-frames // length))).repeat(length, axis=1)
+            return (np.where(frame % length == 0, onset, hold) + drawn[:, :frames]).astype(np.int32)
 
         melody = part(NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, FRAMES_PER_BEAT)
         chords = part(CHORD_HOLD, self.vocabulary.chord_onset, self.vocabulary.num_chords, 2 * FRAMES_PER_BEAT)
@@ -175,7 +185,7 @@ class Iteration:
 def rollout_cases(size: Size) -> Iterator[Case]:
     """The decoding loop alone, as it is configured."""
     spec, policy = size.spec, weights(size.spec.models.policy, 0)
-    masked = spec.config.validity_mask
+    masked, frames = spec.config.validity_mask, size.rollout_frames or size.frames
 
     @jax.jit
     def play(params: Params, songs: Batch, key: jax.Array) -> Any:
@@ -183,11 +193,11 @@ def rollout_cases(size: Size) -> Iterator[Case]:
         return rollout(network, params, songs.melody, songs.index, key, tables, validity_mask=masked)
 
     for songs in ROLLOUT_BATCHES:
-        inputs = policy, jax.device_put(size.batch(songs)), jax.random.key(0)
+        inputs = policy, jax.device_put(size.batch(songs, frames)), jax.random.key(0)
         program = Program(play.trace(*inputs))
-        note = f"{songs} × {size.frames} frames, V {size.vocabulary.size}" + ", valid tokens only" * masked
+        note = f"{songs} × {frames} frames, V {size.vocabulary.size}" + ", valid tokens only" * masked
         run = functools.partial(program, *inputs)
-        yield Case(f"rollout/{size.name}/batch={songs}", run, [program], songs * size.frames, note)
+        yield Case(f"rollout/{size.name}/batch={songs}", run, [program], songs * frames, note)
 
 
 def iteration_cases(size: Size) -> Iterator[Case]:

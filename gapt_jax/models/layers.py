@@ -8,6 +8,7 @@ softmax in float32, matmuls in `dtype`.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -21,20 +22,31 @@ from gapt_jax.config import TransformerConfig
 ATTENTION_FACTOR = 10.0
 ROTARY_BASE = 10000.0
 RELATIVE_BUCKETS, RELATIVE_MAX_DISTANCE = 32, 128
+MOST_CAUSAL_BLOCKS, LEAST_CAUSAL_BLOCK = 4, 128  # of queries that attend to the keys up to their last one
 _MASKED = -1e30
 
 # Weights and biases uniform in ±1/sqrt(fan in), as PyTorch initialises linear layers.
 _kernel_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def linear(inputs: int, outputs: int, *, rngs: nnx.Rngs, dtype: Any, bias: bool = False) -> nnx.Linear:
+def linear(
+    inputs: int, outputs: int, *, rngs: nnx.Rngs, dtype: Any, bias: bool = False, sums: Any = None
+) -> nnx.Linear:
+    """Products in `dtype`; the outputs too, or in the dtype `sums`."""
     limit = 1 / math.sqrt(inputs)
 
     def bias_init(key, shape, dtype, **_):
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
     return nnx.Linear(
-        inputs, outputs, use_bias=bias, kernel_init=_kernel_init, bias_init=bias_init, dtype=dtype, rngs=rngs
+        inputs,
+        outputs,
+        use_bias=bias,
+        kernel_init=_kernel_init,
+        bias_init=bias_init,
+        dtype=dtype,
+        preferred_element_type=sums,
+        rngs=rngs,
     )
 
 
@@ -125,9 +137,26 @@ class Attention(nnx.Module):
 
     def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, *, bias: jax.Array, keys: Keys = None) -> jax.Array:
         """softmax(10 q k + bias) v, projected: [B, L, D]; bias broadcasts to [B, H, L, S]."""
+        return self._projected(self._mixed(q, k, v, bias, keys))
+
+    def attend_causally(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, *, bias: jax.Array, keys: Keys = None
+    ) -> jax.Array:
+        """The same for queries of which the bias hides all later keys: most of what it hides is never computed."""
+        length = q.shape[2]
+        count = max(1, min(MOST_CAUSAL_BLOCKS, length // LEAST_CAUSAL_BLOCK))
+        parts = []
+        for number, (start, stop) in enumerate(itertools.pairwise(length * n // count for n in range(count + 1))):
+            shown = k[..., :stop], v[:, :, :stop], bias[..., start:stop, :stop]
+            parts.append(self._mixed(q[:, :, start:stop], *shown, fold(keys, number)))
+        return self._projected(jnp.concatenate(parts, axis=2))
+
+    def _mixed(self, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, keys: Keys) -> jax.Array:
         scores = ATTENTION_FACTOR * jnp.einsum("bhld,bhds->bhls", q, k) + bias
         weights = dropout(jax.nn.softmax(scores.astype(jnp.float32), axis=-1), self.config.dropout, keys)
-        mixed = jnp.einsum("bhls,bhsd->bhld", weights.astype(v.dtype), v)
+        return jnp.einsum("bhls,bhsd->bhld", weights.astype(v.dtype), v)
+
+    def _projected(self, mixed: jax.Array) -> jax.Array:
         return self.out(mixed.swapaxes(1, 2).reshape(mixed.shape[0], mixed.shape[2], -1)).astype(jnp.float32)
 
 
@@ -225,7 +254,8 @@ class Stack(nnx.Module):
             k, v = block.attention.keys_values(normed, positions)
             h, normed, places = h[:, :count], normed[:, :count], positions[:count]
             q = block.attention.queries(normed, places)
-            h = h + block.attention.attend(q, k, v, bias=bias[:, :, :count], keys=fold(block_keys, 0))
+            attend = block.attention.attend_causally if self.causal else block.attention.attend
+            h = h + attend(q, k, v, bias=bias[:, :, :count], keys=fold(block_keys, 0))
             if block.cross is not None and context is not None:
                 k, v = block.cross.keys_values(context, positions)
                 q = block.cross.queries(rms_norm(h), places)

@@ -1,4 +1,4 @@
-"""The networks of method.md §2, on token sequences."""
+"""The networks of method.md §2, on token sequences. Whatever they put out is float32, whatever they compute in."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ class Decoder(nnx.Module):
     ):
         self.embed = embedding(size, config.dim, rngs=rngs)
         self.stack = Stack(config, causal=True, dtype=dtype, remat=remat, rngs=rngs)
-        self.head = linear(config.dim, outputs, rngs=rngs, dtype=dtype)
+        self.head = linear(config.dim, outputs, rngs=rngs, dtype=dtype, sums=jnp.float32)
 
     def __call__(self, tokens: jax.Array, keys: Keys = None) -> jax.Array:
         """[B, L] tokens -> [B, L, outputs] float32."""
-        return self.head(self.stack(self.embed(tokens), keys=keys)).astype(jnp.float32)
+        return self.head(self.stack(self.embed(tokens), keys=keys))
+
+    def states(self, tokens: jax.Array) -> jax.Array:
+        """[B, 2T] tokens -> [B, T, D] float32: what the network holds where chords are played from (0, 2, 4, ...)."""
+        return self.stack(self.embed(tokens))[:, ::2]
 
     def at_states(self, tokens: jax.Array) -> jax.Array:
-        """[B, 2T] tokens -> [B, T, outputs] float32 at the positions from which chords are played (0, 2, 4, ...)."""
-        return self.head(self.stack(self.embed(tokens))[:, ::2]).astype(jnp.float32)
+        """[B, 2T] tokens -> [B, T, outputs] float32: the head at all `states`."""
+        return self.head(self.states(tokens))
 
     def empty_cache(self, batch: int, length: int) -> Cache:
         return self.stack.empty_cache(batch, length, self.head.dtype or jnp.float32)
@@ -43,17 +47,17 @@ class Decoder(nnx.Module):
         there too, to be overwritten."""
         hidden, cache = self.stack.decode(self.embed(tokens), cache, jnp.zeros((), jnp.int32))
         at_last = jax.lax.dynamic_slice_in_dim(hidden, last, 1, axis=1)[:, 0]
-        return self.head(at_last).astype(jnp.float32), cache
+        return self.head(at_last), cache
 
     def decode(self, tokens: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
         """S new tokens [B, S] after `position` cached ones -> (outputs at the last of them [B, outputs], cache)."""
         hidden, cache = self.stack.decode(self.embed(tokens), cache, position)
-        return self.head(hidden[:, -1]).astype(jnp.float32), cache
+        return self.head(hidden[:, -1]), cache
 
     def decode_each(self, tokens: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
         """The same with the outputs at every new token: [B, S, outputs]."""
         hidden, cache = self.stack.decode(self.embed(tokens), cache, position)
-        return self.head(hidden).astype(jnp.float32), cache
+        return self.head(hidden), cache
 
 
 class EncoderDecoder(nnx.Module):
@@ -64,14 +68,17 @@ class EncoderDecoder(nnx.Module):
         self.target_embed = embedding(size, config.dim, rngs=rngs)
         self.encoder = Stack(config, causal=False, relative=True, dtype=dtype, remat=remat, rngs=rngs)
         self.decoder = Stack(config, causal=True, relative=True, cross=True, dtype=dtype, remat=remat, rngs=rngs)
-        self.head = linear(config.dim, size, rngs=rngs, dtype=dtype)
+        self.head = linear(config.dim, size, rngs=rngs, dtype=dtype, sums=jnp.float32)
 
     def __call__(self, source: jax.Array, target: jax.Array, keys: Keys = None) -> jax.Array:
         """source [B, S] and target [B, L] tokens -> [B, L, V] float32; entry j predicts target token j + 1."""
+        return self.head(self.states(source, target, keys))
+
+    def states(self, source: jax.Array, target: jax.Array, keys: Keys = None) -> jax.Array:
+        """The same up to the head: [B, L, D] float32."""
         mask = source != PAD
         context = self.encoder(self.source_embed(source), mask, keys=fold(keys, 0))
-        hidden = self.decoder(self.target_embed(target), context=context, context_mask=mask, keys=fold(keys, 1))
-        return self.head(hidden).astype(jnp.float32)
+        return self.decoder(self.target_embed(target), context=context, context_mask=mask, keys=fold(keys, 1))
 
 
 class Tower(nnx.Module):
@@ -80,8 +87,8 @@ class Tower(nnx.Module):
     def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, remat: bool = False, rngs: nnx.Rngs):
         self.embed = embedding(size, config.dim, rngs=rngs)
         self.stack = Stack(config, causal=False, dtype=dtype, remat=remat, rngs=rngs)
-        self.inner = linear(config.dim, config.dim, bias=True, rngs=rngs, dtype=dtype)
-        self.outer = linear(config.dim, config.dim, bias=True, rngs=rngs, dtype=dtype)
+        self.inner = linear(config.dim, config.dim, bias=True, rngs=rngs, dtype=jnp.float32)
+        self.outer = linear(config.dim, config.dim, bias=True, rngs=rngs, dtype=jnp.float32)
 
     def __call__(self, part: jax.Array, keys: Keys = None) -> jax.Array:
         """[B, L] one part, BOS first -> [B, D] unit vectors."""
@@ -113,12 +120,12 @@ class Classifier(nnx.Module):
     def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, remat: bool = False, rngs: nnx.Rngs):
         self.embed = embedding(size, config.dim, rngs=rngs)
         self.stack = Stack(config, causal=False, dtype=dtype, remat=remat, rngs=rngs)
-        self.head = linear(config.dim, 2, bias=True, rngs=rngs, dtype=dtype)
+        self.head = linear(config.dim, 2, bias=True, rngs=rngs, dtype=jnp.float32)
 
     def __call__(self, tokens: jax.Array, keys: Keys = None) -> jax.Array:
         """[B, L] tokens, PAD ignored -> [B] float32 logit of class 1 (data, genuine pair) against class 0."""
         logits = self.head(self.stack(self.embed(tokens), tokens != PAD, keys=keys, only_first=True)[:, 0])
-        return (logits[:, 1] - logits[:, 0]).astype(jnp.float32)
+        return logits[:, 1] - logits[:, 0]
 
 
 def interleave(chords: jax.Array, melody: jax.Array) -> jax.Array:

@@ -11,10 +11,11 @@ import pytest
 
 from experiments.gapt import gapt
 from experiments.smoke import smoke
+from experiments.yardstick import yardstick
 from gapt_jax import bench_command, config
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import ADVERSARIAL, hyperparameters
-from gapt_jax.benchmark import bench, cases, ceilings, data_cases, measure, serve_cases
+from gapt_jax.benchmark import bench, cases, ceilings, data_cases, measure, public, serve_cases
 from gapt_jax.benchmark.cases import Iteration, Size
 from gapt_jax.benchmark.measure import Case, Ceilings, Program
 from gapt_jax.export import onnx
@@ -363,3 +364,14 @@ def test_work_of_smoke_does_not_grow_unnoticed(monkeypatch):
         assert found[name].flops <= 1.02e6 * mflop, name
         assert found[name].bytes <= 1.02e6 * megabytes, name
         assert found[name].unknown_loops == 0, name
+
+
+def test_rows_with_a_public_figure_are_set_beside_it():
+    assert public.times_public({"name": "rollout/published/batch=8", "frames_per_s": 550.0}) == 10
+    assert public.times_public({"name": "rollout/small/batch=8", "frames_per_s": 550.0}) is None
+    size = Size.of(
+        "yardstick", yardstick(), bench.QUALITIES["yardstick"], "float32", None, bench.ROLLOUT_FRAMES["yardstick"]
+    )
+    assert (size.vocabulary.size, size.algorithm.batch_size, size.frames, size.rollout_frames) == (6164, 32, 64, 256)
+    names = {f"rollout/yardstick/batch={songs}" for songs in cases.ROLLOUT_BATCHES} | {"iteration/yardstick/all"}
+    assert {name for name in public.FRAMES_PER_S if "yardstick" in name} == names
