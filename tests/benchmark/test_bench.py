@@ -164,7 +164,7 @@ def test_comparison_says_what_differs():
     ("arguments", "words"),
     [
         (["--suite", "rolout"], "did you mean 'rollout'"),
-        (["--size", "small,huge"], "--size has no 'huge' (there are small, published)"),
+        (["--size", "small,huge"], "--size has no 'huge' (there are small, published, yardstick)"),
         (["--repeats", "0"], "--repeats must be at least 1"),
         (["--suite", "growth", "--size", "published"], "growth is measured at the small size"),
         (["--out", "."], "is a folder"),
