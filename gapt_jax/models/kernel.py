@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from gapt_jax.models.layers import ROTARY_BASE, Block
@@ -88,7 +89,8 @@ class Kernel:
             vmap_method="sequential",
         )
         inputs = self._embed(tokens), jnp.int32(position), jnp.cos(angles), jnp.sin(angles)
-        logits, keys, values = call(*inputs, *self._weights, *cache)
+        devices = np.int64(jax.sharding.get_abstract_mesh().size // jax.process_count())  # at work at once: 1, or those
+        logits, keys, values = call(*inputs, *self._weights, *cache, devices=devices)  # of the `shard_map` around it
         return logits[:, 0], (keys, values)
 
 

@@ -78,9 +78,9 @@ class Crew {
     for (int waits = 0; done_.load(std::memory_order_acquire) < tasks; ++waits) pause(waits);
   }
 
-  // Helps until the caller is through, or has to share the cores with other calls.
-  void help(int number) {
-    for (int waits = 0; !is_over_.load(std::memory_order_acquire) && can_help(number); ++waits) {
+  // Helps until the caller is through.
+  void help() {
+    for (int waits = 0; !is_over_.load(std::memory_order_acquire); ++waits) {
       if (take_tasks()) waits = 0;
       pause(waits);
     }
@@ -88,14 +88,10 @@ class Crew {
 
   void end() { is_over_.store(true, std::memory_order_release); }
 
-  static bool can_help(int number) { return (number + 1) * calls.load() <= cores(); }
-
   static int cores() {
     static const int count = std::max(1u, std::thread::hardware_concurrency());
     return count;
   }
-
-  static inline std::atomic<int> calls{0};
 
  private:
   bool take_tasks() {
@@ -295,8 +291,9 @@ float* scratch(std::vector<float>& kept, size_t count) {
 
 // embedded [songs, steps, dim], for positions that follow `position` [] cached ones; cosines and sines [steps, d / 4] of
 // their angles; panels of weights, biases and gains stacked over layers; logits [songs, the last steps, vocabulary];
-// keys [layers, songs, heads, positions / kLanes, d, kLanes] and values [layers, songs, heads, positions, d].
-ffi::Error decode(ffi::ThreadPool pool, Array embedded, ffi::Buffer<ffi::S32> position, Array cosines, Array sines,
+// keys [layers, songs, heads, positions / kLanes, d, kLanes] and values [layers, songs, heads, positions, d]. `devices`
+// share the cores.
+ffi::Error decode(ffi::ThreadPool pool, int64_t devices, Array embedded, ffi::Buffer<ffi::S32> position, Array cosines, Array sines,
                   Array qkv, Array out, Array inner, Array inner_bias, Array outer, Array outer_bias, Array query_gain,
                   Array key_gain, Array head, Array, Array, ffi::Result<Array> logits, ffi::Result<Array> keys,
                   ffi::Result<Array> values) {
@@ -318,9 +315,8 @@ ffi::Error decode(ffi::ThreadPool pool, Array embedded, ffi::Buffer<ffi::S32> po
   float* norm = free;
   for (int64_t row = 0; row < rows; ++row) std::copy_n(embedded.typed_data() + row * dim, dim, h[row]);
 
-  ++Crew::calls;
   const auto crew = std::make_shared<Crew>();
-  for (int n = 1; Crew::can_help(n); ++n) pool.Schedule([crew, n] { crew->help(n); });
+  for (int n = 1; (n + 1) * devices <= Crew::cores(); ++n) pool.Schedule([crew] { crew->help(); });
 
   auto add_to_h = [&](int64_t row, int panel, const Vector* y, int wide, const float* bias) {
     for (int p = 0; p < wide; ++p) {
@@ -398,7 +394,6 @@ ffi::Error decode(ffi::ThreadPool pool, Array embedded, ffi::Buffer<ffi::S32> po
     }
   });
   crew->end();
-  --Crew::calls;
   return ffi::Error::Success();
 }
 
@@ -407,6 +402,7 @@ ffi::Error decode(ffi::ThreadPool pool, Array embedded, ffi::Buffer<ffi::S32> po
 XLA_FFI_DEFINE_HANDLER_SYMBOL(gapt_decode, decode,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
+                                  .Attr<int64_t>("devices")
                                   .Arg<Array>()                  // embedded
                                   .Arg<ffi::Buffer<ffi::S32>>()  // position
                                   .Arg<Array>()                  // cosines
