@@ -89,8 +89,9 @@ class Kernel:
             vmap_method="sequential",
         )
         inputs = self._embed(tokens), jnp.int32(position), jnp.cos(angles), jnp.sin(angles)
-        devices = np.int64(jax.sharding.get_abstract_mesh().size // jax.process_count())  # at work at once: 1, or those
-        logits, keys, values = call(*inputs, *self._weights, *cache, devices=devices)  # of the `shard_map` around it
+        around = jax.sharding.get_abstract_mesh()  # of a `shard_map`, whose devices are all at work at once
+        devices = 1 if around.empty else around.size // jax.process_count()
+        logits, keys, values = call(*inputs, *self._weights, *cache, devices=np.int64(devices))
         return logits[:, 0], (keys, values)
 
 

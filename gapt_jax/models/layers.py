@@ -126,14 +126,16 @@ class Attention(nnx.Module):
 
     def queries(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         """[B, L, D] -> [B, H, L, d]."""
-        q = l2_normalise(self._heads(self.query(x))) * self.query_gain[...]
-        return rotate(q, positions) if self.rotary else q
+        return self._rounded(l2_normalise(self._heads(self.query(x))) * self.query_gain[...], positions)
 
     def keys_values(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[B, S, D] -> keys [B, H, d, S] and values [B, H, S, d]."""
-        k = l2_normalise(self._heads(self.key(x))) * self.key_gain[...]
-        k = rotate(k, positions) if self.rotary else k
+        k = self._rounded(l2_normalise(self._heads(self.key(x))) * self.key_gain[...], positions)
         return k.swapaxes(-1, -2), self._heads(self.value(x))
+
+    def _rounded(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """Rotated where positions are rotary, in the dtype of the products: what a cache holds is what is used."""
+        return (rotate(x, positions) if self.rotary else x).astype(self.query.dtype)
 
     def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, *, bias: jax.Array, keys: Keys = None) -> jax.Array:
         """softmax(10 q k + bias) v, projected: [B, L, D]; bias broadcasts to [B, H, L, S]."""
@@ -152,8 +154,8 @@ class Attention(nnx.Module):
         return self._projected(jnp.concatenate(parts, axis=2))
 
     def _mixed(self, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, keys: Keys) -> jax.Array:
-        scores = ATTENTION_FACTOR * jnp.einsum("bhld,bhds->bhls", q, k) + bias
-        weights = dropout(jax.nn.softmax(scores.astype(jnp.float32), axis=-1), self.config.dropout, keys)
+        products = jnp.einsum("bhld,bhds->bhls", q, k, preferred_element_type=jnp.float32)
+        weights = dropout(jax.nn.softmax(ATTENTION_FACTOR * products + bias, axis=-1), self.config.dropout, keys)
         return jnp.einsum("bhls,bhsd->bhld", weights.astype(v.dtype), v)
 
     def _projected(self, mixed: jax.Array) -> jax.Array:
@@ -269,10 +271,9 @@ class Stack(nnx.Module):
         return rms_norm(h)
 
     def empty_cache(self, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
-        """Keys stay float32, as the full pass has them: rounding them would part rollout and training ratios."""
         heads, width = self.config.heads, self.config.head_dim
         return [
-            (jnp.zeros((batch, heads, width, length)), jnp.zeros((batch, heads, length, width), dtype))
+            (jnp.zeros((batch, heads, width, length), dtype), jnp.zeros((batch, heads, length, width), dtype))
             for _ in self.blocks
         ]
 
@@ -285,8 +286,8 @@ class Stack(nnx.Module):
         for block, (keys, values) in zip(self.blocks, cache, strict=True):
             normed = rms_norm(h)
             k, v = block.attention.keys_values(normed, positions)
-            keys = jax.lax.dynamic_update_slice(keys, k.astype(keys.dtype), (0, 0, 0, position))
-            values = jax.lax.dynamic_update_slice(values, v.astype(values.dtype), (0, 0, position, 0))
+            keys = jax.lax.dynamic_update_slice(keys, k, (0, 0, 0, position))
+            values = jax.lax.dynamic_update_slice(values, v, (0, 0, position, 0))
             grown.append((keys, values))
             h = h + block.attention.attend(block.attention.queries(normed, positions), keys, values, bias=bias)
             h = h + block.feed_forward(rms_norm(h))

@@ -124,6 +124,20 @@ class Crew {
   const void* data_;
 };
 
+// Asks the pool's threads for `helpers` helpers, or fewer while those asked for earlier have not come: threads that are
+// kept busy by others would find their queues full, and a pool with full queues has the caller do what it asks for.
+void call_for_help(const std::shared_ptr<Crew>& crew, ffi::ThreadPool& pool, int helpers) {
+  static std::atomic<int> coming{0};
+  const auto caller = std::this_thread::get_id();
+  while (helpers-- > 0 && coming.load(std::memory_order_relaxed) < Crew::cores()) {
+    coming.fetch_add(1, std::memory_order_relaxed);
+    pool.Schedule([crew, caller] {
+      coming.fetch_sub(1, std::memory_order_relaxed);
+      if (std::this_thread::get_id() != caller) crew->help();
+    });
+  }
+}
+
 // ------------------------------------------------------------------------------------------------------- products
 
 // Rows in memory. The step to the next is no multiple of a large power of two, or rows would share few lines of a cache.
@@ -316,7 +330,7 @@ ffi::Error decode(ffi::ThreadPool pool, int64_t devices, Array embedded, ffi::Bu
   for (int64_t row = 0; row < rows; ++row) std::copy_n(embedded.typed_data() + row * dim, dim, h[row]);
 
   const auto crew = std::make_shared<Crew>();
-  for (int n = 1; (n + 1) * devices <= Crew::cores(); ++n) pool.Schedule([crew] { crew->help(); });
+  call_for_help(crew, pool, Crew::cores() / devices - 1);
 
   auto add_to_h = [&](int64_t row, int panel, const Vector* y, int wide, const float* bias) {
     for (int p = 0; p < wide; ++p) {

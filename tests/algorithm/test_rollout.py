@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gapt_jax import masked
+from gapt_jax import masked, models
 from gapt_jax.algorithm import ppo, rules
 from gapt_jax.algorithm import rollout as rollouts
 from gapt_jax.algorithm.rollout import distribution, rollout, sample
+from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.models.networks import interleave
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET, PAD, SILENCE, Vocabulary
 
@@ -93,6 +94,35 @@ def test_behaviour_log_probs_are_those_of_the_full_pass(networks, params, vocabu
     np.testing.assert_allclose(log_probs[real], played.log_probs[real], atol=1e-5)
     assert float(ppo.ratio_deviation(log_probs, played.log_probs, played.mask)) < 1e-4
     assert np.std(played.log_probs[real]) > 0.3  # the policy has preferences
+
+
+def test_in_bfloat16_play_and_training_part_by_no_more_than_rounding(vocabulary):
+    stack = TransformerConfig(dim=64, depth=3, heads=2, head_dim=32)
+    rounded, exact = (
+        models.build(ModelsConfig(stack, stack, stack, stack, compute_dtype=dtype), vocabulary.size).policy
+        for dtype in ("bfloat16", "float32")
+    )
+    params = rounded.init(jax.random.key(0))
+    params |= {"head": {"kernel": 4 * params["head"]["kernel"]}}
+    caches = jax.eval_shape(lambda: rounded.method(params, "empty_cache", 1, 8))
+    assert {x.dtype for x in jax.tree.leaves(caches)} == {jnp.dtype("bfloat16")}
+
+    @jax.jit
+    def play(melody):
+        index, key = jnp.arange(SONGS), jax.random.key(0)
+        return rollout(rounded, params, melody, index, key, vocabulary.tables, validity_mask=False)
+
+    played = play(jnp.asarray(melodies()))
+
+    def full(network):
+        logits = network.method(params, "at_states", interleave(played.chords, played.melody)[:, :-1])
+        return masked.select(distribution(logits, None), played.chords)
+
+    trained, expected = jax.jit(full, static_argnums=0)(rounded), jax.jit(full, static_argnums=0)(exact)
+    real = played.mask > 0
+    parted, rounding = (np.abs(x - y)[real].mean() for x, y in ((played.log_probs, trained), (trained, expected)))
+    assert 1e-4 < rounding < 0.02 and parted < rounding
+    assert abs(float(jnp.exp(trained - played.log_probs)[real].mean()) - 1) < 2e-3
 
 
 def test_draws_depend_on_the_global_index_alone(play):
