@@ -33,7 +33,7 @@ def distribution(logits: jax.Array, valid: jax.Array | None) -> jax.Array:
 
 
 def sample(log_probs: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Inverse-CDF draw: log_probs [B, V], uniform [B] in [0, 1) -> [B] int32.
+    """Inverse-CDF draw: log_probs [B, V], uniform [B] in [0, 1) -> [B] int32, a token even where log_probs are NaN.
 
     In two steps, a block of tokens and a token in it: running sums over all of V take several times longer.
     """
@@ -44,7 +44,8 @@ def sample(log_probs: jax.Array, uniform: jax.Array) -> jax.Array:
     block = _first_beyond(of_blocks, target)
     is_before = jnp.arange(of_blocks.shape[1]) < block[:, None]
     inside = jnp.take_along_axis(p, block[:, None, None], axis=1)[:, 0]
-    return block * BLOCK + _first_beyond(inside, target - jnp.sum(jnp.where(is_before, of_blocks, 0.0), axis=-1))
+    rest = target - jnp.sum(jnp.where(is_before, of_blocks, 0.0), axis=-1)
+    return jnp.minimum(block * BLOCK + _first_beyond(inside, rest), size - 1)
 
 
 def _first_beyond(weights: jax.Array, target: jax.Array) -> jax.Array:
@@ -54,7 +55,7 @@ def _first_beyond(weights: jax.Array, target: jax.Array) -> jax.Array:
     sums = jnp.cumsum(weights, axis=-1)  # XLA's is not monotone to the last bit
     last = jnp.max(jnp.where(can_be, sums, 0.0), axis=-1)
     is_beyond = can_be & (sums > jnp.minimum(target, (1 - 2**-22) * last)[:, None])
-    return count - jnp.max(jnp.where(is_beyond, count - jnp.arange(count), 0), axis=-1)  # faster than argmax
+    return count - jnp.max(jnp.where(is_beyond, count - jnp.arange(count), 1), axis=-1)  # faster than argmax
 
 
 class Decoding(Protocol):

@@ -178,6 +178,11 @@ def test_inverse_cdf_by_hand():
     assert sample(first, jnp.zeros(1)).tolist() == [1]  # u = 0 never takes a token of probability 0
 
 
+def test_a_policy_that_has_diverged_still_plays_tokens():
+    drawn = sample(jnp.full((3, 620), jnp.nan), jnp.array([0.0, 0.5, 0.99]))
+    assert np.all((drawn >= 0) & (drawn < 620))
+
+
 def test_frequencies_are_the_probabilities():
     logits = jax.random.normal(jax.random.key(0), (20,)).at[7].set(-1e30)
     log_probs, draws = jax.nn.log_softmax(logits), 20_000

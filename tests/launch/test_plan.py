@@ -24,6 +24,7 @@ from gapt_jax.config import (
     TransformerConfig,
 )
 from gapt_jax.errors import UserError
+from gapt_jax.models import kernel
 from gapt_jax.runtime import chips
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.chips import Chip
@@ -57,6 +58,14 @@ def experiment(rows: int = 64, **mesh: int) -> Experiment:
 
 
 def quiet(line: str) -> None: ...
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _as_on_an_accelerator():
+    """Without the decoding kernel, which other tests of this process may have loaded."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kernel, "_registered", [])
+        yield
 
 
 def plan_for_cpu(tiny: Experiment, chip: Chip = chips.V5E) -> Plan:
