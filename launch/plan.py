@@ -1,6 +1,7 @@
 """Post-training compiled for chips that are not there, and what that tells: memory, network, a bound on its speed.
 
-Nothing is materialised and no data is read: on a machine with a CPU alone, libtpu compiles for a topology by its name.
+Nothing is materialised and no data is read: on a machine with a CPU alone, libtpu compiles for a topology by its name,
+and XLA's CUDA plugin for a GPU by its description.
 The roofline of a phase is the longest of its times for matmuls, HBM and network, each at the ceiling of the chip
 (`runtime.chips`, `runtime.cost`, `launch.collectives`): a bound, not a forecast. Assumptions: docs/plan.md.
 """
@@ -34,7 +35,7 @@ from gapt_jax.runtime.cost import Cost
 from gapt_jax.runtime.devices import compiling_anew, set_up
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import Vocabulary
-from launch import collectives, topology
+from launch import collectives, gpus, topology
 from launch.collectives import Collective
 
 ASSUMED_QUALITIES = 107  # interval sets that cover 99.9 % of the training chords of Hooktheory, POP909 and Nottingham
@@ -147,18 +148,20 @@ def _phase_json(phase: Phase) -> dict[str, Any]:
 
 def plan(experiment: Experiment, where: str, slices: int, say: Say, members: int = 1) -> Plan:
     """The plan for `slices` slices of a topology such as ``v5e:16x16``; of several members, for a population."""
-    devices = tpu_devices(where, slices)
+    devices = devices_of(where, slices)
     return plan_for(experiment, devices, chips.BY_DEVICE_KIND[devices[0].device_kind], where, say, members)
 
 
-def tpu_devices(where: str, slices: int) -> Sequence[Any]:
+def devices_of(where: str, slices: int) -> Sequence[Any]:
     """Devices to compile for; they need not exist."""
     wanted = topology.parse(where)
     generation = wanted.generation.name
-    if wanted.generation.dimensions == 1:
-        raise UserError(f"gapt plan compiles for TPUs, not for {generation}: name one, such as v5e:16x16 or v5p:4x4x4")
     if slices < 1:
         raise UserError(f"--slices must be at least 1, not {slices}")
+    if wanted.generation.dimensions == 1:
+        if slices > 1:
+            raise UserError("--slices is for TPUs")
+        return gpus.devices(wanted)
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("gapt plan needs the TPU compiler, but no TPU: pip install 'gapt-jax[plan]'")
     from jax.experimental import topologies  # slow

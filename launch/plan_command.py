@@ -18,10 +18,15 @@ EXIT_DOES_NOT_FIT = 2
 
 def add_parser(commands: Any, add: Any) -> None:
     """Adds the command; `add` is ``(commands, name, function, help) -> parser``."""
-    parser = add(commands, "plan", run, "compile the training phases for TPUs that need not be there; memory and speed")
+    parser = add(
+        commands, "plan", run, "compile the training phases for devices that need not be there; memory and speed"
+    )
     parser.add_argument("experiment", metavar="EXPERIMENT", help="a name, or path/to/file.py:function")
     parser.add_argument(
-        "--topology", required=True, metavar="NAME", help="one slice, as v5e:16x16, v5e-256 or v5p:4x4x8"
+        "--topology",
+        required=True,
+        metavar="NAME",
+        help="one slice, as v5e:16x16, v5e-256 or v5p:4x4x8; or h100-8",
     )
     parser.add_argument("--slices", type=int, default=1, metavar="N", help="how many of them (default: 1)")
     parser.add_argument(

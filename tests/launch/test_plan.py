@@ -30,8 +30,8 @@ from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.chips import Chip
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.cost import Cost
+from launch import gpus, plan_command
 from launch import plan as planning
-from launch import plan_command
 from launch.collectives import Collective, parse, summarize
 from launch.plan import Phase, PhaseCompiler, Plan
 
@@ -154,7 +154,7 @@ def test_plan_for_tpus_that_are_not_there():
 @needs_libtpu
 def test_sum_over_two_slices_of_tpus():
     """The compiler makes it a sum within each slice and a transfer of one device's part between them."""
-    mesh = meshes.build(MeshConfig(), planning.tpu_devices("v5e:4x4", 2))
+    mesh = meshes.build(MeshConfig(), planning.devices_of("v5e:4x4", 2))
     rows = jax.sharding.PartitionSpec(meshes.SONGS)
 
     def program(x):
@@ -177,15 +177,36 @@ def test_sum_over_two_slices_of_tpus():
     [("v4:2x2x2", 8, chips.V4), ("v5p:2x2x2", 8, chips.V5P), ("v6e-8", 8, chips.V6E), ("tpu7x:2x2x1", 8, chips.TPU7X)],
 )
 def test_devices_of_each_generation(name, devices, kind):
-    found = planning.tpu_devices(name, 1)
+    found = planning.devices_of(name, 1)
     assert len(found) == devices
     assert chips.BY_DEVICE_KIND[found[0].device_kind] is kind
 
 
-@pytest.mark.parametrize("name", ["v5e:3x3", "v5e", "h100-8", "v9:2x2"])
+@pytest.mark.parametrize("name", ["v5e:3x3", "v5e", "v9:2x2"])
 def test_bad_topologies_are_one_sentence_with_an_example(name):
     with pytest.raises(UserError, match=r"v5e[:-]\d|known: v4"):
-        planning.tpu_devices(name, 1)
+        planning.devices_of(name, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "slices", "problem"),
+    [
+        ("a100-1", 1, "does not know the a100: of GPUs it compiles for h100"),
+        ("h100-16", 1, "GPUs of one machine, at most h100-8"),
+        ("h100-8", 2, "--slices is for TPUs"),
+        ("h100-1", 1, r"needs the GPU compiler, but no GPU: pip install 'jax\[cuda12\]'"),
+    ],
+)
+def test_gpus_it_cannot_compile_for(monkeypatch, name, slices, problem):
+    monkeypatch.setattr(gpus, "PLUGINS", ("jax_plugins.absent", "absent_plugins.absent"))
+    with pytest.raises(UserError, match=problem):
+        planning.devices_of(name, slices)
+
+
+@pytest.mark.skipif(not any(map(gpus.is_installed, gpus.PLUGINS)), reason="jax[cuda12] is not installed")
+def test_a_gpu_that_is_not_there():
+    (gpu,) = planning.devices_of("h100-1", 1)
+    assert chips.BY_DEVICE_KIND[gpu.device_kind] is chips.H100
 
 
 def phase(name: str = "policy_update", **changes) -> Phase:
