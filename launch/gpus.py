@@ -54,7 +54,7 @@ def devices(wanted: Slice) -> Sequence[Any]:
     if not any(map(is_installed, PLUGINS)):
         raise UserError("gapt plan needs the GPU compiler, but no GPU: pip install 'jax[cuda12]'")
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # it asks the driver, which a machine without GPUs lacks
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"  # read when the plugin is loaded, below
+    os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}"  # read when the plugin is loaded, below
     from jax.experimental import topologies  # slow
 
     shape = f"1x1x{wanted.chips}"  # slices, machines, devices of each

@@ -85,7 +85,7 @@ def show(found: Plan, console: Console) -> None:
         return
     bound = sum(phase.roofline for phase in found.phases)
     low, high = found.efficiency["without_overlap"], found.efficiency["with_overlap"]
-    console.say(f"one iteration takes {1e3 * bound:.3g} ms or more")
+    console.say(f"one iteration takes {f'{bound:.3g} s' if bound >= 1 else f'{1e3 * bound:.3g} ms'} or more")
     console.say(
         f"weak scaling from 1 to {found.devices} devices: {low:.1%} if nothing overlaps, {high:.1%} if all does "
         "(Σ max(matmuls, HBM) / the same with the network)"

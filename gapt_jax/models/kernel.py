@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from gapt_jax.config import TransformerConfig
 from gapt_jax.models.layers import ROTARY_BASE, Block
 from gapt_jax.models.networks import Decoder
 
@@ -30,11 +32,14 @@ def register(function: object) -> None:
     _registered.append(TARGET)
 
 
+def suits(config: TransformerConfig, dtype: Any) -> bool:
+    """Whether the kernel is made for such a network."""
+    return config.dim % LANES == 0 and config.head_dim in HEAD_WIDTHS and jnp.dtype(dtype) == jnp.float32
+
+
 def can_run(decoder: Decoder) -> bool:
     """Whether the kernel is there, and made for such a network."""
-    config = decoder.stack.config
-    is_whole = config.dim % LANES == 0 and config.head_dim in HEAD_WIDTHS
-    return bool(_registered) and is_whole and decoder.head.dtype == jnp.float32
+    return bool(_registered) and suits(decoder.stack.config, decoder.head.dtype)
 
 
 class Kernel:
@@ -80,7 +85,7 @@ class Kernel:
         half = self._config.head_dim // 2
         places = position + jnp.arange(tokens.shape[1])
         angles = places[:, None] * ROTARY_BASE ** (-jnp.arange(0, half, 2) / half)
-        result = jax.ShapeDtypeStruct((len(tokens), 1, self._size), jnp.float32)
+        result = jax.ShapeDtypeStruct((len(tokens), self._size), jnp.float32)
         first = 4 + len(self._weights)  # of the cache among the arguments, whose memory the results take over
         call = jax.ffi.ffi_call(
             TARGET,
@@ -92,7 +97,7 @@ class Kernel:
         around = jax.sharding.get_abstract_mesh()  # of a `shard_map`, whose devices are all at work at once
         devices = 1 if around.empty else around.size // jax.process_count()
         logits, keys, values = call(*inputs, *self._weights, *cache, devices=np.int64(devices))
-        return logits[:, 0], (keys, values)
+        return logits, (keys, values)
 
 
 def work(shapes: Sequence[tuple[int, ...]]) -> tuple[float, float]:

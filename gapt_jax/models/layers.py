@@ -144,7 +144,7 @@ class Attention(nnx.Module):
     def attend_causally(
         self, q: jax.Array, k: jax.Array, v: jax.Array, *, bias: jax.Array, keys: Keys = None
     ) -> jax.Array:
-        """The same for queries of which the bias hides all later keys: most of what it hides is never computed."""
+        """The same for queries of which the bias hides all later keys: of long ones, most of these are not computed."""
         length = q.shape[2]
         count = max(1, min(MOST_CAUSAL_BLOCKS, length // LEAST_CAUSAL_BLOCK))
         parts = []

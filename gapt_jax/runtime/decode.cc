@@ -45,14 +45,14 @@ inline float largest(Vector x) {
   return found;
 }
 
-inline Vector larger(Vector x, Vector y) { return x > y ? x : y; }
+inline Vector larger(Vector x, Vector y) { return y > x ? y : x; }  // x where it is NaN
 
-// e^x to 2 units in the last place (x from -87 to 88, cut there): 2^n e^r, n whole, |r| < ln(2) / 2, where e^r is its
+// e^x to 2 units in the last place (x from -87 to 88, cut there; of NaN, NaN): 2^n e^r, n whole, |r| < ln(2) / 2, where e^r is its
 // Taylor series to r^7.
 inline Vector exponential(Vector x) {
   const Vector zero = {};
   x = larger(x, zero - 87);
-  x = x < 88 ? x : zero + 88;
+  x = x > 88 ? zero + 88 : x;
   const float whole = 12582912;  // 1.5 * 2^23: a sum with it is rounded to a whole number
   const Vector shifted = x * 1.44269504f + whole;
   const Vector n = shifted - whole;
@@ -67,6 +67,10 @@ inline Vector exponential(Vector x) {
 // has not taken a task: helpers may come late or never, so that busy threads cannot block a call.
 class Crew {
  public:
+  explicit Crew(int threads) : threads_(threads) {}
+
+  int threads() const { return threads_; }
+
   template <class Work>
   void each(int tasks, const Work& work) {
     work_ = [](const void* work, int task) { (*static_cast<const Work*>(work))(task); };
@@ -87,11 +91,6 @@ class Crew {
   }
 
   void end() { is_over_.store(true, std::memory_order_release); }
-
-  static int cores() {
-    static const int count = std::max(1u, std::thread::hardware_concurrency());
-    return count;
-  }
 
  private:
   bool take_tasks() {
@@ -120,22 +119,26 @@ class Crew {
   alignas(64) std::atomic<uint64_t> next_{0};
   alignas(64) std::atomic<int> done_{0};
   std::atomic<bool> is_over_{false};
+  const int threads_;  // at most, with the caller
   void (*work_)(const void*, int);
   const void* data_;
 };
 
-// Asks the pool's threads for `helpers` helpers, or fewer while those asked for earlier have not come: threads that are
-// kept busy by others would find their queues full, and a pool with full queues has the caller do what it asks for.
-void call_for_help(const std::shared_ptr<Crew>& crew, ffi::ThreadPool& pool, int helpers) {
+// A crew of the caller and threads of the pool that are asked to help; fewer while those asked for earlier have not come:
+// threads that others keep busy would find their queues full, and then a pool has the caller do what it asks for.
+std::shared_ptr<Crew> gather(ffi::ThreadPool& pool, int64_t devices) {
+  static const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
   static std::atomic<int> coming{0};
+  const auto crew = std::make_shared<Crew>(std::max<int64_t>(1, std::min(cores, pool.num_threads()) / devices));
   const auto caller = std::this_thread::get_id();
-  while (helpers-- > 0 && coming.load(std::memory_order_relaxed) < Crew::cores()) {
+  for (int n = 1; n < crew->threads() && coming.load(std::memory_order_relaxed) < cores; ++n) {
     coming.fetch_add(1, std::memory_order_relaxed);
     pool.Schedule([crew, caller] {
       coming.fetch_sub(1, std::memory_order_relaxed);
       if (std::this_thread::get_id() != caller) crew->help();
     });
   }
+  return crew;
 }
 
 // ------------------------------------------------------------------------------------------------------- products
@@ -201,7 +204,7 @@ void multiply(Rows x, int64_t depth, const float* w, int first, int last, const 
 // The same for all outputs of W, spread over the crew: neighbouring panels stay together, to be read on in one sweep.
 template <class Use>
 void multiply(Crew& crew, Rows x, int64_t depth, const float* w, int64_t outputs, const Use& use) {
-  const int panels = (outputs + kLanes - 1) / kLanes, share = std::max(1, panels / (16 * Crew::cores())) * 4;
+  const int panels = (outputs + kLanes - 1) / kLanes, share = std::max(1, panels / (16 * crew.threads())) * 4;
   crew.each((panels + share - 1) / share, [&](int task) {
     multiply(x, depth, w, task * share, std::min(panels, (task + 1) * share), use);
   });
@@ -304,14 +307,14 @@ float* scratch(std::vector<float>& kept, size_t count) {
 }
 
 // embedded [songs, steps, dim], for positions that follow `position` [] cached ones; cosines and sines [steps, d / 4] of
-// their angles; panels of weights, biases and gains stacked over layers; logits [songs, the last steps, vocabulary];
+// their angles; panels of weights, biases and gains stacked over layers; logits [songs, vocabulary] of the last steps;
 // keys [layers, songs, heads, positions / kLanes, d, kLanes] and values [layers, songs, heads, positions, d]. `devices`
 // share the cores.
 ffi::Error decode(ffi::ThreadPool pool, int64_t devices, Array embedded, ffi::Buffer<ffi::S32> position, Array cosines, Array sines,
                   Array qkv, Array out, Array inner, Array inner_bias, Array outer, Array outer_bias, Array query_gain,
                   Array key_gain, Array head, Array, Array, ffi::Result<Array> logits, ffi::Result<Array> keys,
                   ffi::Result<Array> values) {
-  const auto input = embedded.dimensions(), cache = values->dimensions(), output = logits->dimensions();
+  const auto input = embedded.dimensions(), cache = values->dimensions();
   const int64_t songs = input[0], steps = input[1], dim = input[2], rows = songs * steps;
   const int64_t layers = cache[0], heads = cache[2], room = cache[3], width = cache[4], attended = heads * width;
   const int64_t hidden = inner_bias.dimensions()[1] / 2;
@@ -329,8 +332,7 @@ ffi::Error decode(ffi::ThreadPool pool, int64_t devices, Array embedded, ffi::Bu
   float* norm = free;
   for (int64_t row = 0; row < rows; ++row) std::copy_n(embedded.typed_data() + row * dim, dim, h[row]);
 
-  const auto crew = std::make_shared<Crew>();
-  call_for_help(crew, pool, Crew::cores() / devices - 1);
+  const auto crew = gather(pool, devices);
 
   auto add_to_h = [&](int64_t row, int panel, const Vector* y, int wide, const float* bias) {
     for (int p = 0; p < wide; ++p) {
@@ -392,19 +394,16 @@ ffi::Error decode(ffi::ThreadPool pool, int64_t devices, Array embedded, ffi::Bu
   }
 
   norms(h, dim, norm);
-  const int64_t wanted = output[1], size = output[2], skipped = steps - wanted;  // the last tokens of each song
-  Rows last = h;
-  if (wanted < steps) {  // one of each song: `decode` asks for one or for all
-    last = {h[skipped], songs, steps * h.step};
-  }
-  multiply(*crew, last, dim, head.typed_data(), size, [&](int64_t row, int panel, const Vector* y, int wide) {
-    const float scale = norm[wanted < steps ? row * steps + skipped : row];
+  const Rows last = {h[steps - 1], songs, steps * h.step};
+  const int64_t size = logits->dimensions()[1];
+  multiply(*crew, last, dim, head.typed_data(), size, [&](int64_t song, int panel, const Vector* y, int wide) {
+    const float scale = norm[song * steps + steps - 1];
     for (int p = 0; p < wide; ++p) {
       const int64_t column = (panel + p) * kLanes;
       const Vector result = y[p] * scale;
       float kept[kLanes];
       store(kept, result);
-      std::copy_n(kept, std::min<int64_t>(kLanes, size - column), logits->typed_data() + row * size + column);
+      std::copy_n(kept, std::min<int64_t>(kLanes, size - column), logits->typed_data() + song * size + column);
     }
   });
   crew->end();

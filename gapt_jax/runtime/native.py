@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -41,18 +42,21 @@ def load() -> str:
             raise Absent(f"switched off by {SWITCH}=0")
         library = ctypes.CDLL(str(compiled()))
         kernel.register(jax.ffi.pycapsule(getattr(library, kernel.TARGET)))
-    except (Absent, OSError, AttributeError) as reason:
+    except (Absent, OSError, AttributeError, RuntimeError) as reason:  # RuntimeError: there is no home
         return str(reason)
     return ""
 
 
 def compiled() -> Path:
     """The library, made now where it is not there yet. Raises Absent where that cannot be."""
-    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
-    if compiler is None:
+    compiler = (
+        shlex.split(os.environ.get("CXX", "")) or list(filter(None, map(shutil.which, ("c++", "g++", "clang++"))))[:1]
+    )
+    if not compiler:
         raise Absent("no C++ compiler on PATH (c++, g++ or clang++, or one named by CXX)")
-    command = [compiler, *FLAGS, "-isystem", jax.ffi.include_dir(), str(SOURCE)]
-    facts = SOURCE.read_bytes(), " ".join(command).encode(), jaxlib.__version__.encode(), _processor()
+    version = subprocess.run([*compiler, "--version"], capture_output=True).stdout
+    command = [*compiler, *FLAGS, "-isystem", jax.ffi.include_dir(), str(SOURCE)]
+    facts = SOURCE.read_bytes(), shlex.join(command).encode(), version, jaxlib.__version__.encode(), _processor()
     digest = hashlib.sha256(b"\0".join(facts)).hexdigest()[:16]
     target = Path.home() / ".cache" / "gapt-jax" / "native" / f"decode-{digest}.so"
     if not target.exists():
@@ -63,9 +67,9 @@ def compiled() -> Path:
                 subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, timeout=COMPILE_SECONDS)
             except subprocess.CalledProcessError as error:
                 first = error.stderr.decode(errors="replace").strip().partition("\n")[0]
-                raise Absent(f"{compiler} cannot compile {SOURCE.name}: {first}") from None
+                raise Absent(f"{compiler[0]} cannot compile {SOURCE.name}: {first}") from None
             except subprocess.TimeoutExpired:
-                raise Absent(f"{compiler} took longer than {COMPILE_SECONDS} s over {SOURCE.name}") from None
+                raise Absent(f"{compiler[0]} took longer than {COMPILE_SECONDS} s over {SOURCE.name}") from None
             made.replace(target)
     return target
 

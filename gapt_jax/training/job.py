@@ -18,7 +18,7 @@ from gapt_jax import models as model_library
 from gapt_jax.algorithm.state import Frozen, Spec
 from gapt_jax.config import Experiment, to_dict
 from gapt_jax.errors import UserError
-from gapt_jax.models import REWARD_KINDS
+from gapt_jax.models import REWARD_KINDS, kernel
 from gapt_jax.runtime import hosts, native
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json, read_vocabulary
@@ -100,9 +100,12 @@ def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Cons
                 f"{workdir} was trained on other songs (fingerprint {known}, now {corpus.fingerprint}): "
                 "give data.songs the folder it was made from, or choose another --workdir"
             )
-    if devices.devices.flat[0].platform == "cpu" and (reason := native.load()):
-        console.say(f"rollouts do without the compiled kernel and take longer: {reason}")
     models = model_library.build(experiment.models, corpus.vocabulary.size)
+    can_help = devices.devices.flat[0].platform == "cpu" and kernel.suits(
+        experiment.models.policy, experiment.models.compute_dtype
+    )
+    if can_help and (reason := native.load()):
+        console.say(f"rollouts do without the compiled kernel and take longer: {reason}")
     layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=devices)
     spec = Spec(models, experiment.algorithm, corpus.vocabulary, layout, data.part)
     return Job(experiment, workdir, corpus, spec, layout, console)

@@ -171,6 +171,19 @@ def test_kl_is_that_of_aligned_distributions(spec, networks, frozen, start, voca
     assert total == pytest.approx(0.0, abs=1e-5 * frames)
 
 
+def test_positions_a_few_at_a_time_change_nothing(spec, frozen, start, monkeypatch):
+    state, songs = start(kl_coef=0.5), batch(spec, 0)
+    played = learner.play(spec, state, songs)
+    terms, _ = learner.judge(spec, state, frozen, songs, played)
+    whole = learner.estimate(spec, state, frozen, played, terms)
+    monkeypatch.setattr(learner, "POSITIONS_AT_ONCE", 7)  # 128 positions of a minibatch are no multiple of it
+    anew = jax.jit(lambda *arguments: learner.estimate.__wrapped__(spec, *arguments))
+    found = anew(state, frozen, played, terms)
+    assert "f32[7," in str(jax.make_jaxpr(anew)(state, frozen, played, terms))
+    for a, b in zip(leaves(found), leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def test_kl_lowers_the_return(spec, frozen, start):
     returns = []
     for coefficient in (0.0, 1.0):

@@ -14,7 +14,7 @@ from gapt_jax.algorithm.rollout import distribution, rollout
 from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.models import kernel
 from gapt_jax.models.networks import interleave
-from gapt_jax.runtime import native
+from gapt_jax.runtime import cost, native
 from gapt_jax.vocabulary import NOTE_ONSET, PAD, Vocabulary
 
 SIZES = {
@@ -29,6 +29,7 @@ TOLERANCE = 1e-5
 @pytest.fixture(scope="module", autouse=True)
 def _loaded():
     if reason := native.load():
+        assert reason.startswith(("no C++ compiler", "switched off")), reason
         pytest.skip(f"there is no compiled kernel: {reason}")
 
 
@@ -183,6 +184,31 @@ def test_its_work_by_hand():
     assert moved == 4 * (5 * 2 * 16 + weights + caches + written)
 
 
+def test_the_work_of_a_rollout_is_that_of_its_passes(vocabulary):
+    network, params = policy_of(SIZES["one head of 16"], vocabulary.size)
+    melody, index = songs_of(5, frames=24)
+
+    def first_and_next(params, tokens):
+        decoder = kernel.Kernel(network.bind(params))
+        _, cache = decoder.decode(tokens[:, :1], decoder.empty_cache(5, 1), jnp.int32(0))
+        return decoder.decode(tokens, decoder.grown(cache, 48), jnp.int32(1))
+
+    jaxpr = jax.make_jaxpr(first_and_next)(params, jnp.zeros((5, 2), jnp.int32))
+    calls = [kernel.work([x.aval.shape for x in e.invars]) for e in jaxpr.eqns if e.primitive.name == "ffi_call"]
+    (first, _), (later, _) = calls
+    traced = jax.jit(player(network, vocabulary)).trace(params, melody, index)
+    assert cost.of(traced.jaxpr).flops == first + 24 * later
+
+
+def test_a_diverged_policy_does_not_look_healthy():
+    network, params = policy_of(SIZES["published, thinner"], 64)
+    broken = jax.tree_util.tree_map_with_path(
+        lambda path, x: jnp.full_like(x, jnp.nan) if "query_gain" in jax.tree_util.keystr(path) else x, params
+    )
+    tokens = jnp.ones((2, 4), jnp.int32)
+    assert np.all(np.isnan(passes(kernel.Kernel(network.bind(broken)), tokens, 2)))
+
+
 def test_without_a_compiler_the_reason_is_said(monkeypatch, tmp_path):
     load = native.load.__wrapped__
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -200,6 +226,10 @@ def test_without_a_compiler_the_reason_is_said(monkeypatch, tmp_path):
     assert load() == f"{broken} cannot compile decode.cc: decode.cc:1: error: no such language"
     monkeypatch.setenv("CXX", str(tmp_path / "absent++"))
     assert "absent++" in load()
+    with monkeypatch.context() as patched:
+        patched.delenv("CXX")
+        patched.setattr(native.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+        assert load() == "no home"
     assert not list(tmp_path.rglob("*.so"))
 
 
@@ -208,8 +238,11 @@ def test_it_is_compiled_once(monkeypatch, tmp_path):
     library = native.compiled()
     assert [library] == list(tmp_path.rglob("*.so"))
 
-    def refuse(*_, **__):
-        raise AssertionError("compiled again")
+    run = subprocess.run
+
+    def refuse(command, **options):
+        assert "-o" not in command, "compiled again"
+        return run(command, **options)
 
     monkeypatch.setattr(subprocess, "run", refuse)
     assert native.compiled() == library

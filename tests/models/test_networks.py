@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from gapt_jax import models
 from gapt_jax.config import ModelsConfig, TransformerConfig
+from gapt_jax.models import layers
 from gapt_jax.models.layers import Stack
 from gapt_jax.models.networks import interleave, pair, part
 from gapt_jax.vocabulary import BOS, EOS, PAD
@@ -296,6 +297,31 @@ def test_dropout_needs_a_key_and_differs_by_key():
     alone = apply(params, stream[1:2], keys[0][1:2])  # a song's dropout does not depend on its place in the batch
     np.testing.assert_allclose(a[1:2], alone, atol=1e-5)
     np.testing.assert_array_equal(apply(params, stream), apply(params, stream))
+
+
+@pytest.mark.parametrize("name", ["policy", "anchor"])
+def test_causal_attention_in_blocks_is_attention(name, monkeypatch):
+    network, params = getattr(NETWORKS, name), random_params(name)
+    inputs = (tokens(15),) if name == "policy" else (tokens(15), tokens(16))
+    inputs[-1][1, 6:] = PAD
+
+    def run():
+        def loss(params):
+            logits = network(params, *inputs)
+            return jnp.sum(logits[..., 0] ** 2), logits
+
+        (_, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        return logits, *jax.tree.leaves(gradients)
+
+    whole = run()
+    monkeypatch.setattr(layers, "LEAST_CAUSAL_BLOCK", 2)  # blocks of 2 and 3 of 11 queries
+    calls = []
+    mixed = layers.Attention._mixed
+    monkeypatch.setattr(layers.Attention, "_mixed", lambda *args: calls.append(args[1].shape[2]) or mixed(*args))
+    in_blocks = run()
+    assert {2, 3} <= set(calls)
+    for a, b in zip(in_blocks, whole, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5 * max(1, np.abs(b).max()))
 
 
 def test_bfloat16_keeps_parameters_and_outputs_in_float32():

@@ -54,6 +54,16 @@ def test_casts_and_reshapes_cost_nothing_and_keep_where_an_array_comes_from():
     assert of(lambda x: x.reshape(K, M) + 1, A).bytes == 2 * 4 * M * K
 
 
+def test_what_depends_on_the_platform_counts_as_its_cheapest_way():
+    def program(x, y):
+        def twice(x, y):
+            return x @ y + x @ (2 * y)
+
+        return jax.lax.platform_dependent(x, y, cpu=jnp.matmul, default=twice)
+
+    assert of(program, A, B).flops == DOT
+
+
 def test_scan_multiplies_by_its_length():
     w = jnp.zeros((K, K))
 
