@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import chex
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
 
 from gapt_jax import prng
 from gapt_jax.algorithm import ppo, rules
@@ -96,7 +97,8 @@ def rollout(
     plain = playing(lambda decoder: decoder, _parts(frames))
     if not kernel.can_run(policy.bind(params)):
         return plain(params, melody, index, key)
-    by_kernel = playing(kernel.Kernel, [(0, frames)])
+    # Members of a population one after the other: a call for all would copy their caches at every frame.
+    by_kernel = sequential_vmap(playing(kernel.Kernel, [(0, frames)]))
     return jax.lax.platform_dependent(params, melody, index, key, cpu=by_kernel, default=plain)
 
 

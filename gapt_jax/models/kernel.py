@@ -91,7 +91,6 @@ class Kernel:
             TARGET,
             (result, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in cache)),
             input_output_aliases={first: 1, first + 1: 2},
-            vmap_method="sequential",
         )
         inputs = self._embed(tokens), jnp.int32(position), jnp.cos(angles), jnp.sin(angles)
         around = jax.sharding.get_abstract_mesh()  # of a `shard_map`, whose devices are all at work at once
