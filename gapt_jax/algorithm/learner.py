@@ -239,7 +239,8 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
     def losses(params, sample: Experience):
         played = sample.trajectory
         tokens = interleave(played.chords, played.melody)[:, :-1]
-        log_p = distribution(models.policy.method(params["policy"], "at_states", tokens), _valid(spec, played.chords))
+        valid = rules.valid_along(played.chords, spec.tables) if config.validity_mask else None
+        log_p = distribution(models.policy.method(params["policy"], "at_states", tokens), valid)
         policy_loss = ppo.clipped_surrogate(
             masked.select(log_p, played.chords),
             played.log_probs,
@@ -385,7 +386,3 @@ def _embedded(spec: Spec, members: dict[str, Params], melody: jax.Array, chords:
     first = jax.tree.map(lambda x: x[0], members["contrastive"])
     melody_embedding, chord_embedding, _ = spec.models.contrastive(first, part(melody), part(chords))
     return melody_embedding if spec.part == "melody" else chord_embedding
-
-
-def _valid(spec: Spec, chords: jax.Array) -> jax.Array | None:
-    return rules.valid_along(chords, spec.tables) if spec.config.validity_mask else None

@@ -10,8 +10,8 @@ The model, meant as a lower bound of what a device does:
   reads; what an update in place writes, or a scatter (twice: it reads it first). Element-wise work is taken to be fused
   into these. It costs bytes only at the border of a loop body or of the program: what it reads from there and what it
   leaves there, once per array and pass. So an optimiser's update counts; a cast or a change of shape does not.
-- A `cond` counts as its most expensive branch, one that asks for the platform as its cheapest. A
-  `while` of unknown length counts as one pass, reported in `unknown_loops`.
+- A `cond` counts as its most expensive branch, one that asks for the platform as its cheapest. A `while`
+  of unknown length counts as one pass, reported in `unknown_loops`.
 - The decoding kernel is counted by its own formula (`models.kernel.work`).
 
 Weights and caches that stay in the VMEM of a TPU from one pass of a loop to the next cost less than this.

@@ -47,8 +47,8 @@ inline float largest(Vector x) {
 
 inline Vector larger(Vector x, Vector y) { return y > x ? y : x; }  // x where it is NaN
 
-// e^x to 2 units in the last place (x from -87 to 88, cut there; of NaN, NaN): 2^n e^r, n whole, |r| < ln(2) / 2, where e^r is its
-// Taylor series to r^7.
+// e^x to 2 units in the last place (x from -87 to 88, cut there; of NaN, NaN): 2^n e^r, n whole, |r| < ln(2) / 2, where
+// e^r is its Taylor series to r^7.
 inline Vector exponential(Vector x) {
   const Vector zero = {};
   x = larger(x, zero - 87);
@@ -310,10 +310,10 @@ float* scratch(std::vector<float>& kept, size_t count) {
 // their angles; panels of weights, biases and gains stacked over layers; logits [songs, vocabulary] of the last steps;
 // keys [layers, songs, heads, positions / kLanes, d, kLanes] and values [layers, songs, heads, positions, d]. `devices`
 // share the cores.
-ffi::Error decode(ffi::ThreadPool pool, int64_t devices, Array embedded, ffi::Buffer<ffi::S32> position, Array cosines, Array sines,
-                  Array qkv, Array out, Array inner, Array inner_bias, Array outer, Array outer_bias, Array query_gain,
-                  Array key_gain, Array head, Array, Array, ffi::Result<Array> logits, ffi::Result<Array> keys,
-                  ffi::Result<Array> values) {
+ffi::Error decode(ffi::ThreadPool pool, int64_t devices, Array embedded, ffi::Buffer<ffi::S32> position, Array cosines,
+                  Array sines, Array qkv, Array out, Array inner, Array inner_bias, Array outer, Array outer_bias,
+                  Array query_gain, Array key_gain, Array head, Array, Array, ffi::Result<Array> logits,
+                  ffi::Result<Array> keys, ffi::Result<Array> values) {
   const auto input = embedded.dimensions(), cache = values->dimensions();
   const int64_t songs = input[0], steps = input[1], dim = input[2], rows = songs * steps;
   const int64_t layers = cache[0], heads = cache[2], room = cache[3], width = cache[4], attended = heads * width;

@@ -49,9 +49,9 @@ def load() -> str:
 
 def compiled() -> Path:
     """The library, made now where it is not there yet. Raises Absent where that cannot be."""
-    compiler = (
-        shlex.split(os.environ.get("CXX", "")) or list(filter(None, map(shutil.which, ("c++", "g++", "clang++"))))[:1]
-    )
+    named = os.environ.get("CXX")
+    found = filter(None, map(shutil.which, ("c++", "g++", "clang++")))
+    compiler = shlex.split(named) if named else [*found][:1]
     if not compiler:
         raise Absent("no C++ compiler on PATH (c++, g++ or clang++, or one named by CXX)")
     version = subprocess.run([*compiler, "--version"], capture_output=True).stdout
