@@ -24,6 +24,12 @@ LIBTPU_WITHOUT_TPU = {
 
 # Each core a device of its own, on one thread: the small networks that one trains on a CPU are fastest so.
 CORES_AS_DEVICES = "--xla_force_host_platform_device_count={count} --xla_cpu_multi_thread_eigen=false"
+# XLA ends the process when a device comes a minute late to an addition over all devices: other programs may keep a core
+# for longer, and a laptop may sleep for a weekend. Here a real hang is noticed by `runtime.hang_minutes`.
+PATIENCE = {
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds": 600,
+    "--xla_cpu_collective_call_terminate_timeout_seconds": 7 * 24 * 3600,
+}
 MOST_CORES = 8  # as devices: beyond, a minibatch of `small` has less than two songs for each
 
 
@@ -31,6 +37,11 @@ def cores() -> int:
     """How many this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on every platform
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def patient(flags: str) -> str:
+    """XLA_FLAGS with the time-outs of `PATIENCE` where they say nothing of them."""
+    return " ".join([flags, *(f"{name}={value}" for name, value in PATIENCE.items() if name not in flags)]).strip()
 
 
 def set_up(most_cores: int = MOST_CORES) -> None:
@@ -41,7 +52,8 @@ def set_up(most_cores: int = MOST_CORES) -> None:
     gc.set_threshold(100_000, 50, 100)  # tracing makes millions of small objects: a second less until the first step
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {CORES_AS_DEVICES.format(count=min(most_cores, cores()))}".strip()
+        flags = f"{flags} {CORES_AS_DEVICES.format(count=min(most_cores, cores()))}"
+    os.environ["XLA_FLAGS"] = patient(flags.strip())
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "gapt-jax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up
