@@ -15,6 +15,11 @@ if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from gapt_jax.runtime import devices  # noqa: E402
+
+os.environ["XLA_FLAGS"] = devices.patient(os.environ["XLA_FLAGS"])  # JAX reads it when it first looks for devices
+
+pytest_plugins = ["workers"]
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
