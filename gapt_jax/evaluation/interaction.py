@@ -33,7 +33,7 @@ def summarize_melody(
     violations = {
         "invalid_share": rules.invalid(chords, melody, roles),
         "repetition_share": rules.repetition(events, len(melody)),
-        "long_note_share": rules.long_note(events, len(melody)),
+        "long_note_share": rules.long_note(melody),
         "silence_violation_share": rules.silence(chords, melody, roles),
     }
     result |= {name: broken.mean() if len(broken) else float("nan") for name, broken in violations.items()}

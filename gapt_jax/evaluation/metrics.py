@@ -185,7 +185,7 @@ def summarize(
     violations = {
         "invalid_share": rules.invalid(melody, chords, tables),
         "repetition_share": rules.repetition(events, len(melody)),
-        "long_note_share": rules.long_note(events, len(melody)),
+        "long_note_share": rules.long_note(chords),
         "silence_violation_share": rules.silence(melody, chords, tables),
     }
     result |= {name: broken.mean() if len(broken) else float("nan") for name, broken in violations.items()}

@@ -8,7 +8,7 @@ from gapt_jax.evaluation.events import ChordEvents, ngrams
 from gapt_jax.vocabulary import PAD, SILENCE, TokenTables
 
 MAX_REPEATS = 4  # equal chord events in a row
-MAX_CHORD_FRAMES = 32
+MAX_EQUAL_TOKENS = 31  # so a chord of 33 frames is too long: its ONSET and 32 times HOLD
 SILENCE_FREE_FRAMES = 8  # at the beginning of a song
 MAX_SILENT_SHARE = 0.04
 
@@ -36,9 +36,12 @@ def repetition(events: ChordEvents, num_songs: int) -> np.ndarray:
     return _songs(events.song[runs[equal, 0]], num_songs)
 
 
-def long_note(events: ChordEvents, num_songs: int) -> np.ndarray:
-    """[N] bool: a chord event longer than 32 frames (8 beats)."""
-    return _songs(events.song[events.length > MAX_CHORD_FRAMES], num_songs)
+def long_note(chords: np.ndarray) -> np.ndarray:
+    """[N] bool: more than 31 equal tokens in a row, rests included, before the first PAD of chords [N, T]."""
+    in_song = np.cumprod(chords[:, 1:] != PAD, axis=1, dtype=bool)
+    repeats = np.cumsum((chords[:, 1:] == chords[:, :-1]) & in_song, axis=1)
+    before = np.pad(repeats, ((0, 0), (MAX_EQUAL_TOKENS, 0)))[:, : repeats.shape[1]]
+    return (repeats - before == MAX_EQUAL_TOKENS).any(1)
 
 
 def silence(melody: np.ndarray, chords: np.ndarray, tables: TokenTables) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Each rule at, and one step beyond, its threshold."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gapt_jax.algorithm import rules as training_rules
 from gapt_jax.evaluation import rules
 from gapt_jax.evaluation.events import chord_events
 from gapt_jax.vocabulary import BOS, EOS, NOTE_ONSET, PAD, SILENCE
@@ -50,7 +52,18 @@ def test_repetition_does_not_cross_songs(song, vocabulary):
 @pytest.mark.parametrize(("frames", "long"), [(32, False), (33, True)])
 def test_long_note(song, vocabulary, frames, long):
     chords = song((None, 40), ("C", frames), ("C", 20))
-    assert rules.long_note(chord_events(chords, vocabulary.tables), 1).tolist() == [long]
+    assert rules.long_note(chords).tolist() == [long]
+
+
+def test_long_note_is_the_rule_of_training(song):
+    """Silence counts, a crop that opens with HOLD is too long at 32 frames, and nothing after a PAD is seen."""
+    rests, short = song(("C", 8), (None, 32)), song(("C", 9), (None, 31))
+    opened, ended = song(("C", 33), ("G", 8))[:, 1:], song(("C", 40))
+    ended[0, 20] = PAD
+    chords = np.concatenate([rests, opened, short, ended])
+    assert rules.long_note(chords).tolist() == [True, True, False, False]
+    penalties = training_rules.long_note(jnp.asarray(chords), jnp.ones(chords.shape, jnp.float32))
+    assert (penalties < 0).tolist() == [True, True, False, False]
 
 
 @pytest.mark.parametrize(("silent", "broken"), [(4, False), (5, True)])
