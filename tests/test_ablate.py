@@ -96,6 +96,8 @@ def test_a_member_that_diverges_is_left_out_and_the_others_finish(root, capsys):
     "arguments, sentence",
     [
         (["--preset", "lamda"], "did you mean 'lambda'"),
+        (["--preset", "ensemble", "--set", "pretrain.members=1"], "add --set pretrain.members=2"),
+        (["--preset", "gate", "--set", "algorithm.adversarial_weight=0"], "would train the same policy"),
         (["--lambdas", "0,one"], "takes numbers"),
         (["--lambdas", "0,-1"], "0 or more"),
         (["--lambdas", "0,1,1"], "gapt_lambda=1 is asked for twice"),

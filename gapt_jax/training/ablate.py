@@ -27,7 +27,7 @@ from gapt_jax.training import run_folder
 from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all
 from gapt_jax.training.measure import baselines, evaluation_sets, evaluator_of, measure
 from gapt_jax.training.population import STOPPED, Member, post_train
-from gapt_jax.training.presets import Arm, settings_of
+from gapt_jax.training.presets import Arm, check_different, settings_of
 from gapt_jax.training.trainer import abstract_state, restore_policy
 
 
@@ -48,6 +48,7 @@ def ablate(
     twice = [name for name, count in Counter(arm.name for arm in arms).items() if count > 1]
     if twice:
         raise UserError(f"the arm {twice[0]} is asked for twice")
+    check_different(arms, base)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir} is not a folder: choose another --workdir")
     set_up(most_cores=len(arms) * len(seeds))

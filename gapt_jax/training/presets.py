@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from gapt_jax.config import Experiment, arm_name, override
+from gapt_jax.config import DiscriminatorConfig, Experiment, OptimizerConfig, arm_name, override
 from gapt_jax.errors import UserError
 
 WEIGHT = "algorithm.adversarial_weight"
@@ -67,6 +67,29 @@ PRESETS: dict[str, tuple[Arm, ...]] = {
         Arm("grpo", "GRPO", (_WITHOUT, "algorithm.group_size=4", "algorithm.advantages=grpo")),
     ),
 }
+
+
+def check_different(arms: Sequence[Arm], base: Experiment) -> None:
+    """Refuses arms that would train the same policy."""
+    by_outcome: dict[Experiment, Arm] = {}
+    for arm in arms:
+        twin = by_outcome.setdefault(_what_acts(arm.experiment(base, base.seed)), arm)
+        if twin is not arm:
+            ensembles = any(setting.startswith(f"{_ENSEMBLE}=") for setting in arm.settings)
+            cause = ": there is one member to combine, so add --set pretrain.members=2" if ensembles else ""
+            raise UserError(f"the arms '{twin.label}' and '{arm.label}' would train the same policy{cause}")
+
+
+def _what_acts(experiment: Experiment) -> Experiment:
+    """The experiment without settings that make no difference to its policy."""
+    algorithm = experiment.algorithm
+    if experiment.pretrain.members == 1:
+        algorithm = dataclasses.replace(algorithm, rewards=dataclasses.replace(algorithm.rewards, ensemble="sum"))
+    if algorithm.adversarial_weight == 0:
+        algorithm = dataclasses.replace(
+            algorithm, discriminator=DiscriminatorConfig(), discriminator_optimizer=OptimizerConfig()
+        )
+    return dataclasses.replace(experiment, arm="", algorithm=algorithm)
 
 
 def grid(axes: Sequence[str]) -> tuple[Arm, ...]:
