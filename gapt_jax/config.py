@@ -123,8 +123,8 @@ class DiscriminatorConfig:
     only_valid: bool = False  # nothing is paid for realism where the output breaks a rule of validity
     label_smoothing: float = 0.1  # two-class sense: targets 0.95 / 0.05
     gate: str = "two_phase"  # when it learns: two_phase (published), frozen after phase 1, fixed_period, every_step
-    gate_window: int = 3  # completed steps whose mean reward is compared with the threshold
-    gate_threshold: float = 1.0
+    gate_window: int = 3  # completed steps whose mean -log(1 - D) is compared with the threshold
+    gate_threshold: float = 1.0  # of -log(1 - D), whatever the reward form
     gate_warmup_steps: int = 200  # phase 1
     gate_period: int = 5
     steps_per_update: int = 8  # gradient steps each time the gate is open

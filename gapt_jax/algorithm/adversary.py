@@ -25,6 +25,11 @@ REWARD_FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def fooled(logits: jax.Array) -> jax.Array:
+    """-log(1 - D), [B] -> [B]: what the gate compares with its threshold, whatever form of reward is paid."""
+    return jax.nn.softplus(logits)
+
+
 def shown(config: DiscriminatorConfig, melody: jax.Array, chords: jax.Array) -> jax.Array:
     """What is judged, as the replay keeps it: chords [B, T] alone, D(c), or melody and chords [B, 2T], D(c|m)."""
     return jnp.concatenate([melody, chords], axis=1) if config.conditional else chords
@@ -85,7 +90,8 @@ ACCURACIES = {"two_class": discriminator_accuracy, "relativistic": relativistic_
 def discriminator_gate(recent_rewards: jax.Array, step: jax.Array, threshold: jax.Array, config: DiscriminatorConfig):
     """Whether the discriminator learns at this step (from 1), [] bool.
 
-    recent_rewards: [window] float32, mean adversarial reward of the last completed steps, NaN where there is none yet.
+    recent_rewards: [window] float32, mean -log(1 - D) of the rollouts of the last completed steps, NaN where there is
+    none yet: the published form of the reward, so that a threshold means the same for every form.
     two_phase (published). Phase 1 (step < warm-up): every `period` steps. Always: when the policy has fooled it, i.e.
     their mean exceeds the threshold.
     frozen: phase 1 as published, then never again: a fixed realism reward.
@@ -98,9 +104,9 @@ def discriminator_gate(recent_rewards: jax.Array, step: jax.Array, threshold: ja
         return on_period
     known = ~jnp.isnan(recent_rewards)
     recent_mean = jnp.sum(jnp.where(known, recent_rewards, 0.0)) / jnp.sum(known)  # 0 / 0 = NaN compares false
-    fooled = recent_mean > threshold
+    is_fooled = recent_mean > threshold
     is_warmup = step < config.gate_warmup_steps
-    is_open = fooled | (is_warmup & on_period)
+    is_open = is_fooled | (is_warmup & on_period)
     return is_warmup & is_open if config.gate == "frozen" else is_open
 
 

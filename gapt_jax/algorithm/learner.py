@@ -142,6 +142,7 @@ def judge(
     metrics = {
         "discriminator/accuracy": adversary.ACCURACIES[config.loss](real_logits, logits, is_song),
         "discriminator/reward_mean": masked.mean(realism, is_song),
+        "discriminator/fooled": masked.mean(adversary.fooled(logits), is_song),
         "discriminator/reward_std": rewards.spread(realism, is_song),
     } | {
         f"reward_member_std/{kind}/{member}": rewards.spread(s[:, member], is_song)
@@ -300,7 +301,7 @@ def improve_discriminator(
     discriminator, optimizer, metrics = spec.layout.when(
         is_open, functools.partial(_train_discriminator, spec), _keep_discriminator, state, replay
     )
-    newest = realism["discriminator/reward_mean"]
+    newest = realism["discriminator/fooled"]
     steps_since_open = jnp.where(is_open, 0, state.steps_since_open + 1)
     state = dataclasses.replace(
         state,

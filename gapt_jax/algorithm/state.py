@@ -79,7 +79,7 @@ class LearnerState:
     policy_optimizer: OptimizerState
     critic_optimizer: OptimizerState
     discriminator_optimizer: OptimizerState
-    recent_rewards: jax.Array  # [window] float32: mean adversarial reward of the last steps, newest first, NaN = none
+    recent_rewards: jax.Array  # [window] float32: mean -log(1 - D) of the last steps, newest first, NaN = none
     gate_openings: jax.Array  # [] int32
     steps_since_open: jax.Array  # [] int32
     nonfinite_steps: jax.Array  # [] int32: consecutive iterations in which an update was skipped

@@ -245,7 +245,7 @@ def discriminator(study: Study, shown: Sequence[str]) -> Figure:
     for i, key in enumerate(shown):
         axes = figure.add_subplot(spec[i // 3, i % 3])
         _curves(axes, study, key)
-        if key == "discriminator/reward_mean":
+        if key == "discriminator/fooled":
             threshold = study.runs[0].config["algorithm"]["discriminator"]["gate_threshold"]
             axes.axhline(threshold, color=MLE_COLOR, linestyle="--", linewidth=1)
     _gates(figure.add_subplot(spec[rows, :]), study)

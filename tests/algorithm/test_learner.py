@@ -215,6 +215,21 @@ def test_non_finite_rewards_skip_the_step_and_are_counted(spec, frozen, start):
     assert not same(before.policy, state.policy)
 
 
+@pytest.mark.parametrize("form", ["log", "sigmoid_shaped"])  # neither ever exceeds the threshold of 1 itself
+def test_the_gate_opens_for_a_fooled_discriminator_whatever_is_paid(networks, vocabulary, algorithm_config, form):
+    own = dataclasses.replace(algorithm_config.discriminator, reward_form=form)
+    spec = Spec(networks, dataclasses.replace(algorithm_config, discriminator=own), vocabulary)
+    policy = networks.policy.init(jax.random.key(9))
+    frozen = Frozen(networks.anchor.init(jax.random.key(8)), {})
+    state = init_state(spec, policy, 0, FRAMES)
+    sure = state.discriminator | {"head": {"kernel": jnp.zeros((16, 2)), "bias": jnp.array([0.0, 5.0])}}
+    state = dataclasses.replace(state, step=jnp.int32(300), discriminator=sure)  # D = .9933, after phase 1
+    state, rows = iterate(spec, frozen, state, [0, 1])
+    assert rows[0]["discriminator/fooled"] == pytest.approx(5.006715, rel=1e-4)  # log(1 + e^5)
+    assert rows[0]["discriminator/reward_mean"] < 1
+    assert [row["discriminator/is_open"] for row in rows] == [0, 1]  # the window holds a step, then it is compared
+
+
 def test_gate_and_replay_move_with_the_steps(spec, frozen, start):
     state, opened, replay_filled = start(gate_threshold=100.0), [], []
     for number in range(6):
@@ -224,7 +239,7 @@ def test_gate_and_replay_move_with_the_steps(spec, frozen, start):
         assert opened[-1] != same(before, state.discriminator)
         replay_filled.append(int(state.replay.filled))
         np.testing.assert_array_equal(state.replay.real[0], batch(spec, number).chords)
-        assert float(state.recent_rewards[0]) == np.float32(metrics["discriminator/reward_mean"])
+        assert float(state.recent_rewards[0]) == np.float32(metrics["discriminator/fooled"])
     assert opened == [True, False, False, False, True, False]  # steps 1 and 5
     assert int(state.gate_openings) == 2 and int(state.steps_since_open) == 1
     assert replay_filled == [1, 2, 2, 2, 2, 2]
@@ -326,7 +341,7 @@ def test_discriminator_rate_follows_its_own_updates_or_the_steps(
     before = np.array(state.discriminator["head"]["bias"])
     chords = jnp.asarray(songs.chords)
     played = Trajectory(songs.melody, chords[::-1], jnp.zeros(chords.shape), jnp.ones(chords.shape))
-    realism = {"discriminator/reward_mean": jnp.float32(0)}
+    realism = {"discriminator/fooled": jnp.float32(0)}
     state, metrics = learner.improve_discriminator(spec, state, songs, played, realism)
     assert metrics["discriminator/is_open"] == 1 and metrics["discriminator/skipped"] == 0
     moved = np.abs(np.asarray(state.discriminator["head"]["bias"]) - before)
