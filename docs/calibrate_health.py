@@ -141,7 +141,7 @@ def climb(bench: Bench, gold_weight: float, seed: int) -> Iterator[tuple[float, 
 
 def alarms(bench: Bench, evaluations: list[dict[str, float]]) -> dict[str, int]:
     """The number of the evaluation at which each alarm is first raised."""
-    health, first = Health(bench.experiment.health, bench.experiment.algorithm), {}
+    health, first = Health(bench.experiment), {}
     for number, metrics in enumerate(evaluations):
         for alarm in health.observe(number, metrics):
             first.setdefault(alarm.alarm, number)
@@ -201,12 +201,12 @@ def show_healthy(bench: Bench) -> None:
 def show_runs(runs: list[Path], config: HealthConfig) -> None:
     rows = []
     for run in runs:
-        algorithm = from_dict(Experiment, read_json(run / "config.json", "gapt run")).algorithm
-        health, raised = Health(config, algorithm), []
+        experiment = from_dict(Experiment, read_json(run / "config.json", "gapt run"))
+        health, raised = Health(dataclasses.replace(experiment, health=config)), []
         for row in read_metrics(run / "metrics.jsonl"):
             values = {name: x for name, x in row.items() if name not in ("stage", "step")}
             raised += [f"{alarm.alarm} {alarm.step}" for alarm in health.observe(row["step"], values)]
-        rows.append([run.name, f"{algorithm.adversarial_weight:g}", ", ".join(raised) or "none"])
+        rows.append([run.name, f"{experiment.algorithm.adversarial_weight:g}", ", ".join(raised) or "none"])
     table(["run", "λ", "alarms, step"], rows)
 
 

@@ -214,6 +214,22 @@ class AlarmActions:
 
 
 @dataclass(frozen=True)
+class RatioLimit:
+    """The most |ratio - 1| before any update, over the actions of a rollout."""
+
+    mean: float
+    high: float  # that one action of 1,000 exceeds
+
+
+@dataclass(frozen=True)
+class RatioLimits:
+    """By `models.compute_dtype`: what rounding alone makes is in docs/health.md."""
+
+    float32: RatioLimit = RatioLimit(1e-3, 1e-2)
+    bfloat16: RatioLimit = RatioLimit(2e-2, 1e-1)
+
+
+@dataclass(frozen=True)
 class HealthConfig:
     """Limits of the alarms (docs/health.md). None of this changes a number of the run."""
 
@@ -229,7 +245,7 @@ class HealthConfig:
     max_added_silence: float = 0.2  # share of melody frames without a chord, above the first policy's
     max_accuracy: float = 0.97  # of the discriminator, where λ > 0
     max_kl: float = 2.0  # nats a frame
-    max_ratio_deviation: float = 0.05  # largest |ratio - 1| before an update
+    ratio_limits: RatioLimits = RatioLimits()
     min_member_std: float = 1e-4  # spread of a reward member's scores over the songs of a rollout
     actions: AlarmActions = AlarmActions()
 
@@ -267,11 +283,16 @@ def config_hash(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
+# Settings that configs of earlier versions hold; none of them is part of what a run computes.
+RETIRED = ("health.max_ratio_deviation",)
+
+
 def from_dict(cls: type, data: Any, path: str = "") -> Any:
     """Builds a config from plain data; unknown keys and values of the wrong type are errors that name the field."""
     if not isinstance(data, dict):
         raise ConfigError(f"{path or 'config'} must be a table of settings, not {data!r}")
     hints = typing.get_type_hints(cls)
+    data = {key: value for key, value in data.items() if _join(path, key) not in RETIRED}
     for key in data:
         if key not in hints:
             raise ConfigError(f"unknown setting '{_join(path, key)}'{did_you_mean(key, hints)}")

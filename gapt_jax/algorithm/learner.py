@@ -203,8 +203,8 @@ def estimate(
         metrics["kl"] = masked.mean(kl, mask)
     experience, judged = _rated(spec, trajectory, shaped, found.get("values"))
     metrics |= judged
-    metrics["ratio_deviation"] = ppo.ratio_deviation(found["log_probs"], trajectory.log_probs, mask)
-    return experience, metrics
+    rho = ppo.ratio_deviation(*spec.layout.everywhere((found["log_probs"], trajectory.log_probs, mask)))
+    return experience, metrics | {f"ratio_deviation/{name}": value for name, value in rho.items()}
 
 
 def _rated(

@@ -29,10 +29,26 @@ _MASKED = -1e30
 _kernel_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def linear(
-    inputs: int, outputs: int, *, rngs: nnx.Rngs, dtype: Any, bias: bool = False, sums: Any = None
-) -> nnx.Linear:
-    """Products in `dtype`; the outputs too, or in the dtype `sums`."""
+def rounded(x: jax.Array, dtype: Any) -> jax.Array:
+    """x in `dtype`, rounded in every program alike.
+
+    A plain conversion of float32 to bfloat16 and back may be left out by XLA (`xla_allow_excess_precision`), here and
+    not there: decoding and the full pass would then compute with different weights.
+    """
+    if x.dtype == dtype:
+        return x
+    kept = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(x, exponent_bits=kept.nexp, mantissa_bits=kept.nmant).astype(dtype)
+
+
+def _rounded_factors(factors: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
+    """Inputs and kernel of a linear layer in the dtype of its products; the bias is added to their float32 sums."""
+    inputs, kernel, bias = factors
+    return rounded(inputs, dtype), rounded(kernel, dtype), bias
+
+
+def linear(inputs: int, outputs: int, *, rngs: nnx.Rngs, dtype: Any, bias: bool = False) -> nnx.Linear:
+    """Products of factors in `dtype`, summed in float32; so are the outputs."""
     limit = 1 / math.sqrt(inputs)
 
     def bias_init(key, shape, dtype, **_):
@@ -45,7 +61,8 @@ def linear(
         kernel_init=_kernel_init,
         bias_init=bias_init,
         dtype=dtype,
-        preferred_element_type=sums,
+        promote_dtype=_rounded_factors,
+        preferred_element_type=jnp.float32,
         rngs=rngs,
     )
 
@@ -131,11 +148,11 @@ class Attention(nnx.Module):
     def keys_values(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[B, S, D] -> keys [B, H, d, S] and values [B, H, S, d]."""
         k = self._rounded(l2_normalise(self._heads(self.key(x))) * self.key_gain[...], positions)
-        return k.swapaxes(-1, -2), self._heads(self.value(x))
+        return k.swapaxes(-1, -2), rounded(self._heads(self.value(x)), self.value.dtype)
 
     def _rounded(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         """Rotated where positions are rotary, in the dtype of the products: what a cache holds is what is used."""
-        return (rotate(x, positions) if self.rotary else x).astype(self.query.dtype)
+        return rounded(rotate(x, positions) if self.rotary else x, self.query.dtype)
 
     def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, *, bias: jax.Array, keys: Keys = None) -> jax.Array:
         """softmax(10 q k + bias) v, projected: [B, L, D]; bias broadcasts to [B, H, L, S]."""
@@ -156,10 +173,10 @@ class Attention(nnx.Module):
     def _mixed(self, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, keys: Keys) -> jax.Array:
         products = jnp.einsum("bhld,bhds->bhls", q, k, preferred_element_type=jnp.float32)
         weights = dropout(jax.nn.softmax(ATTENTION_FACTOR * products + bias, axis=-1), self.config.dropout, keys)
-        return jnp.einsum("bhls,bhsd->bhld", weights.astype(v.dtype), v)
+        return jnp.einsum("bhls,bhsd->bhld", rounded(weights, v.dtype), v, preferred_element_type=jnp.float32)
 
     def _projected(self, mixed: jax.Array) -> jax.Array:
-        return self.out(mixed.swapaxes(1, 2).reshape(mixed.shape[0], mixed.shape[2], -1)).astype(jnp.float32)
+        return self.out(mixed.swapaxes(1, 2).reshape(mixed.shape[0], mixed.shape[2], -1))
 
 
 class FeedForward(nnx.Module):
@@ -172,8 +189,8 @@ class FeedForward(nnx.Module):
         self.outer = linear(inner, config.dim, bias=True, rngs=rngs, dtype=dtype)
 
     def __call__(self, x: jax.Array, keys: Keys = None) -> jax.Array:
-        value, gate = jnp.split(self.inner(x), 2, axis=-1)
-        return self.outer(dropout(value * jax.nn.silu(gate), self.config.dropout, keys)).astype(jnp.float32)
+        value, gate = jnp.split(rounded(self.inner(x), self.inner.dtype).astype(jnp.float32), 2, axis=-1)
+        return self.outer(dropout(value * jax.nn.silu(gate), self.config.dropout, keys))
 
 
 class Block(nnx.Module):

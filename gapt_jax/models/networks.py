@@ -21,7 +21,7 @@ class Decoder(nnx.Module):
     ):
         self.embed = embedding(size, config.dim, rngs=rngs)
         self.stack = Stack(config, causal=True, dtype=dtype, remat=remat, rngs=rngs)
-        self.head = linear(config.dim, outputs, rngs=rngs, dtype=dtype, sums=jnp.float32)
+        self.head = linear(config.dim, outputs, rngs=rngs, dtype=dtype)
 
     def __call__(self, tokens: jax.Array, keys: Keys = None) -> jax.Array:
         """[B, L] tokens -> [B, L, outputs] float32."""
@@ -68,7 +68,7 @@ class EncoderDecoder(nnx.Module):
         self.target_embed = embedding(size, config.dim, rngs=rngs)
         self.encoder = Stack(config, causal=False, relative=True, dtype=dtype, remat=remat, rngs=rngs)
         self.decoder = Stack(config, causal=True, relative=True, cross=True, dtype=dtype, remat=remat, rngs=rngs)
-        self.head = linear(config.dim, size, rngs=rngs, dtype=dtype, sums=jnp.float32)
+        self.head = linear(config.dim, size, rngs=rngs, dtype=dtype)
 
     def __call__(self, source: jax.Array, target: jax.Array, keys: Keys = None) -> jax.Array:
         """source [B, S] and target [B, L] tokens -> [B, L, V] float32; entry j predicts target token j + 1."""

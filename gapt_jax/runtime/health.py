@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gapt_jax.config import AlgorithmConfig, HealthConfig
+from gapt_jax.config import AlgorithmConfig, Experiment
 from gapt_jax.models import REWARD_KINDS
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import strict_json, write_atomic
@@ -24,7 +24,7 @@ VALID = "valid/"  # of metrics on held-out songs
 MEMBER_STD = "reward_member_std/"  # + kind/member: its spread over the songs of a rollout
 
 Row = Mapping[str, float]  # finite values by name, and the step
-Symptom = Callable[[Sequence[Row], HealthConfig, AlgorithmConfig], str | None]
+Symptom = Callable[[Sequence[Row], Experiment], str | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,23 +44,23 @@ class Alarm:
 # valid/* metrics and the means of the steps' metrics since the evaluation before.
 
 
-def reward_hacking(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmConfig) -> str | None:
+def reward_hacking(history: Sequence[Row], experiment: Experiment) -> str | None:
     """The learned reward has risen while gold has fallen from its best or diversity lies below that of the start."""
-    scored = [(proxy, row) for row in history if (proxy := _proxy(row, history, algorithm)) is not None]
-    if len(scored) < 2 or scored[-1][0] < scored[0][0] + config.proxy_rise * abs(scored[0][0]):
+    scored = [(proxy, row) for row in history if (proxy := _proxy(row, history, experiment.algorithm)) is not None]
+    if len(scored) < 2 or scored[-1][0] < scored[0][0] + experiment.health.proxy_rise * abs(scored[0][0]):
         return None
     now, (first, last) = history[-1], (scored[0][0], scored[-1][0])
     up = f"the learned reward rose from {first:.3g} to {last:.3g}"
     best = max((row[GOLD] for row in history[:-1] if GOLD in row), default=math.nan)
-    if now.get(GOLD, math.nan) < best - config.gold_drop:
+    if now.get(GOLD, math.nan) < best - experiment.health.gold_drop:
         return f"{up} while held-out coherence fell from {best:.3g} to {now[GOLD]:.3g}: {_HACK}"
     share = _share(VENDI, history)
-    if share is not None and share < config.hacking_diversity:
+    if share is not None and share < experiment.health.hacking_diversity:
         return f"{up} while Vendi fell to {share:.0%} of the first policy's: {_HACK}"
     return None
 
 
-def beyond_data(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmConfig) -> str | None:
+def beyond_data(history: Sequence[Row], experiment: Experiment) -> str | None:
     """The learned reward likes the policy's songs better than those it was fitted on."""
     data, now = history[0].get(DATA_PROXY, math.nan), history[-1].get(PROXY, math.nan)
     if not now > data:
@@ -68,17 +68,17 @@ def beyond_data(history: Sequence[Row], config: HealthConfig, algorithm: Algorit
     return f"the learned reward is {now:.3g} where the data itself gets {data:.3g}, so it is being exploited: {_HACK}"
 
 
-def low_diversity(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmConfig) -> str | None:
+def low_diversity(history: Sequence[Row], experiment: Experiment) -> str | None:
     share = _share(VENDI, history)
-    if share is None or share >= config.min_diversity:
+    if share is None or share >= experiment.health.min_diversity:
         return None
-    remedy = "raise λ or the KL coefficient" if algorithm.adversarial_weight > 0 else "train with λ > 0"
+    remedy = "raise λ or the KL coefficient" if experiment.algorithm.adversarial_weight > 0 else "train with λ > 0"
     return f"Vendi is {share:.0%} of the first policy's: {remedy}, or go back to an earlier checkpoint"
 
 
-def few_progressions(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmConfig) -> str | None:
+def few_progressions(history: Sequence[Row], experiment: Experiment) -> str | None:
     share = _share("valid/unique_progressions", history)
-    if share is None or share >= config.min_progressions:
+    if share is None or share >= experiment.health.min_progressions:
         return None
     return (
         f"songs share {history[-1]['valid/unique_progressions']:.0f} progressions, {share:.0%} of the first policy's: "
@@ -86,10 +86,10 @@ def few_progressions(history: Sequence[Row], config: HealthConfig, algorithm: Al
     )
 
 
-def ignores_melody(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmConfig) -> str | None:
+def ignores_melody(history: Sequence[Row], experiment: Experiment) -> str | None:
     now = history[-1]
     hits, chance = now.get("valid/note_in_chord"), now.get("valid/note_in_chord_chance")
-    if hits is None or chance is None or hits >= config.min_melody_ratio * chance:
+    if hits is None or chance is None or hits >= experiment.health.min_melody_ratio * chance:
         return None
     return (
         f"note-in-chord is {hits:.3f} where chords of this density get {chance:.3f} by chance, so the policy ignores "
@@ -97,10 +97,10 @@ def ignores_melody(history: Sequence[Row], config: HealthConfig, algorithm: Algo
     )
 
 
-def silence(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmConfig) -> str | None:
+def silence(history: Sequence[Row], experiment: Experiment) -> str | None:
     name = "valid/silent_share"
     first, now = history[0].get(name), history[-1].get(name)
-    if first is None or now is None or now <= first + config.max_added_silence:
+    if first is None or now is None or now <= first + experiment.health.max_added_silence:
         return None
     return (
         f"no chord sounds under {now:.0%} of the melody ({first:.0%} at first): raise "
@@ -108,10 +108,10 @@ def silence(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmCo
     )
 
 
-def saturated_discriminator(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmConfig) -> str | None:
+def saturated_discriminator(history: Sequence[Row], experiment: Experiment) -> str | None:
     """Says nothing with λ = 0, where nobody listens to the discriminator."""
     accuracy = history[-1].get("discriminator/accuracy")
-    if algorithm.adversarial_weight <= 0 or accuracy is None or accuracy <= config.max_accuracy:
+    if experiment.algorithm.adversarial_weight <= 0 or accuracy is None or accuracy <= experiment.health.max_accuracy:
         return None
     return (
         f"the discriminator is right in {accuracy:.1%} of the cases, so its reward teaches nothing: raise λ or the KL "
@@ -122,28 +122,32 @@ def saturated_discriminator(history: Sequence[Row], config: HealthConfig, algori
 # Symptoms of single steps: history[-1] is the newest step.
 
 
-def kl_budget(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmConfig) -> str | None:
+def kl_budget(history: Sequence[Row], experiment: Experiment) -> str | None:
     kl = history[-1].get("kl", 0.0)
-    if kl <= config.max_kl:
+    if kl <= experiment.health.max_kl:
         return None
     return (
-        f"KL to the anchor is {kl:.3g} nats a frame, over {config.max_kl:g}: raise kl_coef or lower the learning rate"
+        f"KL to the anchor is {kl:.3g} nats a frame, over {experiment.health.max_kl:g}: raise kl_coef or lower the "
+        "learning rate"
     )
 
 
-def ratio(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmConfig) -> str | None:
-    deviation = history[-1].get("ratio_deviation", 0.0)
-    if deviation <= config.max_ratio_deviation:
+def ratio(history: Sequence[Row], experiment: Experiment) -> str | None:
+    """Rollout and training disagree by more than the rounding of this dtype: in the mean or in one of 1,000 actions."""
+    limits = getattr(experiment.health.ratio_limits, experiment.models.compute_dtype)
+    mean, high = (history[-1].get(f"ratio_deviation/{name}", 0.0) for name in ("mean", "high"))
+    if mean <= limits.mean and high <= limits.high:
         return None
     return (
-        f"rollout and training disagree on log-probabilities before any update (|ratio - 1| = {deviation:.2g}), so the "
-        "gradients are wrong: compute in float32, and report it with this run's config.json"
+        f"rollout and training disagree on log-probabilities before any update (|ratio - 1| is {mean:.2g} in the mean, "
+        f"{high:.2g} in one action of 1,000), so the gradients are wrong: compute in float32, and report it with this "
+        "run's config.json"
     )
 
 
-def dead_member(history: Sequence[Row], config: HealthConfig, algorithm: AlgorithmConfig) -> str | None:
+def dead_member(history: Sequence[Row], experiment: Experiment) -> str | None:
     spread = {n.removeprefix(MEMBER_STD): x for n, x in history[-1].items() if n.startswith(MEMBER_STD)}
-    dead = sorted(name for name, value in spread.items() if value < config.min_member_std)
+    dead = sorted(name for name, value in spread.items() if value < experiment.health.min_member_std)
     if not dead:
         return None
     return (
@@ -212,8 +216,8 @@ class _Course:
 class Health:
     """Follows one run. Plain host state, a function of the rows observed: `observe` them again to rebuild it."""
 
-    def __init__(self, config: HealthConfig, algorithm: AlgorithmConfig) -> None:
-        self._config, self._algorithm = config, algorithm
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment, self._limits = experiment, experiment.health
         self._evaluations: list[Row] = []
         self._window: list[Row] = []  # steps since the last evaluation
         self._courses = {name: _Course() for name in (*ON_EVALUATIONS, *ON_STEPS)}
@@ -237,10 +241,10 @@ class Health:
     def _check(self, step: int, watched: Mapping[str, tuple[Symptom, str]], history: Sequence[Row]) -> list[Alarm]:
         alarms = []
         for name, (symptom, lasting) in watched.items():
-            found, course = symptom(history, self._config, self._algorithm), self._courses[name]
-            if course.follow(step, found is not None, getattr(self._config, lasting)):
+            found, course = symptom(history, self._experiment), self._courses[name]
+            if course.follow(step, found is not None, getattr(self._limits, lasting)):
                 message = f"since step {course.since} {found}"
-                alarms.append(Alarm(step, name, message, getattr(self._config.actions, name)))
+                alarms.append(Alarm(step, name, message, getattr(self._limits.actions, name)))
         return alarms
 
 

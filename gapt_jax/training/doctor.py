@@ -83,7 +83,7 @@ def _method() -> list[Check]:
     state, metrics = learner.iteration(spec, state, frozen, batch)
     values = {name: float(value) for name, value in metrics.items()}
     bad = [name for name, value in values.items() if not np.isfinite(value)]
-    deviation, spread = values["ratio_deviation"], float(jnp.std(scores))
+    deviation, spread = values["ratio_deviation/largest"], float(jnp.std(scores))
     return [
         ("rollout and training agree (ratio 1)", deviation < 1e-3, f"largest |ratio - 1| {deviation:.1e}"),
         ("KL(policy, itself) is 0", kl_itself == 0, f"{kl_itself:g}"),

@@ -75,9 +75,8 @@ class _Diary:
     ):
         self.member, self.saved, self.stopped = member, saved, ""
         self._facts, self._console = checkpoint_facts(member.spec(spec)), _Named(member.folder.name, console)
-        config, runtime = member.experiment.algorithm, member.experiment.runtime
-        health = Health(member.experiment.health, config)
-        self._log = AlarmedLog(member.folder, STAGE, start, health, self._console)
+        runtime = member.experiment.runtime
+        self._log = AlarmedLog(member.folder, STAGE, start, Health(member.experiment), self._console)
         self._watch = Watch(STAGE, self._log, _Quiet(), (), runtime.max_nonfinite_steps, streak)  # type: ignore[arg-type]
         self._kept = False
 

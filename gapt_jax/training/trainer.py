@@ -76,7 +76,7 @@ def post_train(
             start, state = _restored_or_new(spec, saved, policy, experiment)
         if start and start < steps:
             console.say(f"{STAGE}: goes on from step {start} of {steps}")
-        health = Health(experiment.health, spec.config)
+        health = Health(experiment)
         log = AlarmedLog(folder, STAGE, start, health, console, is_silent=not hosts.is_first())
         with contextlib.closing(log), console.progress(STAGE, steps, start or 0) as progress:
             streak = int(state.nonfinite_steps)

@@ -108,5 +108,21 @@ def test_ratio_deviation():
         jnp.log(jnp.array([[0.5, 0.25, 1.0]])),
         jnp.array([[1.0, 1, 0]]),
     )
-    assert float(ppo.ratio_deviation(new, old, mask)) == pytest.approx(0.2, rel=1e-5)  # .3 / .25 - 1
-    assert float(ppo.ratio_deviation(old, old, mask)) == 0.0
+    found = ppo.ratio_deviation(new, old, mask)
+    assert {name: float(x) for name, x in found.items()} == pytest.approx(
+        {"mean": 0.1, "high": 0.2, "largest": 0.2},
+        rel=1e-5,  # .3 / .25 - 1
+    )
+    assert all(float(x) == 0.0 for x in ppo.ratio_deviation(old, old, mask).values())
+
+
+@pytest.mark.parametrize(("hidden", "high"), [(0, 1.0), (1000, 2.0)])
+def test_ratio_deviation_is_high_where_one_action_of_1000_exceeds_it(hidden, high):
+    """4,000 actions deviate by 1e-4 but for four, by 1, 2, 3 and 4; hidden ones do not count, whatever they hold."""
+    new = jnp.full((4000 + 1000,), jnp.log1p(1e-4)).at[:4].set(jnp.log1p(jnp.arange(1.0, 5)))
+    mask = jnp.arange(5000) < 4000
+    new = jnp.where(mask, new, jnp.nan).reshape(50, 100)
+    mask = jnp.where(jnp.arange(5000) < 4000 - hidden, 1.0, 0.0).reshape(50, 100)
+    found = ppo.ratio_deviation(new, jnp.zeros_like(new), mask)
+    assert float(found["largest"]) == pytest.approx(4, rel=1e-5)
+    assert float(found["high"]) == pytest.approx(high, rel=1e-5)

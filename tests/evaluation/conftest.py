@@ -155,13 +155,13 @@ def _log(weight: float, rng: np.random.Generator, steps: int) -> list[dict]:
             "step": step,
             "kl": 0.2 * rise,
             "entropy": 3.5 - rise,
-            "ratio_deviation": 1e-6,
+            "ratio_deviation/largest": 1e-6,
         }
         for term in ("total", "contrastive", "discriminative", "rhythm_contrastive", "silence", "invalid"):
             row[f"reward/{term}"] = rise + 0.1 * rng.normal()
         row["discriminator/accuracy"] = 0.9 - 0.2 * rise + 0.03 * rng.normal()
         row["discriminator/is_open"] = int((step % 5 == 0 and step < 200) or rng.random() < 0.02)
-        row["discriminator/reward_mean"] = 0.6 + 0.3 * rng.normal()
+        row["discriminator/fooled"] = 0.6 + 0.3 * rng.normal()
         row["discriminator/reward_std"] = 0.2
         if step % 10 == 0 or step == 1:
             row |= {

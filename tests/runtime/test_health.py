@@ -43,8 +43,8 @@ MLE = {
     "unique_progressions": 128.0, "held_out_coherence": 0.2,
 }  # fmt: skip
 STEP = {
-    "kl": 0.5, "ratio_deviation": 1e-4, "discriminator/accuracy": 0.8, "reward/contrastive": 0.5,
-    "reward/discriminative": 0.5, "reward_member_std/contrastive/0": 0.1,
+    "kl": 0.5, "ratio_deviation/mean": 1e-5, "ratio_deviation/high": 1e-4, "discriminator/accuracy": 0.8,
+    "reward/contrastive": 0.5, "reward/discriminative": 0.5, "reward_member_std/contrastive/0": 0.1,
 }  # fmt: skip
 EVERY = 10
 
@@ -61,7 +61,7 @@ def rows(evaluations, steps=None):
 
 
 def heard(rows, config=CONFIG, algorithm=PUBLISHED):
-    health = Health(config, algorithm)
+    health = Health(Experiment(health=config, algorithm=algorithm))
     return [(alarm.alarm, alarm.step) for step, row in rows for alarm in health.observe(step, row)]
 
 
@@ -128,7 +128,7 @@ def test_reward_hacking_is_a_risen_proxy_with_gold_or_diversity_down(harm):
 
 
 def message(rows, algorithm=PUBLISHED):
-    health = Health(CONFIG, algorithm)
+    health = Health(Experiment(health=CONFIG, algorithm=algorithm))
     return " ".join(alarm.message for step, row in rows for alarm in health.observe(step, row))
 
 
@@ -159,7 +159,8 @@ def test_a_saturated_discriminator_matters_where_it_is_listened_to():
     ("metric", "alarm"),
     [
         ({"kl": 2.1}, "kl_budget"),
-        ({"ratio_deviation": 0.06}, "ratio"),
+        ({"ratio_deviation/mean": 0.002}, "ratio"),
+        ({"ratio_deviation/high": 0.02}, "ratio"),
         ({"reward_member_std/contrastive/0": 0.0}, "dead_member"),
     ],
 )
@@ -192,7 +193,7 @@ def test_what_is_not_a_number_is_not_judged():
 
 
 def log_of(folder, resume_step=None, config=CONFIG, is_silent=False):
-    return AlarmedLog(folder, "gapt", resume_step, Health(config, AlgorithmConfig()), Console(), is_silent=is_silent)
+    return AlarmedLog(folder, "gapt", resume_step, Health(Experiment(health=config)), Console(), is_silent=is_silent)
 
 
 def write(log, rows):
