@@ -45,9 +45,9 @@ Measures the largest matrix product and how fast memory is read and written back
 part of the method reaches. Inputs are synthetic; nothing is written but --out, which holds the rows so far while it
 is measured; Ctrl-C shows them. All of it takes roughly 40 minutes on 2 CPU cores, --quick a few. On a CPU the
 published size is measured with 8 songs at a time and gradients song by song (rollouts: 1, 8 and 32 songs); growth is
-always that of the small size; what `data` measures runs on the host alone; `live` plays in real time through a socket, a minute or two for each
-policy. Figures are medians of runs that take turns, on the first device, or
-over all cores of a CPU; compilation is never timed with them.
+always that of the small size; what `data` measures runs on the host alone; `live` plays in real time through a socket,
+a minute or two for each policy. Figures are medians of runs that take turns, on the first device, or over all cores of
+a CPU; compilation is never timed with them.
 
 columns: share is the time at the binding ceiling, for the counted FLOPs of matrix products and bytes of memory, over
 the time taken; it exceeds 100 % where caches hold what is counted as memory. compile is lowering and XLA. x public is
