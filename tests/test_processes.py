@@ -55,6 +55,7 @@ def test_two_processes_train_what_one_device_trains(alone, two):
 def test_the_first_interrupt_saves_and_the_run_resumes_bit_equal(alone, tmp_path):
     for made in ("data", "stages"):
         shutil.copytree(alone.workdir.parent / made, tmp_path / made)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would its children
     run = Run(tmp_path / "run").start()
     run.wait_for("gapt", 1)
     run.signal(signal.SIGINT)

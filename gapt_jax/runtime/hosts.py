@@ -259,7 +259,8 @@ def saving_on_interrupt() -> Iterator[None]:
     """Around work that asks `should_stop`: the first Ctrl-C lets it save and end, with `Interrupted`, as SIGTERM does;
     a second one ends the process at once."""
     global _is_interrupted
-    if threading.current_thread() is not threading.main_thread():  # only the main one may take signals
+    is_main = threading.current_thread() is threading.main_thread()  # only that one may take signals
+    if not is_main or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script
         yield
         return
     before = signal.signal(signal.SIGINT, _interrupt)

@@ -26,6 +26,7 @@ except Interrupted as news:
 
 @pytest.mark.parametrize(("interrupts", "code", "said"), [(1, 130, "saved\nstopped at step"), (2, -signal.SIGINT, "")])
 def test_the_first_saves_and_the_second_ends_at_once(interrupts, code, said):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would its children
     program = PROGRAM.replace("ASKS", str(interrupts == 1))
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
