@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, get_args
 
 from gapt_jax import __version__, config
 from gapt_jax.errors import Interrupted, Preempted, TrainingStopped, UserError
@@ -486,7 +486,7 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument(
         "--step", type=_positive, metavar="N", help="a checkpoint that was kept (default: the newest)"
     )
-    evaluate.add_argument("--sampling", choices=("unfiltered", "masked"), help="default: that of the run")
+    evaluate.add_argument("--sampling", choices=get_args(config.Sampling), help="default: that of the run")
     evaluate.add_argument(
         "--opponent",
         choices=("data", "agent"),

@@ -40,6 +40,7 @@ ArmName = Annotated[str, Matching(f"({_PLAIN})?", "empty, or plain: no slash, no
 FolderPath = Annotated[str, Matching(r"[^\0]*[^\0\s][^\0]*", "a folder, or the word grammar")]
 Dtype = Literal["float32", "bfloat16"]
 RewardForm = Literal["neg_log_one_minus", "log", "logit", "probability", "sigmoid_shaped", "clipped"]
+Sampling = Literal["unfiltered", "masked"]
 Action = Literal["log", "keep", "stop"]
 RESERVED_ARMS = ("data", "mle")  # systems that every result has
 
@@ -192,7 +193,7 @@ class EvaluationConfig:
 
     songs: Count = 512  # at most this many per dataset
     batch_size: Count = 128
-    sampling: Literal["unfiltered", "masked"] = "unfiltered"  # T = 1; "masked" restricts it to valid tokens
+    sampling: Sampling = "unfiltered"  # T = 1; "masked" restricts it to valid tokens
     seed: Seed = 0
     every: Count = 100  # post-training steps between evaluations on the valid split
     monitor_songs: Count = 128  # songs of those evaluations
