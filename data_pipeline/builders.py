@@ -14,11 +14,12 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import tensorflow_datasets as tfds
 
 from data_pipeline import grammar, hygiene, store, upstream
 from data_pipeline.songs import SPLITS, Frames, Rejected, Song, count_off_grid, to_frames
-from data_pipeline.sources import BUILT_IN, Source, find_source
+from data_pipeline.sources import BUILT_IN, Source, find_source, missing_from, names_in
 from gapt_jax.errors import UserError
 
 MAX_REPORTED = 1_000
@@ -275,14 +276,45 @@ def _publish(temporary: Path, final: Path) -> None:
             raise
 
 
-def prepare(name: str, source: str | Path, data_dir: Path, on_progress: Progress | None = None) -> PreparedDataset:
+def check_present(names: Iterable[str], source: str | Path, data_dir: Path) -> None:
+    """Raises UserError where a songs folder lacks some of these datasets and they are not prepared either.
+
+    The message names the licence of a public one, and the command that fetches it: nothing is fetched unasked.
+    """
+    folder = Path(source).expanduser()
+    if str(source) == BUILT_IN or not folder.is_dir():
+        return
+    missing = [
+        name
+        for name in missing_from(names, folder)
+        if name not in upstream.UPSTREAM or not (prepared_path(name, source, data_dir) / REPORT).is_file()
+    ]
+    if not missing:
+        return
+    public = [name for name in missing if name in upstream.UPSTREAM]
+    licences = ", ".join(f"{name}: {upstream.UPSTREAM[name].licence}" for name in public)
+    command = f"gapt data prepare NAME --songs {folder} --data-dir {data_dir} --download"
+    fetching = f"; `{command}` fetches a public one ({licences})"
+    raise UserError(
+        f"{folder} has no {', '.join(missing)} (it has {names_in(folder)}): name what it has in data.mixture and "
+        f"data.out_of_domain, or train on all of it with `gapt run own --set data.songs={folder}`"
+        f"{fetching if public else ''}"
+    )
+
+
+def prepare(
+    name: str, source: str | Path, data_dir: Path, on_progress: Progress | None = None, download: bool = False
+) -> PreparedDataset:
     """Prepares one dataset unless that was done already for the same source; nothing is ever overwritten.
 
-    `source` is a folder of song files and folders of native files, or the word "grammar".
+    `source` is a folder of song files and folders of native files, or the word "grammar". A public archive is fetched
+    only with `download`.
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"'{name}' is no dataset name: use letters, digits, '_', '-' and '.'")
     found = find_source(name, source)
+    if found.place is not None and not download:
+        check_present([name], source, data_dir)
     try:
         final = data_dir / f"{name}-{found.fingerprint}"
         if not (final / REPORT).is_file():
@@ -305,6 +337,10 @@ def _prepare_new(source: Source, final: Path, on_progress: Progress | None) -> N
     final.parent.mkdir(parents=True, exist_ok=True)
     if source.place is not None:
         downloads = final.parent / "downloads"
+        if on_progress is not None:
+            on_progress(f"fetching {source.name}", 0, None)
+        tfds.disable_progress_bar()
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of every attempt
         source = _fetched(source, tfds.download.DownloadManager(download_dir=downloads, dataset_name=source.name))
     collected = collect(source, on_progress)
     total = sum(map(len, collected.examples.values()))

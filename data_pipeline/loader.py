@@ -16,8 +16,8 @@ import grain
 import numpy as np
 
 from data_pipeline import store
-from data_pipeline.builders import PreparedDataset, Progress, open_splits, prepare
-from data_pipeline.songs import SPLITS, mask_intervals
+from data_pipeline.builders import PreparedDataset, Progress, check_present, open_splits, prepare
+from data_pipeline.songs import FILE_ENDINGS, SPLITS, mask_intervals
 from data_pipeline.store import SplitFrames
 from gapt_jax.errors import UserError
 from gapt_jax.types import Batch
@@ -262,9 +262,14 @@ def _check_splits(
         empty = [split for split in SPLITS if not len(datasets[name][split])]
         if empty:
             source = prepared[name].report["source"]
+            count = sum(prepared[name].report["songs"].values())
+            if source.endswith(FILE_ENDINGS):
+                what_to_do = f"give {source} songs for each of {', '.join(SPLITS)}"
+            else:
+                what_to_do = f"add tunes to its {count}, for a hash of the melody puts each in a split (8 : 1 : 1)"
             raise UserError(
                 f"dataset '{name}' of data.mixture has no songs in split {' and '.join(empty)}: "
-                f"give {source} songs for each of {', '.join(SPLITS)}, or move '{name}' to data.out_of_domain"
+                f"{what_to_do}, or move '{name}' to data.out_of_domain"
             )
 
 
@@ -288,6 +293,7 @@ def open_corpus(
     names = list(dict.fromkeys([name for name, _ in mixture] + list(out_of_domain)))
     if len({name for name, _ in mixture}) < len(mixture):
         raise UserError("data.mixture names a dataset twice: give each dataset one weight")
+    check_present(names, songs, data_dir)
     prepared = {name: prepare(name, songs, data_dir, on_progress) for name in names}
     datasets = {name: open_splits(dataset) for name, dataset in prepared.items()}
     _check_splits([name for name, _ in mixture], prepared, datasets)

@@ -15,6 +15,7 @@ from gapt_jax.errors import UserError
 
 FRAMES_VERSION = 2  # raise when frames, an importer or the record changes: prepared datasets are then made anew
 BUILT_IN = "grammar"  # the source word for the built-in generator
+ALL = "all"  # the dataset of all songs that a folder holds, unless the folder has one of that name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Source:
             digest.update(text.encode())
             return digest.hexdigest()[:12]
         is_folder = self.path.is_dir()
-        for file in source_files(self.path) if is_folder else [self.path]:
+        for file in self._files():
             digest.update(f"\n{file.relative_to(self.path)}\n".encode() if is_folder else b"")
             try:
                 with file.open("rb") as stream:
@@ -46,18 +47,46 @@ class Source:
                 raise UserError(f"{file} cannot be read ({error.strerror}): check the path and its rights") from error
         return digest.hexdigest()[:12]
 
+    def _files(self) -> list[Path]:
+        assert self.path is not None
+        if not self.path.is_dir():
+            return [self.path]
+        parts = _parts_of_all(self.path) if self.name == ALL else [self.path]
+        return [file for part in parts for file in ([part] if part.name.endswith(FILE_ENDINGS) else source_files(part))]
+
     def songs(self) -> Iterator[Song | Rejected]:
         """Songs, in the order of the file or of the files' names. Of native files, which say nothing of splits, a
         song that a split held out further has too is left out."""
         if self.path is None:
             yield from grammar.generate(self.name)
         elif self.path.is_dir():
-            yield from _without_leaks(list(read_native(self.path, self.name)))
+            found = _all_songs(self.path) if self.name == ALL else read_native(self.path, self.name)
+            yield from _without_leaks(list(found))
         else:
             yield from read_songs(self.path)
 
     def __str__(self) -> str:
         return str(self.path or (UPSTREAM[self.name].url if self.place else BUILT_IN))
+
+
+def _parts_of_all(folder: Path) -> list[Path]:
+    """What the dataset `ALL` is made of: the song files, folders of native files and native files in a folder, but for
+    the runs that were made there."""
+    datasets = [path for name, path in datasets_of(folder).items() if name != "runs"]
+    return datasets + [file for file in native_files(folder) if file.parent == folder]
+
+
+def _all_songs(folder: Path) -> Iterator[Song | Rejected]:
+    """Songs of all parts; ids that occur twice are numbered."""
+    used: dict[str, int] = {}
+    for part in _parts_of_all(folder):
+        is_records = part.name.endswith(FILE_ENDINGS)
+        for item in read_songs(part) if is_records else read_native(part, ALL if part.is_file() else part.name):
+            if isinstance(item, Song):
+                used[item.id] = used.get(item.id, 0) + 1
+                if used[item.id] > 1:
+                    item = dataclasses.replace(item, id=f"{item.id}-{used[item.id]}")
+            yield item
 
 
 def _without_leaks(items: list[Song | Rejected]) -> Iterator[Song | Rejected]:
@@ -86,6 +115,19 @@ def _list_names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
+def missing_from(names: Iterable[str], folder: Path) -> list[str]:
+    """Of these datasets, those that neither a songs folder nor the generator has."""
+    found = datasets_of(folder)
+    is_empty = not _parts_of_all(folder)
+    return [n for n in names if n not in found and n not in grammar.DATASETS and (n != ALL or is_empty)]
+
+
+def names_in(folder: Path) -> str:
+    """The datasets of a songs folder, for a message."""
+    found = list(datasets_of(folder))
+    return ", ".join(found + [ALL] * (ALL not in found and bool(_parts_of_all(folder)))) or "none"
+
+
 def find_source(name: str, source: str | Path) -> Source:
     """Where dataset `name` comes from: the folder's own, else a public archive, else the generator."""
     if str(source) == BUILT_IN:
@@ -105,12 +147,14 @@ def find_source(name: str, source: str | Path) -> Source:
     found = datasets_of(folder)
     if name in found:
         return Source(name, found[name])
+    if name == ALL and _parts_of_all(folder):
+        return Source(name, folder)
     if name in UPSTREAM:
         return Source(name, None, folder / name)
     if name in grammar.DATASETS:
         return Source(name, None)
     raise UserError(
         f"there is no {folder / name}.jsonl.gz and no folder {folder / name} with native files (datasets in that "
-        f"folder: {_list_names(found)}): choose one of them, or name another folder with --set data.songs=FOLDER or "
+        f"folder: {names_in(folder)}): choose one of them, or name another folder with --set data.songs=FOLDER or "
         f"`gapt data prepare {name} --songs FOLDER`"
     )

@@ -218,4 +218,6 @@ def main(runs: list[Path]) -> None:
 
 
 if __name__ == "__main__":
+    if not sys.argv[1:] or not all((Path(name) / "config.json").is_file() for name in sys.argv[1:]):
+        sys.exit("usage: python docs/calibrate_health.py RUN [RUN ...]   (finished runs of `small`)")
     main([Path(name) for name in sys.argv[1:]])

@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import math
-from collections.abc import Iterable, Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gapt_jax import config
 from gapt_jax.errors import UserError
-from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.console import Console, format_seconds
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 
 SUITES = ("rollout", "iteration", "train", "evaluation", "growth", "data", "serve", "live")
 LIVE = "live"  # plays in real time
 EXPERIMENTS = {"small": "small", "published": "gapt", "yardstick": "yardstick"}  # by size
 USUAL_SIZES = ("small", "published")
+USUAL_REPEATS, QUICK_REPEATS, QUICK_SIZES = 5, 2, ("small",)
+# Roughly, of all suites but live together, at the usual repeats, compilation included, on 2 CPU cores.
+MINUTES = {"small": 5, "published": 35, "yardstick": 5}
+EXIT_INTERRUPTED = 130
+# XLA's own lines about devices that wait for each other or are slow; run in a process of its own, so that nothing is
+# lost where this one is ended by XLA.
+_FILTER = """
+import re, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+noise = re.compile(rb"rendezvous|may be stuck|is unstuck|false-positive|Constant folding|[Vv]ery slow compile|^[*]+$")
+for line in iter(sys.stdin.buffer.readline, b""):
+    if not noise.search(line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+"""
 MACHINE = ("device", "devices", "cores", "dtype", "rollout")  # what must be the same for two runs to compare
 CEILINGS = ("flops_per_s", "bytes_per_s")
 SAME_CEILING = 1.25  # two measurements of one machine differ by less
 _ABOUT = """\
 Measures the largest matrix product and how fast memory is read and written back, then how much of these ceilings each
-part of the method reaches. Inputs are synthetic; nothing is written but --out. On a CPU the published size is measured
-with 8 songs at a time and gradients song by song (rollouts: 1, 8 and 32 songs); growth is always that of the small
-size; what `data` measures runs on the host alone; `live` plays in real time through a socket, a minute or two for each
-policy. Figures are medians of runs that take turns, on the first device, or
-over all cores of a CPU; compilation is never timed with them.
+part of the method reaches. Inputs are synthetic; nothing is written but --out, which holds the rows so far while it
+is measured; Ctrl-C shows them. All of it takes roughly 40 minutes on 2 CPU cores, --quick a few. On a CPU the
+published size is measured with 8 songs at a time and gradients song by song (rollouts: 1, 8 and 32 songs); growth is
+always that of the small size; what `data` measures runs on the host alone; `live` plays in real time through a socket,
+a minute or two for each policy. Figures are medians of runs that take turns, on the first device, or over all cores of
+a CPU; compilation is never timed with them.
 
 columns: share is the time at the binding ceiling, for the counted FLOPs of matrix products and bytes of memory, over
 the time taken; it exceeds 100 % where caches hold what is counted as memory. compile is lowering and XLA. x public is
@@ -35,6 +55,7 @@ frames/s over those of the public PyTorch code on 2 CPU cores, for the rows that
 """
 _EXAMPLES = """
 examples:
+  gapt bench --quick
   gapt bench --suite rollout --size small
   gapt bench --out before.json
   gapt bench --compare before.json
@@ -54,7 +75,6 @@ def add_parser(commands: Any, add: Any) -> None:
     )
     parser.add_argument(
         "--size",
-        default=",".join(USUAL_SIZES),
         metavar="NAME,...",
         help=f"some of {sizes} (default: {','.join(USUAL_SIZES)})",
     )
@@ -62,18 +82,23 @@ def add_parser(commands: Any, add: Any) -> None:
         "--policies", type=Path, nargs="+", default=[], metavar="DIR",
         help="runs or bundles that play in `live` (default: random weights of the sizes)",
     )  # fmt: skip
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="timed runs of each row (default: 5)")
+    parser.add_argument("--repeats", type=int, metavar="N", help=f"timed runs of each row (default: {USUAL_REPEATS})")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{QUICK_REPEATS} repeats, size {','.join(QUICK_SIZES)}, unless given"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON there too")
     parser.add_argument(
         "--compare", type=Path, metavar="FILE", help="an earlier --out: how many times faster is it now"
     )
 
 
-def _bench(args: argparse.Namespace, console: Console) -> None:
+def _bench(args: argparse.Namespace, console: Console) -> int | None:
     suites = _some_of("--suite", args.suite, SUITES)
-    sizes = _some_of("--size", args.size, EXPERIMENTS)
-    if args.repeats < 1:
-        raise UserError(f"--repeats must be at least 1, not {args.repeats}")
+    usual = (QUICK_SIZES, QUICK_REPEATS) if args.quick else (USUAL_SIZES, USUAL_REPEATS)
+    sizes = _some_of("--size", ",".join(usual[0]) if args.size is None else args.size, EXPERIMENTS)
+    repeats = usual[1] if args.repeats is None else args.repeats
+    if repeats < 1:
+        raise UserError(f"--repeats must be at least 1, not {repeats}")
     if args.out and args.out.is_dir():
         raise UserError(f"--out {args.out} is a folder: name a file in it")
     if suites == ["growth"] and "small" not in sizes:
@@ -91,15 +116,59 @@ def _bench(args: argparse.Namespace, console: Console) -> None:
     from gapt_jax.live.model import open_models
 
     policies = open_models(args.policies, console)
-    found = bench({size: load_experiment(EXPERIMENTS[size]) for size in sizes}, suites, args.repeats, console, policies)
+    console.say(
+        f"takes roughly {format_seconds(estimate(suites, sizes, repeats))} on 2 CPU cores"
+        f"{'' if args.quick else '; --quick is shorter'}; Ctrl-C ends it and shows the rows so far"
+    )
+    found: dict[str, Any] = {}
+
+    def keep(so_far: dict[str, Any]) -> None:
+        nonlocal found
+        found = so_far
+        if args.out:
+            write_atomic(args.out, strict_json(found, indent=1) + "\n")
+
+    experiments = {size: load_experiment(EXPERIMENTS[size]) for size in sizes}
+    code = None
+    try:
+        with contextlib.nullcontext() if console.json_mode else without_slow_lines():
+            keep(bench(experiments, suites, repeats, console, policies, keep))
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+        console.say("stopped; these rows are not all, and the last ones may have fewer repeats")
+        if not found:
+            return code
     if earlier:
-        found["comparison"] = compare(earlier, found) | {"file": args.compare}
-    if args.out:
-        write_atomic(args.out, strict_json(found, indent=1) + "\n")
+        keep(found | {"comparison": compare(earlier, found) | {"file": args.compare}})
     console.emit(found)
     show(found, console)
     console.say(f"wrote {args.out}" if args.out else "wrote nothing")
     console.say(f"next: change something, then gapt bench --compare {args.out or 'FILE, of an earlier --out FILE'}")
+    return code
+
+
+def estimate(suites: Sequence[str], sizes: Sequence[str], repeats: int) -> float:
+    """Seconds, roughly: an equal share of each suite, a turn more than the repeats; live play is in real time."""
+    timed = [suite for suite in suites if suite != LIVE]
+    turns = (repeats + 1) / (USUAL_REPEATS + 1)
+    minutes = sum(MINUTES[size] for size in sizes) * turns * len(timed) / (len(SUITES) - 1)
+    return 60 * (minutes + 2 * len(sizes) * (LIVE in suites))
+
+
+@contextlib.contextmanager
+def without_slow_lines() -> Iterator[None]:
+    """Keeps what XLA says about slow devices from stderr, and passes on the rest."""
+    own = os.dup(2)
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", _FILTER], stdin=subprocess.PIPE, stderr=own) as passing:
+        assert passing.stdin is not None
+        sys.stderr.flush()
+        os.dup2(passing.stdin.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(own, 2)
+            os.close(own)
 
 
 def _some_of(flag: str, text: str, known: Iterable[str]) -> list[str]:

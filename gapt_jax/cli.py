@@ -11,19 +11,23 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, get_args
 
 from gapt_jax import __version__, config
-from gapt_jax.errors import Preempted, TrainingStopped, UserError
+from gapt_jax.errors import Interrupted, Preempted, TrainingStopped, UserError
 from gapt_jax.runtime.console import Console
 
 EXIT_FAULT, EXIT_BAD_INPUT, EXIT_TRAINING_STOPPED = 1, 2, 3
-EXIT_PREEMPTED, EXIT_LOST_HOST, EXIT_INTERRUPTED = 42, 43, 130
+EXIT_PREEMPTED, EXIT_LOST_HOST, EXIT_INTERRUPTED, EXIT_UNREAD = 42, 43, 130, 141
 _LOST_HOST = re.compile(r"connection (reset|closed|refused)|UNAVAILABLE|DEADLINE_EXCEEDED|heartbeat|peer", re.I)
-_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_DISK_FAULTS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+)
+_PLACES = ("workdir", "out", "data_dir")  # arguments that say where to write
 _EXAMPLES = """\
 examples:
   gapt run smoke                        the whole pipeline in minutes, on a CPU, with built-in songs
@@ -37,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command.
 
     Exit codes: 0 done, 1 a fault of ours, 2 bad input, 3 training stopped, 42 preempted (all is saved), 43 another
-    host was lost (42 and 43: run the same command again), 130 interrupted.
+    host was lost (42 and 43: run the same command again), 130 interrupted, 141 nobody reads the output any more.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if sys.stdout is sys.__stdout__:
@@ -46,13 +50,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _dispatch(arguments)
     except BrokenPipeError:  # the reader of our output went away, as in `gapt data list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_FAULT
+        code = EXIT_UNREAD
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
         code = EXIT_INTERRUPTED
     except Preempted as news:
         print(f"{news}; run the same command again to continue", file=sys.stderr)
-        code = EXIT_PREEMPTED
+        code = EXIT_INTERRUPTED if isinstance(news, Interrupted) else EXIT_PREEMPTED
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
@@ -89,7 +93,23 @@ def _is_one_of_many() -> bool:
 
 def _dispatch(arguments: list[str]) -> int:
     parsed = _parse(arguments)
+    _check_places(parsed)
     return parsed.command(parsed, Console(parsed.json)) or 0
+
+
+def _check_places(parsed: argparse.Namespace) -> None:
+    """Raises UserError where a folder to write to is a file, or lies below one, or a file to write is a folder."""
+    for action in parsed.parser._actions:
+        path = getattr(parsed, action.dest, None)
+        if action.dest not in _PLACES or not path or ":" in str(path).partition("/")[0]:
+            continue
+        path, flag = Path(path), action.option_strings[0]
+        above = [path, *path.parents] if action.metavar == "DIR" else path.parents
+        for place in above:
+            if place.exists() and not place.is_dir():
+                raise UserError(f"{flag} {path}: {place} is a file, not a folder: name another place")
+        if str(action.metavar).startswith("FILE") and path.is_dir():
+            raise UserError(f"{flag} {path} is a folder: name a file in it")
 
 
 def _explain(error: Exception) -> tuple[int, str]:
@@ -178,6 +198,11 @@ def _sample(args: argparse.Namespace, console: Console) -> None:
 
 def _report(args: argparse.Namespace, console: Console) -> None:
     runs = [_run_folder(run) for run in args.runs]
+    for run in runs:
+        if not any((run / name).exists() for name in ("config.json", "ablation.json", "evaluation.json")):
+            raise UserError(
+                f"{run} is no run: name folders that 'gapt run' or 'gapt ablate' made (they hold config.json)"
+            )
     from gapt_jax.evaluation.report import write_report
 
     files = write_report(runs, args.out or _report_folder(runs))
@@ -221,10 +246,15 @@ def _data_list(args: argparse.Namespace, console: Console) -> None:
 
 def _data_prepare(args: argparse.Namespace, console: Console) -> None:
     from data_pipeline.builders import prepare
-    from data_pipeline.upstream import restriction
+    from data_pipeline.upstream import UPSTREAM, restriction
 
+    if args.download:
+        if args.name not in UPSTREAM:
+            raise UserError(f"'{args.name}' is no public set (there are {', '.join(UPSTREAM)}): leave --download out")
+        known = UPSTREAM[args.name]
+        console.say(f"{known.title}: licence {known.licence}, {known.homepage}")
     with console.phases() as on_progress:
-        dataset = prepare(args.name, args.songs, args.data_dir, on_progress)
+        dataset = prepare(args.name, args.songs, args.data_dir, on_progress, args.download)
     console.emit(dataset.report | {"path": dataset.path})
     for fault in dataset.report["rejected"]:
         console.say("left out: {file} line {line}: {reason}".format(**fault))
@@ -310,7 +340,7 @@ def load_experiment(name: str) -> config.Experiment:
     make = getattr(module, function, None)
     if not callable(make):
         raise UserError(f"{path} has no function {function}(): an experiment is a function without arguments")
-    experiment = make()
+    experiment = _of_user(str(module.__file__), make)
     if not isinstance(experiment, config.Experiment):
         raise UserError(f"{function}() in {path} returns {type(experiment).__name__}, not an Experiment")
     return experiment
@@ -330,7 +360,23 @@ def _named_module(name: str) -> ModuleType:
             f"there is no experiment '{name}'{config.did_you_mean(name, names)} "
             f"(experiments: {', '.join(names) or 'none'}; or path/to/file.py:function)"
         )
-    return importlib.import_module(f"experiments.{name}")
+    module = importlib.util.find_spec(f"experiments.{name}")
+    return _of_user(str(module and module.origin), lambda: importlib.import_module(f"experiments.{name}"))
+
+
+def _of_user(file: str, run: Callable[[], Any]) -> Any:
+    """What `run` returns, which is code of the user. Raises UserError with the file and line of a fault in it."""
+    try:
+        return run()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        if isinstance(error, SyntaxError) and error.filename:
+            file, lines = error.filename, [error.lineno]
+        where = f"{file}, line {lines[-1]}" if lines else file
+        text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+        raise UserError(f"{where}: {type(error).__name__}: {text}: correct the experiment") from error
 
 
 def _module_from_file(path: Path) -> ModuleType:
@@ -340,7 +386,7 @@ def _module_from_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # the name ends in .py
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    _of_user(str(spec.origin), functools.partial(spec.loader.exec_module, module))
     return module
 
 
@@ -440,7 +486,7 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument(
         "--step", type=_positive, metavar="N", help="a checkpoint that was kept (default: the newest)"
     )
-    evaluate.add_argument("--sampling", choices=("unfiltered", "masked"), help="default: that of the run")
+    evaluate.add_argument("--sampling", choices=get_args(config.Sampling), help="default: that of the run")
     evaluate.add_argument(
         "--opponent",
         choices=("data", "agent"),
@@ -460,7 +506,7 @@ def _add_sample(commands: Any) -> None:
     sample.add_argument("--out", type=Path, metavar="DIR", help="default: a folder in the run")
     sample.add_argument("--songs", type=_positive, default=4, metavar="N", help="how many (default: 4)")
     sample.add_argument("--step", type=_positive, metavar="N", help="of a kept checkpoint (default: the newest)")
-    sample.add_argument("--seed", type=int, default=0, metavar="N", help="of the sampling (default: 0)")
+    sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the sampling (default: 0)")
 
 
 def _add_report(commands: Any) -> None:
@@ -474,6 +520,7 @@ def _add_data(commands: Any) -> None:
     actions = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listing = _add(actions, "list", _data_list, "list the datasets of a songs folder and the built-in ones")
     prepare = _add(actions, "prepare", _data_prepare, "prepare a dataset for training")
+    prepare.add_argument("--download", action="store_true", help="fetch a public set, whose licence is shown first")
     check = _add(actions, "check", _data_check, "list what is wrong in a song file or a folder of them")
     convert = _add(actions, "convert", _data_convert, "write songs as records, an ABC tune book or MIDI files")
     stats = _add(actions, "stats", _data_stats, "describe a dataset: songs, beats, chords, how well parts fit")
@@ -494,6 +541,12 @@ def _add_data(commands: Any) -> None:
         parser.add_argument(
             "--data-dir", type=Path, default=Path("runs/data"), metavar="DIR", help="default: runs/data"
         )
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or len(text) > 10 or int(text) > config.MOST:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to {config.MOST}")
+    return int(text)
 
 
 def _positive(text: str) -> int:

@@ -11,3 +11,7 @@ class TrainingStopped(Exception):
 
 class Preempted(Exception):
     """The machine is being taken away; all is saved, and the same command goes on from there."""
+
+
+class Interrupted(Preempted):
+    """The user pressed Ctrl-C; all is saved, as for `Preempted`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     import jax
 
     rows = [_perform(name, check) for name, check in checks(args)]
-    passed = all(ok for _, ok, _ in rows)
+    failed = {name for name, ok, _ in rows if not ok}
+    passed, code = not failed, 2 if failed == {"songs"} else 1  # other songs: what was asked for is wrong
     if jax.process_index() == 0 or not passed:
         cells = [[name, "ok" if ok else "FAILED", found] for name, ok, found in rows]
         Console().table(f"process {jax.process_index()} of {jax.process_count()}", ["check", "", "found"], cells)
@@ -45,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError:
         if passed:
             Console().warn("a check of another process has failed: see its output")
-        return 1
-    return 0 if passed else 1
+        return code
+    return 0 if passed else code
 
 
 def checks(args: argparse.Namespace) -> list[Check]:
@@ -154,7 +156,9 @@ def compare_songs(experiment: str, settings: Sequence[str], workdir: Path, expec
         data_dir=workdir.parent / "data",
     )
     if corpus.fingerprint != expected:
-        raise CheckFailed(f"{corpus.fingerprint}; expected {expected}: these are other songs")
+        raise CheckFailed(
+            f"{corpus.fingerprint}; expected {expected}: these are other songs, set data.songs to those of the run"
+        )
     return corpus.fingerprint
 
 
@@ -179,6 +183,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if bool(args.fingerprint) != bool(args.experiment):
         parser.error("--fingerprint and --experiment go together")
+    if args.fingerprint and not re.fullmatch("[0-9a-f]{12}", args.fingerprint):
+        parser.error(f"--fingerprint {args.fingerprint} is not twelve hex digits: take data_fingerprint of run.json")
     return args
 
 

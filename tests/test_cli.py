@@ -35,6 +35,23 @@ def number():
 """
 
 
+WRONG_EXPERIMENTS = """
+from pathlib import Path
+from gapt_jax.config import AlgorithmConfig, DataConfig, Experiment
+def f():
+    return Experiment(algorithm=AlgorithmConfig(adversarial_wieght=1))
+
+def needs(value):
+    return Experiment()
+
+def leaves():
+    raise SystemExit(3)
+
+def path():
+    return Experiment(data=DataConfig(songs=Path("x")))
+"""
+
+
 def gapt(*arguments, cwd):
     return subprocess.run([GAPT, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=60)
 
@@ -118,11 +135,46 @@ def test_importing_the_command_line_loads_nothing_heavy():
         (["data", "check", "mine.py"], ["mine.py holds no file to check"]),
         (["data", "list", "--songs", "absent"], ["absent"]),
         (["data", "stats", "absent"], ["'absent'", "grammar"]),
+        (["run", "syntax.py:f"], ["syntax.py, line 2", "SyntaxError"]),
+        (["run", "missing.py:f"], ["missing.py, line 3", "ModuleNotFoundError", "no_such_module"]),
+        (["run", "wrong.py:f"], ["wrong.py, line 5", "TypeError", "adversarial_wieght"]),
+        (["run", "wrong.py:needs"], ["wrong.py", "TypeError", "argument"]),
+        (["run", "wrong.py:leaves"], ["wrong.py, line 11", "SystemExit"]),
+        (["run", "wrong.py:path"], ["data.songs", "str"]),
+        (["run", "smoke", "--workdir", "mine.py"], ["--workdir mine.py", "is a file"]),
+        (["run", "smoke", "--workdir", "mine.py/x"], ["mine.py is a file"]),
+        (["sample", ".", "--out", "mine.py"], ["--out mine.py", "is a file"]),
+        (["report", ".", "--out", "mine.py"], ["--out mine.py", "is a file"]),
+        (["bench", "--out", "."], ["--out . is a folder"]),
+        (["export", ".", "--out", "mine.py"], ["mine.py", "is a file"]),
+        (["data", "prepare", "grammar", "--data-dir", "mine.py"], ["--data-dir mine.py", "is a file"]),
+        (["run", "smoke", "--set", f"seed={2**65}"], ["seed must be at most"]),
+        (["sample", ".", "--seed", f"{2**65}"], ["--seed", "whole number from 0"]),
+        (["sample", ".", "--seed", "-1"], ["--seed"]),
+        (["run", "smoke", "--set", "name=../x"], ["name must be a plain folder name"]),
+        (
+            ["run", "small", "--set", "data.songs=songs"],
+            [
+                "no hooktheory, pop909, nottingham, openewld (it has airs, all)",
+                "gapt run own",
+                "--download",
+                "CC BY-NC-SA 3.0",
+            ],
+        ),
+        (["data", "prepare", "hooktheory", "--songs", "songs"], ["--download", "CC BY-NC-SA 3.0", "airs"]),
+        (["data", "stats", "pop909", "--songs", "songs"], ["--download", "MIT"]),
+        (["data", "prepare", "airs", "--songs", "songs", "--download"], ["'airs' is no public set"]),
+        (["report", "songs"], ["songs is no run", "gapt run"]),
     ],
     ids=lambda value: " ".join(value),
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path):
     (tmp_path / "mine.py").write_text(MY_EXPERIMENT)
+    (tmp_path / "syntax.py").write_text("x = 1\ndef f(:\n")
+    (tmp_path / "missing.py").write_text('"""Mine."""\n\nimport no_such_module\n')
+    (tmp_path / "wrong.py").write_text(WRONG_EXPERIMENTS)
+    (tmp_path / "songs" / "airs").mkdir(parents=True)
+    (tmp_path / "songs" / "airs" / "tune.abc").write_text("X:1\nK:C\n")
     done = gapt(*arguments, cwd=tmp_path)
     assert_one_sentence(done, 2, *words)
     assert not (tmp_path / "runs").exists()
@@ -193,7 +245,21 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()
-    assert process.wait(60) != 0
+    assert process.wait(60) == 141
+
+
+def test_the_licence_is_shown_before_a_public_set_is_fetched(tmp_path, monkeypatch, capsys):
+    (tmp_path / "songs").mkdir()
+
+    def fetch(name, dl_manager, place):
+        assert "licence CC BY-NC-SA 3.0" in capsys.readouterr().out
+        raise UserError("no network")
+
+    monkeypatch.setattr("data_pipeline.upstream.fetch", fetch)
+    arguments = ["data", "prepare", "hooktheory", "--songs", f"{tmp_path}/songs", "--data-dir", f"{tmp_path}/data"]
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*arguments, "--download"])
+    assert "no network" in capsys.readouterr().err
 
 
 def test_report_folder_of_several_runs_lies_beside_them(tmp_path, monkeypatch):

@@ -1,13 +1,17 @@
 import ast
 import dataclasses
 import json
+import re
 import typing
 from pathlib import Path
 
+import jax
 import pytest
 
-from gapt_jax import config
+from gapt_jax import cli, config, settings
+from gapt_jax.algorithm import adversary, groups
 from gapt_jax.config import ConfigError, Experiment, config_hash, from_dict, override, to_dict, to_json
+from gapt_jax.training.run_folder import run_hash
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,6 +107,17 @@ def test_an_assignment_needs_an_equals_sign():
         override(Experiment(), ["seed"])
 
 
+def _bare(hint):
+    """A type without its limits; choices are texts."""
+    return str if typing.get_origin(hint) is typing.Literal else hint
+
+
+def test_the_hash_of_every_experiment_is_the_one_that_stored_runs_have():
+    hashes = {name: run_hash(override(cli.load_experiment(name), [])) for name in HASHES}
+    assert hashes == HASHES
+
+
+HASHES = {"gapt": "2027e7e7d17c", "small": "d28f60326d1f", "smoke": "c57bc0a8cb16", "yardstick": "2f74dcb13137"}
 WRONG = {
     int: ["1.5", "true", '"x"', "null", "[1]"],
     float: ["true", "x", "null", "[1.0]", "{}"],
@@ -115,12 +130,12 @@ WRONG = {
 
 @pytest.mark.parametrize(("path", "hint"), leaves())
 def test_every_wrong_type_is_an_error_that_names_the_setting(path, hint):
-    for text in WRONG[hint]:
+    for text in WRONG[_bare(hint)]:
         with pytest.raises(ConfigError, match=path.replace(".", r"\.")):
             override(Experiment(), [f"{path}={text}"])
 
 
-@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "1e39", "1" + 400 * "0"])
 def test_a_number_must_be_finite(text):
     with pytest.raises(ConfigError, match=r"algorithm\.kl_coef"):
         override(Experiment(), [f"algorithm.kl_coef={text}"])
@@ -161,6 +176,120 @@ def test_what_the_types_cannot_say(assignment):
         override(Experiment(), [assignment])
 
 
+def beyond(limit: settings.Limits) -> list[float]:
+    """Values just outside each bound, and some far away."""
+    below = [] if limit.least is None else [limit.least - 1, limit.least - 1e9]
+    below += [] if limit.above is None else [limit.above, limit.above - 1]
+    over = [] if limit.most is None else [limit.most + 1, limit.most + 2**65]
+    over += [] if limit.below is None else [limit.below, limit.below + 2]
+    return below + over + ([] if limit.multiple_of is None else [5 * limit.multiple_of + 1])
+
+
+def limited() -> list[tuple[str, str]]:
+    """(path, JSON value) for a value beyond each limit and outside the choices of every field."""
+    found = []
+    for path, hint in settings.leaves(Experiment):
+        for limit in getattr(hint, "__metadata__", ()):
+            if isinstance(limit, settings.Limits):
+                number = int if hint.__origin__ is int else float
+                found += [(path, json.dumps(number(value))) for value in beyond(limit)]
+        if typing.get_origin(hint) is typing.Literal:
+            found += [(path, ""), (path, "x"), (path, typing.get_args(hint)[0].upper())]
+    return found
+
+
+@pytest.mark.parametrize(("path", "text"), limited())
+def test_a_value_beyond_a_limit_is_an_error_that_names_the_setting(path, text):
+    with pytest.raises(ConfigError, match=rf"^{re.escape(path)} must be "):
+        override(Experiment(), [f"{path}={text}"])
+
+
+def test_every_number_has_a_limit():
+    free = [path for path, hint in settings.leaves(Experiment) if hint in (int, float)]
+    assert free == ["algorithm.discriminator.gate_threshold"]
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "algorithm.adversarial_weight=-1",
+        "algorithm.kl_coef=-1",
+        "algorithm.entropy_coef=-3",
+        "algorithm.discount=2",
+        "algorithm.discount=0",
+        "algorithm.gae_lambda=7",
+        "algorithm.gae_lambda=-0.1",
+        "algorithm.clip_epsilon=0",
+        "algorithm.policy.learning_rate=-1",
+        "algorithm.critic.b1=1",
+        "algorithm.discriminator_optimizer.b2=2",
+        "pretrain.anchor.optimizer.clip_norm=0",
+        "algorithm.policy.warmup_steps=-1",
+        "algorithm.policy.final_fraction=1.5",
+        "algorithm.discriminator.label_smoothing=3",
+        "algorithm.rewards.silence=-1",
+        "models.reward.dropout=1",
+        "models.policy.head_dim=6",
+        "runtime.hang_minutes=0",
+        "health.max_kl=-1",
+        "evaluation.post_hoc_steps=-1",
+        f"seed={2**31}",
+        f"seed={2**64}",
+        f"evaluation.seed={2**64}",
+        "pretrain.seed=-1",
+        "name=",
+        "name= ",
+        "name=../x",
+        "name=..",
+        "name=.hidden",
+        "name=a/b",
+        "name=a\\b",
+        "name=/abs",
+        "name=" + 101 * "x",
+        "arm=../x",
+        "arm=data",
+        "data.songs=",
+        'data.mixture=[["a", 1], ["a", 2]]',
+        'data.mixture=[["a", -1]]',
+        "pretrain.contrastive.batch_size=1",
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(assignment):
+    with pytest.raises(ConfigError, match=re.escape(assignment.partition("=")[0])):
+        override(Experiment(), [assignment])
+
+
+@pytest.mark.parametrize(
+    "assignment", ["name=mine 2 (λ)", "name=small-lambda0.5", "algorithm.adversarial_weight=0", f"seed={2**31 - 1}"]
+)
+def test_the_edges_of_the_limits_are_allowed(assignment):
+    override(Experiment(), [assignment])
+
+
+def test_the_largest_seeds_give_keys_of_their_own():
+    words = [jax.random.key_data(jax.random.key(seed)) for seed in (0, 1, config.MOST - 1, config.MOST)]
+    assert len({tuple(map(int, word)) for word in words}) == len(words)
+
+
+def test_a_table_changes_what_it_names_and_nothing_else():
+    changed = override(Experiment(), ["algorithm.epochs=3", 'algorithm={"steps": 5, "rewards": {"silence": 2}}'])
+    assert (changed.algorithm.epochs, changed.algorithm.steps, changed.algorithm.rewards.silence) == (3, 5, 2.0)
+    assert override(changed, ["algorithm={}", "data={}"]) == changed
+
+
+def test_a_value_of_a_python_experiment_is_checked_like_one_of_the_command_line():
+    for wrong, path in (({"seed": -1}, "seed"), ({"data": config.DataConfig(songs=Path("x"))}, r"data\.songs")):
+        with pytest.raises(ConfigError, match=path):
+            override(Experiment(**wrong), [])
+
+
+def test_the_choices_are_those_that_the_mathematics_has():
+    choices = {path: set(typing.get_args(hint)) for path, hint in settings.leaves(Experiment)}
+    assert choices["algorithm.discriminator.reward_form"] == set(adversary.REWARD_FORMS)
+    assert choices["algorithm.discriminator.loss"] == set(adversary.LOSSES)
+    assert choices["algorithm.advantages"] == {"gae", *groups.BASELINES}
+
+
 def test_the_defaults_are_valid():
     assert override(Experiment(), []) == Experiment()
 
@@ -196,3 +325,11 @@ def _names_read(tree: ast.AST) -> set[str]:
 
 def test_every_setting_is_read_somewhere():
     assert settings_nobody_reads() == []
+
+
+def test_retired_settings_of_earlier_runs_are_passed_over_but_cannot_be_set():
+    stored = to_dict(Experiment())
+    stored["health"]["max_ratio_deviation"] = 0.05
+    assert from_dict(Experiment, stored) == Experiment()
+    with pytest.raises(ConfigError, match=r"unknown setting 'health\.max_ratio_deviation'"):
+        override(Experiment(), ["health.max_ratio_deviation=0.1"])

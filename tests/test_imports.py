@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"types", "masked", "prng", "vocabulary", "chords", "midi", "config", "errors"}
+BASE = {"types", "masked", "prng", "vocabulary", "chords", "midi", "settings", "config", "errors"}
 MODELS = BASE | {"models"}
 LOWER = MODELS | {"algorithm", "runtime"}
 # What each part of gapt_jax may import of it. `algorithm` gets no runtime: it knows no files, no logger.

@@ -52,6 +52,21 @@ def test_two_processes_train_what_one_device_trains(alone, two):
     assert "gapt  12/12" in two.log(0).read_text() and "12/12" not in two.log(1).read_text()  # one speaks for both
 
 
+def test_the_first_interrupt_saves_and_the_run_resumes_bit_equal(alone, tmp_path):
+    for made in ("data", "stages"):
+        shutil.copytree(alone.workdir.parent / made, tmp_path / made)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would its children
+    run = Run(tmp_path / "run").start()
+    run.wait_for("gapt", 1)
+    run.signal(signal.SIGINT)
+    assert run.wait() == [130], run.log().read_text()[-2000:]
+    step = run.final_state()[0]
+    assert f"stopped at step {step} of {STEPS} of post-training, which is saved" in run.log().read_text()
+    assert "Traceback" not in run.log().read_text()
+    assert run.start().wait() == [0], run.log().read_text()[-2000:]
+    assert_same_end(run, alone)
+
+
 def test_sigterm_to_one_of_two_saves_both_and_resumes_bit_equal(two, tmp_path):
     for made in ("data", "stages"):
         shutil.copytree(two.workdir.parent / made, tmp_path / made)

@@ -10,7 +10,7 @@ from typing import Any
 from gapt_jax.benchmark import ceilings, public
 from gapt_jax.benchmark.cases import SUITES, Size
 from gapt_jax.benchmark.data_cases import import_cases, loader_cases
-from gapt_jax.benchmark.measure import Case, in_turns, row, with_growth
+from gapt_jax.benchmark.measure import Case, Ceilings, in_turns, row, with_growth
 from gapt_jax.benchmark.serve_cases import serve_cases
 from gapt_jax.config import Experiment
 from gapt_jax.live.model import LiveModel
@@ -33,9 +33,10 @@ def bench(
     repeats: int,
     console: Console,
     policies: Sequence[LiveModel] = (),
-) -> dict:
+    so_far: Callable[[dict[str, Any]], None] = lambda found: None,
+) -> dict[str, Any]:
     """Everything that is measured, ready for JSON. `experiments` by size; growth is that of the small one. `policies`
-    play live, in place of random ones of the sizes."""
+    play live, in place of random ones of the sizes. `so_far` gets what is known after each turn of a suite."""
     machine = ceilings.machine()
     limits = MOST_SONGS_ON_CPU if ceilings.is_cpu() else {}
     dtype = ceilings.dtype_used()
@@ -48,6 +49,14 @@ def bench(
         report("ceilings", 0, None)
         most = ceilings.measure(max(repeats, CEILING_REPEATS))
         rows: list[dict[str, Any]] = []
+
+        def found(more: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+            return {
+                "schema": 1,
+                "ceilings": {**machine, "flops_per_s": most.flops, "bytes_per_s": most.bandwidth},
+                "rows": [row | {"times_public": public.times_public(row)} for row in (*rows, *more)],
+            }
+
         for suite in suites:
             report(f"compiling {suite}", 0, None)
             if suite == "live":
@@ -55,6 +64,7 @@ def bench(
 
                 players = policies or [live_cases.random_model(size) for size in sizes.values()]
                 rows += live_cases.live_rows(players, repeats, functools.partial(report, "playing live"))
+                so_far(found())
                 continue
             cases: list[Case] = []
             chosen = [size for size in sizes.values() if suite != "growth" or size.name == SMALL]
@@ -63,14 +73,24 @@ def bench(
                 report(f"compiling {suite}", len(cases), None)
             turns = max(repeats, FRAME_REPEATS.get(suite, 0))
             report_turn = functools.partial(_report_turn, report, f"timing {suite}", len(cases) * (turns + 1))
-            seconds = in_turns({case.name: case.run for case in cases}, turns, report_turn)
-            rows += with_growth([row(case, seconds[case.name], most) for case in cases])
-        rows = [found | {"times_public": public.times_public(found)} for found in rows]
-    return {
-        "schema": 1,
-        "ceilings": {**machine, "flops_per_s": most.flops, "bytes_per_s": most.bandwidth},
-        "rows": rows,
-    }
+            after_turn = functools.partial(_after_turn, cases, most, lambda more: so_far(found(more)))
+            seconds = in_turns({case.name: case.run for case in cases}, turns, report_turn, after_turn)
+            rows += _rows(cases, seconds, most)
+    return found()
+
+
+def _rows(cases: Sequence[Case], seconds: Mapping[str, list[float]], most: Ceilings) -> list[dict[str, Any]]:
+    return with_growth([row(case, seconds[case.name], most) for case in cases])
+
+
+def _after_turn(
+    cases: Sequence[Case],
+    most: Ceilings,
+    tell: Callable[[Sequence[dict[str, Any]]], None],
+    seconds: Mapping[str, list[float]],
+) -> None:
+    if all(seconds.values()):  # nothing is counted in the first turn
+        tell(_rows(cases, seconds, most))
 
 
 def _cases(suite: str, sizes: Sequence[Size]) -> Iterator[Case]:

@@ -18,7 +18,7 @@ from gapt_jax.algorithm.layout import ONE_DEVICE, Layout
 from gapt_jax.algorithm.rollout import rollout
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
 from gapt_jax.benchmark.measure import Case, Program, fed_back
-from gapt_jax.config import AlgorithmConfig, Experiment, MeshConfig
+from gapt_jax.config import AlgorithmConfig, Dtype, Experiment, MeshConfig
 from gapt_jax.models import REWARD_KINDS, Model
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.mesh import MeshLayout, MeshMembers
@@ -47,7 +47,7 @@ class Size:
         name: str,
         experiment: Experiment,
         qualities: int,
-        dtype: str,
+        dtype: Dtype,
         most_songs: int | None,
         rollout_frames: int | None = None,
     ) -> Size:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gapt_jax.benchmark.measure import Ceilings, Run, in_turns
+from gapt_jax.config import Dtype
 from gapt_jax.runtime import native
 from gapt_jax.runtime.devices import cores
 from gapt_jax.runtime.files import git_revision
@@ -22,7 +23,7 @@ def is_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def dtype_used() -> str:
+def dtype_used() -> Dtype:
     """The compute dtype of everything that is measured."""
     return "float32" if is_cpu() else "bfloat16"
 

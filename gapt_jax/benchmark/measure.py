@@ -78,9 +78,15 @@ def fed_back(program: Program, state: Any, *rest: Any) -> Run:
 
 
 def in_turns(
-    runs: Mapping[str, Run], repeats: int, done: Callable[[int], None] = lambda count: None
+    runs: Mapping[str, Run],
+    repeats: int,
+    done: Callable[[int], None] = lambda count: None,
+    after_turn: Callable[[Mapping[str, list[float]]], None] = lambda seconds: None,
 ) -> dict[str, list[float]]:
-    """Seconds of `repeats` runs of each, in turns, so that a noisy minute hits all; a first turn does not count."""
+    """Seconds of `repeats` runs of each, in turns, so that a noisy minute hits all; a first turn does not count.
+
+    `after_turn` gets the seconds so far after each turn, the first one included (then there are none).
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for place, (name, run) in enumerate(runs.items(), start=1):
@@ -89,6 +95,7 @@ def in_turns(
             if turn:
                 seconds[name].append(time.perf_counter() - began)
             done(turn * len(runs) + place)
+        after_turn(seconds)
     return seconds
 
 

@@ -10,8 +10,10 @@ import faulthandler
 import itertools
 import json
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,7 +22,7 @@ import jax
 from jax._src import clusters, distributed, xla_bridge  # no public way to the key-value store and the detection
 from jax.experimental import multihost_utils
 
-from gapt_jax.errors import Preempted, UserError
+from gapt_jax.errors import Interrupted, Preempted, UserError
 from gapt_jax.runtime.console import Console
 
 JOIN_SECONDS = 30 * 60.0  # pods take their time to come up
@@ -33,6 +35,7 @@ _VARIABLES = ("GAPT_COORDINATOR", "GAPT_PROCESSES", "GAPT_PROCESS")
 _polls = itertools.count(1)
 _rounds = itertools.count(1)
 _hang_seconds: float | None = None
+_is_interrupted = False
 
 
 def start(console: Console) -> None:
@@ -234,9 +237,12 @@ def wait_for_all(what: str) -> None:
 def should_stop() -> bool:
     """Whether SIGTERM has come to any process: True everywhere at the same call, so that all save the same step.
 
-    Every process must call this equally often. Each call also tells the watchdog that there is progress.
+    Ctrl-C counts as well within `saving_on_interrupt`. Every process must call this equally often. Each call also
+    tells the watchdog that there is progress.
     """
     _arm()
+    if _is_interrupted and jax.process_count() == 1:
+        return True
     if distributed.global_state.preemption_sync_manager is None:
         return False
     return bool(multihost_utils.reached_preemption_sync_point(next(_polls)))
@@ -246,6 +252,39 @@ def stop_if_told() -> None:
     """Raises Preempted if `should_stop`, where there is nothing to save."""
     if should_stop():
         raise Preempted("preempted; everything is saved")
+
+
+@contextlib.contextmanager
+def saving_on_interrupt() -> Iterator[None]:
+    """Around work that asks `should_stop`: the first Ctrl-C lets it save and end, with `Interrupted`, as SIGTERM does;
+    a second one ends the process at once."""
+    global _is_interrupted
+    is_main = threading.current_thread() is threading.main_thread()  # only that one may take signals
+    if not is_main or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+        if _is_interrupted and jax.process_count() == 1:
+            raise Preempted("preempted; everything is saved")
+    except Preempted as news:
+        if not _is_interrupted:
+            raise
+        raise Interrupted(str(news).replace("preempted", "stopped", 1)) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _is_interrupted = False
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    global _is_interrupted
+    _is_interrupted = True
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with contextlib.suppress(OSError):
+        os.write(2, b"\nsaves the step under way, then stops; Ctrl-C again stops at once\n")
+    if jax.process_count() > 1:
+        os.kill(os.getpid(), signal.SIGTERM)  # that is how the processes agree on a step
 
 
 @contextlib.contextmanager

@@ -145,9 +145,10 @@ def _run_group(members: Sequence[Member], record: _Record, at_once: int | None, 
         job = _job_of(unmeasured[0], mesh.build(members[0].experiment.runtime.mesh), console)
         for member in unmeasured:
             run_folder.write_facts(member.folder, member.experiment, job.corpus, None)
-        upstream = pretrain_all(job, STAGES[-1], lambda _: contextlib.nullcontext())
+        with hosts.saving_on_interrupt():
+            upstream = pretrain_all(job, STAGES[-1], lambda _: contextlib.nullcontext())
     assert upstream is not None  # the last stage is none of them
-    with record.timed("training"):
+    with record.timed("training"), hosts.saving_on_interrupt():
         _train(job, upstream, [m for m in unmeasured if not _is_trained(m, console)], record, at_once)
     with record.timed("evaluation"):
         _evaluate(job, upstream, [m for m in unmeasured if not (m.folder / STOPPED).exists()])

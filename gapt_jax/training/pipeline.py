@@ -56,10 +56,11 @@ def _run(experiment: Experiment, workdir: Path, console: Console, last: str, ini
     if last == "data":
         return {}
     timed = functools.partial(run_folder.timed, workdir)
-    upstream = pretrain_all(job, last, timed)
+    with hosts.saving_on_interrupt():
+        upstream = pretrain_all(job, last, timed)
     if upstream is None:
         return {}
-    with timed("gapt"):
+    with timed("gapt"), hosts.saving_on_interrupt():
         state = post_train(
             job.spec,
             frozen_of(job, upstream),

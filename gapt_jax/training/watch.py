@@ -43,7 +43,7 @@ class Watch:
         self._pending = None
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         self._log.write(self._stage, step, values)
-        self._progress.update(step, **{n.rsplit("/")[-1]: values[n] for n in self._shown if n in values})
+        self._progress.update(step, **{_word(n): values[n] for n in self._shown if n in values})
         self._check(step, values)
 
     def finish(self, start: int, steps: int) -> None:
@@ -61,6 +61,12 @@ class Watch:
                 f"{self._stage} stopped at step {step}: {self._streak} steps in a row were skipped because "
                 f"{culprit(values)} is not finite; the last checkpoint is intact"
             )
+
+
+def _word(metric: str) -> str:
+    """How a line of progress names a metric: ``kl``, ``valid loss``."""
+    *groups, last = metric.split("/")
+    return f"valid {last}" if groups == ["valid"] else last
 
 
 def culprit(values: Mapping[str, float]) -> str:

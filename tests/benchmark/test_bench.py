@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import time
 
 import jax
@@ -211,6 +212,44 @@ def test_command_writes_one_object_and_compares(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "earlier / now" in shown and "rollout/small/batch=2" in shown
     assert "warning: another machine, or a busy one: cores 1000" in shown
+
+
+def test_what_was_measured_is_kept_when_it_is_stopped(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cases, "ROLLOUT_BATCHES", (1, 2))
+    monkeypatch.setattr(ceilings, "measure", lambda repeats: CEILINGS)
+    monkeypatch.setattr("gapt_jax.runtime.devices.set_up", lambda: None)
+    monkeypatch.setattr("gapt_jax.cli.load_experiment", lambda name: TINY)
+    real, turns = bench._after_turn, []
+
+    def stopped_in_the_second_turn(*arguments):
+        real(*arguments)
+        turns.append(len(next(iter(arguments[-1].values()))))
+        if turns[-1] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "_after_turn", stopped_in_the_second_turn)
+    out = tmp_path / "bench.json"
+    arguments = ("bench", "--suite", "rollout,serve", "--quick", "--repeats", "4", "--out", str(out))
+    assert command(*arguments) == 130
+    assert turns == [0, 1, 2]
+    rows = bench_command.read_bench(out)["rows"]
+    assert [(row["name"], row["repeats"]) for row in rows] == [(f"rollout/small/batch={n}", 2) for n in (1, 2)]
+    shown = capsys.readouterr().out
+    assert shown.index("takes roughly") < shown.index("stopped; these rows") < shown.index("rollout/small/batch=2")
+
+
+def test_the_estimate_grows_with_what_is_asked_for():
+    timed = [suite for suite in bench_command.SUITES if suite != "live"]
+    assert bench_command.estimate(timed, ["small", "published"], 5) == 40 * 60
+    assert bench_command.estimate(timed, ["small"], 2) == 2.5 * 60
+    assert bench_command.estimate(["rollout", "live"], ["small"], 5) == pytest.approx(60 * (5 / 7 + 2))
+
+
+def test_lines_of_xla_about_slow_devices_are_kept_out(capfd):
+    slow = "E0000 7 rendezvous.cc:100] This thread has been waiting for `all reduce` for 20 s and may be stuck"
+    with bench_command.without_slow_lines():
+        os.write(2, f"{slow}\nE0000 something else\n".encode())
+    assert capfd.readouterr().err == "E0000 something else\n"
 
 
 def test_the_command_knows_the_suites_and_sizes_that_there_are():

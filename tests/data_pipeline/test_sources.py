@@ -128,11 +128,13 @@ def archived(tmp_path: Path, server: str, monkeypatch, **changes) -> None:
 def test_a_public_archive_is_fetched_verified_and_prepared(tmp_path, server, monkeypatch):
     archived(tmp_path, server, monkeypatch)
     (tmp_path / "songs").mkdir()
-    prepared = prepare("nottingham", tmp_path / "songs", tmp_path / "data")
+    prepared = prepare("nottingham", tmp_path / "songs", tmp_path / "data", download=True)
     assert sum(prepared.report["songs"].values()) == 3 and prepared.report["licence"] == "GPL-3.0"
     assert (prepared.path / "nottingham" / "1.0.0").is_dir()
     (tmp_path / "www" / "tunes.zip").unlink()
-    assert prepare("nottingham", tmp_path / "songs", tmp_path / "data").fingerprint == prepared.fingerprint
+    assert (
+        prepare("nottingham", tmp_path / "songs", tmp_path / "data", download=True).fingerprint == prepared.fingerprint
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_what_is_not_as_pinned_is_refused(tmp_path, server, monkeypatch, changes
     archived(tmp_path, server, monkeypatch, **changes)
     (tmp_path / "songs").mkdir()
     with pytest.raises(UserError, match=reason):
-        prepare("nottingham", tmp_path / "songs", tmp_path / "data")
+        prepare("nottingham", tmp_path / "songs", tmp_path / "data", download=True)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["downloads"]
 
 
@@ -155,12 +157,14 @@ def test_without_a_network_the_message_says_what_to_put_where(tmp_path, server, 
     archived(tmp_path, server, monkeypatch, url=f"{server}/absent.zip")
     (tmp_path / "songs").mkdir()
     with pytest.raises(UserError) as error:
-        prepare("nottingham", tmp_path / "songs", tmp_path / "data")
+        prepare("nottingham", tmp_path / "songs", tmp_path / "data", download=True)
     place = tmp_path / "songs" / "nottingham"
     for words in ("could not be fetched", f"fetch {server}/absent.zip", "its folder repo-1/abc", str(place)):
         assert words in str(error.value)
     write_tunes(place, 3)
-    assert sum(prepare("nottingham", tmp_path / "songs", tmp_path / "data").report["songs"].values()) == 3
+    assert (
+        sum(prepare("nottingham", tmp_path / "songs", tmp_path / "data", download=True).report["songs"].values()) == 3
+    )
 
 
 def test_a_file_that_is_no_archive(tmp_path, server, monkeypatch):
@@ -172,7 +176,7 @@ def test_a_file_that_is_no_archive(tmp_path, server, monkeypatch):
     monkeypatch.setitem(UPSTREAM, "hooktheory", known)
     (tmp_path / "songs").mkdir()
     with pytest.raises(UserError, match="is not that of Hooktheory"):
-        prepare("hooktheory", tmp_path / "songs", tmp_path / "data")
+        prepare("hooktheory", tmp_path / "songs", tmp_path / "data", download=True)
 
 
 def test_tfds_builds_from_its_manual_folder(tmp_path):

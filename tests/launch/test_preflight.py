@@ -60,7 +60,7 @@ def test_folders_that_only_look_the_same(tmp_path):
 def test_songs_are_compared(tmp_path):
     arguments = ("--workdir", tmp_path / "run", "--experiment", "smoke", "--fingerprint")
     code, output = run(*arguments, "000000000000")
-    assert code == 1
+    assert code == 2  # a wrong fingerprint is the user's, not ours
     found = re.search(r"^songs +FAILED +([0-9a-f]{12}); expected 000000000000", output, re.MULTILINE)
     assert found, output
     code, output = run(*arguments, found[1])
