@@ -98,20 +98,20 @@ def check(path: str | Path) -> CheckResult:
     return CheckResult(faults, rows, leaks, melodies.duplicates())
 
 
-def read(path: Path) -> Iterator[Song | Rejected]:
-    """Songs of a file or of all files of a folder, and what of them cannot be used."""
+def read(path: Path, remark: native.Remark | None = None) -> Iterator[Song | Rejected]:
+    """Songs of a file or of all files of a folder, and what of them cannot be used (`native.read_native`)."""
     for name, file in _to_check(path.expanduser()).items():
-        yield from _read(name, file)
+        yield from _read(name, file, remark)
 
 
-def _read(name: str, path: Path) -> Iterator[Song | Rejected]:
+def _read(name: str, path: Path, remark: native.Remark | None = None) -> Iterator[Song | Rejected]:
     """Songs of a file or folder of any supported format."""
     if path.name.endswith(FILE_ENDINGS):
         return read_songs(path)
-    return native.read_native(path, name.partition(".")[0])
+    return native.read_native(path, name.partition(".")[0], remark)
 
 
-def convert(path: Path, out: Path) -> tuple[int, list[Rejected]]:
+def convert(path: Path, out: Path, remark: native.Remark | None = None) -> tuple[int, list[Rejected]]:
     """Writes the songs of a file or a folder as records (``.jsonl``, ``.jsonl.gz``) or as an ABC tune book (``.abc``),
     else as a MIDI file each in the new folder `out`. ABC and MIDI hold what the models hear: frames, roots in the bass.
 
@@ -119,8 +119,10 @@ def convert(path: Path, out: Path) -> tuple[int, list[Rejected]]:
     """
     if out.exists():
         raise UserError(f"{out} is there already: choose another --out")
-    items = list(read(path))
+    items = list(read(path, remark))
     songs = [item for item in items if isinstance(item, Song)]
+    if not songs and len(items) == 1 and isinstance(items[0], Rejected):
+        raise UserError(f"{path} cannot be used: {items[0].reason}")
     if not songs:
         raise UserError(f"{path} has no song that can be used: `gapt data check {path}` says why")
     try:

@@ -295,8 +295,12 @@ def _data_check(args: argparse.Namespace, console: Console) -> None:
 def _data_convert(args: argparse.Namespace, console: Console) -> None:
     from data_pipeline import catalogue
 
-    written, left_out = catalogue.convert(args.path, args.out)
-    console.emit({"songs": written, "left_out": [vars(fault) for fault in left_out], "path": args.out})
+    sources: dict[str, str] = {}
+    written, left_out = catalogue.convert(args.path, args.out, sources.__setitem__)
+    faults = [vars(fault) for fault in left_out]
+    console.emit({"songs": written, "left_out": faults, "sources": sources, "path": args.out})
+    for file, source in sources.items():
+        console.say(f"{file}: {source}")
     for fault in left_out:
         console.say(f"left out: {fault.file} line {fault.line}: {fault.reason}")
     console.say(f"wrote {args.out}: {written} songs")

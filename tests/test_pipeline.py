@@ -16,6 +16,7 @@ import mido
 import pytest
 from toy import TOY, gapt
 
+from gapt_jax import midi
 from gapt_jax.export import onnx
 from gapt_jax.runtime.metrics import read_metrics
 
@@ -152,6 +153,28 @@ def test_samples_are_midi_and_the_report_stands_alone(root, tmp_path):
     assert gapt("report", str(root / "whole"), "--out", str(tmp_path / "report")) == 0
     page = (tmp_path / "report" / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and "<svg" in page
+
+
+@pytest.mark.slow
+def test_a_melody_is_accompanied_whole_in_its_own_time(root, tmp_path, capsys):
+    run, tune = shutil.copytree(root / "whole", tmp_path / "runs" / "whole"), tmp_path / "tune.mid"
+    notes = [midi.Note(beat, beat + 1, 60 + beat % 12) for beat in range(6, 30)]  # the network remembers 4 beats
+    tempos, meters = [(0.0, 0.5), (9.0, 0.7)], [(0.0, (3, 4)), (12.0, (2, 4))]
+    tune.write_bytes(midi.build(notes, [], tempos=tempos, meters=meters))
+    assert gapt("sample", str(run), "--melody", str(tune), "--songs", "2", "--out", str(tmp_path / "out")) == 0
+    said = capsys.readouterr().out
+    assert 'its track "melody"' in said and "it begins in bar 3" in said and "reused" not in said
+    for path in (tmp_path / "out" / "tune-1.mid", tmp_path / "out" / "tune-2.mid"):
+        file = midi.parse(path.read_bytes())
+        assert file.tempos == [(0, 0.5), (3, 0.7)] and file.meters == [(0, (3, 4)), (6, (2, 4))]
+        assert [(note.onset + 6, note.pitch) for note in midi.melody_of(file)] == [(note[0], note[2]) for note in notes]
+        assert file.beats == 24 and midi.chords_of(file)[-1].onset > 12
+
+
+@pytest.mark.slow
+def test_held_out_samples_load_no_other_models(root, tmp_path, capsys):
+    assert gapt("sample", str(root / "whole"), "--songs", "1", "--out", str(tmp_path / "out")) == 0
+    assert "reused" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +18,7 @@ MAX_BYTES = 16 << 20  # of a file; JSON is read clip by clip and may be longer
 MAX_JSON = 2 << 30  # characters
 _POP909 = ("beat_midi.txt", "chord_midi.txt")
 _CHUNK = 1 << 16  # characters
+Remark = Callable[[str, str], None]  # takes the name of a file and what is to be said of it
 
 
 def native_files(path: Path) -> list[Path]:
@@ -41,9 +42,9 @@ def source_files(path: Path) -> list[Path]:
     return [part for found in native_files(path) for part in (_pop909_files(found) if found.is_dir() else [found])]
 
 
-def read_native(path: Path, dataset: str) -> Iterator[Song | Rejected]:
+def read_native(path: Path, dataset: str, remark: Remark | None = None) -> Iterator[Song | Rejected]:
     """Songs of `native_files`; what cannot be used is a `Rejected`, the others go on. Names that occur twice are
-    numbered."""
+    numbered. `remark` is told which parts were taken of a file that leaves a choice."""
     root = path if path.is_dir() else path.parent
     used: dict[str, int] = {}
     for file in native_files(path):
@@ -55,7 +56,10 @@ def read_native(path: Path, dataset: str) -> Iterator[Song | Rejected]:
             used[item.name] = used.get(item.name, 0) + 1
             unique = item.name if used[item.name] == 1 else f"{item.name}-{used[item.name]}"
             try:
-                yield to_song(dataclasses.replace(item, name=unique), dataset)
+                song = to_song(dataclasses.replace(item, name=unique), dataset)
+                if remark and item.source:
+                    remark(name, item.source)
+                yield song
             except BadSong as error:
                 yield Rejected(name, item.line, str(error))
 

@@ -10,22 +10,26 @@ from gapt_jax.vocabulary import FRAMES_PER_BEAT
 
 
 def read(content: bytes, stem: str) -> Score:
-    """The score of a MIDI file (`midi.melody_of`, `midi.chords_of`). Raises BadSong with the reason."""
+    """The score of a MIDI file (`midi.melody_part`, `midi.find_chords`). Raises BadSong with the reason."""
     try:
         file = midi.parse(content)
-        melody, harmony = midi.melody_of(file), midi.chords_of(file)
+        part = midi.melody_part(file)
+        melody, found = midi.one_at_a_time(part.notes), midi.find_chords(file, part)
+        meter, pickup = file.meter(melody[0].onset)
     except ValueError as error:
         raise BadSong(str(error)) from None
-    if harmony and sum(bool(track.notes) for track in file.tracks) == 1:
+    if found.part == part:
         raise BadSong("its only track plays chords: it has no melody")
-    chords = [chord_event(*found) for found in harmony]
+    chords = [chord_event(*harmony) for harmony in found.harmony]
     last = max([file.beats] + [chord.offset for chord in chords])
-    return Score(stem, None, file.meter, 0, last, melody, chords)
+    source = f"the melody is that of {part.label}, the chords are those of {found.label}"
+    return Score(stem, None, meter, pickup, last, melody, chords, source=source)
 
 
 def write(song: Song) -> bytes:
-    """A MIDI file of a song as the models hear it: on the sixteenth-note frame grid, roots in the bass."""
+    """A MIDI file of a song as the models hear it: on the sixteenth-note frame grid, roots in the bass. A pickup is a
+    first bar with a time signature of its own."""
     frames = to_frames(song)
     melody, chords = from_frames(frames)
     harmony = [midi.Harmony(c.onset, c.offset, Chord(c.root, c.intervals, c.bass)) for c in chords]
-    return midi.build(melody, harmony, beats=len(frames) / FRAMES_PER_BEAT, meter=song.meter)
+    return midi.build(melody, harmony, beats=len(frames) / FRAMES_PER_BEAT, meter=song.meter, pickup=song.pickup)

@@ -33,6 +33,7 @@ class Score:
     chords: Sequence[ChordEvent]
     line: int = 1  # of the file, where the tune begins
     group: str | None = None  # tunes of one group stay in one split; None: that of its melody
+    source: str | None = None  # which parts of the file were taken, where there was a choice
 
 
 def held(changes: Iterable[tuple[float, Chord | None]], end: float) -> list[ChordEvent]:

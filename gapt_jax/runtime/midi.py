@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from gapt_jax import chords, midi
 from gapt_jax.chords import Chord
 from gapt_jax.errors import UserError
-from gapt_jax.midi import Harmony, Note
+from gapt_jax.midi import File, Harmony, Meters, Note, Tempos
 from gapt_jax.runtime.files import write_atomic
 from gapt_jax.vocabulary import (
     FRAMES_PER_BEAT,
@@ -24,6 +24,8 @@ from gapt_jax.vocabulary import (
     Vocabulary,
 )
 
+_T = TypeVar("_T")
+
 
 class _Sound(NamedTuple):
     start: int  # frames
@@ -31,17 +33,39 @@ class _Sound(NamedTuple):
     token: int
 
 
+class Tune(NamedTuple):
+    """A melody to accompany. Positions in beats from the bar line before its first note."""
+
+    notes: list[Note]
+    source: str  # the part of the file that it was taken from, as the user is told of it
+    skipped: int  # bars without a note that stand before it in the file
+    tempos: Tempos
+    meters: Meters
+
+
 def write_accompaniment(
-    path: Path, melody_tokens: np.ndarray, chord_tokens: np.ndarray, vocabulary: Vocabulary, bpm: float = 100
+    path: Path,
+    melody_tokens: np.ndarray,
+    chord_tokens: np.ndarray,
+    vocabulary: Vocabulary,
+    bpm: float = 100,
+    tempos: Tempos = (),
+    meters: Meters = (),
 ) -> None:
     """Writes what `accompaniment` makes."""
-    write_atomic(path, accompaniment(melody_tokens, chord_tokens, vocabulary, bpm))
+    write_atomic(path, accompaniment(melody_tokens, chord_tokens, vocabulary, bpm, tempos, meters))
 
 
 def accompaniment(
-    melody_tokens: np.ndarray, chord_tokens: np.ndarray, vocabulary: Vocabulary, bpm: float = 100
+    melody_tokens: np.ndarray,
+    chord_tokens: np.ndarray,
+    vocabulary: Vocabulary,
+    bpm: float = 100,
+    tempos: Tempos = (),
+    meters: Meters = (),
 ) -> bytes:
-    """A MIDI file of the two tracks ``melody`` and ``chords``. Tokens [T] int; the first PAD ends a part."""
+    """A MIDI file of the two tracks ``melody`` and ``chords``. Tokens [T] int; the first PAD ends a part. `tempos`,
+    where there are any, count in the place of `bpm`."""
     tables = vocabulary.tables
     melody = [
         Note(*_beats(sound), int(tables.event[sound.token]))
@@ -51,7 +75,7 @@ def accompaniment(
         Harmony(*_beats(sound), _chord(sound.token, vocabulary))
         for sound in _sounds(chord_tokens, tables.is_chord, vocabulary)
     ]
-    return midi.build(melody, harmony, bpm)
+    return midi.build(melody, harmony, bpm, tempos=tempos, meters=meters)
 
 
 def _beats(sound: _Sound) -> tuple[float, float]:
@@ -88,14 +112,38 @@ def _chord(token: int, vocabulary: Vocabulary) -> Chord:
 
 def read_melody(path: Path) -> list[Note]:
     """The melody of a MIDI file, one note at a time (`midi.melody_of`)."""
+    return _read(path, midi.melody_of)
+
+
+def read_tune(path: Path) -> Tune:
+    """The melody of a MIDI file from the first bar with a note of it on, with the file's tempos and metres."""
+    return _read(path, _tune)
+
+
+def _read(path: Path, read: Callable[[File], _T]) -> _T:
     if not path.is_file():
         raise UserError(f"{path} is not there: give the path of a MIDI file")
     with path.open("rb") as stream:
         content = stream.read(midi.MAX_BYTES + 1)
     try:
-        return midi.melody_of(midi.parse(content))
+        return read(midi.parse(content))
     except ValueError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
+
+
+def _tune(file: File) -> Tune:
+    part = midi.melody_part(file)
+    notes = midi.one_at_a_time(part.notes)
+    file.meter(notes[0].onset)  # refuses what song records cannot hold
+    skipped, start = file.bar(notes[0].onset)
+    moved = [Note(max(note.onset - start, 0.0), note.offset - start, note.pitch) for note in notes]
+    return Tune(moved, part.label, skipped, _from(file.tempos, start), _from(file.meters, start))
+
+
+def _from(changes: Sequence[tuple[float, _T]], start: float) -> list[tuple[float, _T]]:
+    """What holds at `start`, which becomes beat 0, and what changes after it."""
+    before = [value for beat, value in changes if beat <= start]
+    return [(0.0, before[-1]), *((beat - start, value) for beat, value in changes if beat > start)]
 
 
 def melody_tokens(notes: Sequence[Note], max_frames: int) -> np.ndarray:

@@ -21,12 +21,13 @@ from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all, stages_of
+from gapt_jax.training.saved import open_without_songs
 from gapt_jax.training.scorecard import Scorecard, System, rows_of, score_systems
 from gapt_jax.training.systems import Evaluator
 from gapt_jax.training.trainer import restore_policy
 from gapt_jax.types import Params
-from gapt_jax.vocabulary import PAD
 
+_MOST_FRAMES = 1 << 20  # of a melody; `midi` reads no longer ones
 NUM_SAMPLES = 8  # songs whose accompaniments are kept for the report
 TABLE = (
     "note_in_chord",
@@ -76,30 +77,54 @@ def sample(
     seed: int = 0,
     step: int | None = None,
 ) -> list[Path]:
-    """Writes accompaniments of held-out songs, or of the melody in a MIDI file, as MIDI."""
-    from gapt_jax.runtime.midi import melody_tokens, read_melody, write_accompaniment
+    """Writes accompaniments of held-out songs, or of the whole melody in a MIDI file from its first bar with a note
+    on, as MIDI."""
+    folder = out or workdir.resolve() / "samples"
+    if melody is not None:
+        return _accompany(workdir, console, melody, folder, songs, seed, step)
+    from gapt_jax.runtime.midi import write_accompaniment
 
-    notes = read_melody(melody) if melody is not None else None
-    job, upstream, (_, policy) = _load_run(workdir, console, step)
-    if job.experiment.data.part != "chords":
-        raise UserError(f"{workdir} is a melody agent: sample the run of a chord policy")
-    evaluator, frames = evaluator_of(job, upstream), job.experiment.data.max_frames
-    if melody is not None and notes is not None:
-        heard = melody_tokens(notes, frames)
-        tokens = np.pad(heard, (0, frames - len(heard)), constant_values=PAD)[None].repeat(songs, axis=0)
-        names = [f"{melody.stem}-{n + 1}" for n in range(songs)]
-        index = np.arange(songs, dtype=np.int32)
-    else:
-        name, split = evaluation_sets(job.experiment)[0]
-        chosen = job.corpus.evaluation_songs(name, split, songs)
-        tokens, index, names = chosen.melody, chosen.index, [i.replace("/", "-") for i in chosen.ids]
-    chords = evaluator.play(policy, tokens, index, sampling="masked", seed=seed)
-    folder = out or job.workdir / "samples"
-    paths = []
-    for name, played, accompaniment in zip(names, tokens, chords, strict=True):
-        paths.append(folder / f"{name}.mid")
-        write_accompaniment(paths[-1], played, accompaniment, job.spec.vocabulary)
+    job = _open(workdir, console)
+    evaluator, policy = _player_of(job, songs, step)
+    name, split = evaluation_sets(job.experiment)[0]
+    chosen = job.corpus.evaluation_songs(name, split, songs)
+    chords = evaluator.play(policy, chosen.melody, chosen.index, sampling="masked", seed=seed)
+    paths = [folder / f"{song.replace('/', '-')}.mid" for song in chosen.ids]
+    for path, played, accompaniment in zip(paths, chosen.melody, chords, strict=True):
+        write_accompaniment(path, played, accompaniment, job.spec.vocabulary)
     return paths
+
+
+def _accompany(
+    workdir: Path, console: Console, melody: Path, folder: Path, songs: int, seed: int, step: int | None
+) -> list[Path]:
+    from gapt_jax.runtime.midi import melody_tokens, read_tune, write_accompaniment
+
+    tune = read_tune(melody)
+    console.say(f"the melody is that of {tune.source}")
+    if tune.skipped:
+        console.say(f"it begins in bar {tune.skipped + 1}: left out what stands before")
+    job, _ = open_without_songs(workdir, console)
+    evaluator, policy = _player_of(job, songs, step)
+    tokens = melody_tokens(tune.notes, _MOST_FRAMES)
+    with console.progress("accompanying", len(tokens)) as progress:
+        window = job.experiment.data.max_frames
+        chords = evaluator.accompany(policy, tokens, songs, window, seed=seed, report=progress.update)
+        progress.update(len(tokens))
+    paths, vocabulary = [folder / f"{melody.stem}-{number + 1}.mid" for number in range(songs)], job.spec.vocabulary
+    for path, accompaniment in zip(paths, chords, strict=True):
+        write_accompaniment(path, tokens, accompaniment, vocabulary, tempos=tune.tempos, meters=tune.meters)
+    return paths
+
+
+def _player_of(job: Job, songs: int, step: int | None) -> tuple[Evaluator, Params]:
+    """What plays so many songs at a time, and the policy."""
+    if job.experiment.data.part != "chords":
+        raise UserError(f"{job.workdir} is a melody agent: sample the run of a chord policy")
+    config = job.experiment.evaluation
+    config = dataclasses.replace(config, batch_size=min(config.batch_size, songs))
+    shapes = jax.eval_shape(job.spec.models.policy.init, jax.random.key(0))
+    return Evaluator(job.spec, {}, config), _policy_of(job, shapes, step)[1]
 
 
 def show(result: dict[str, Any], console: Console) -> None:
@@ -265,19 +290,33 @@ def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     return content.getvalue()
 
 
-def _load_run(workdir: Path, console: Console, step: int | None) -> tuple[Job, Upstream, tuple[int, Params]]:
-    """A run as its folder describes it: data, finished upstream stages, (step, policy) of the newest checkpoint or of
-    the one asked for."""
+def _open(workdir: Path, console: Console) -> Job:
+    """A run as its folder describes it, with its data."""
     workdir = workdir.resolve()
     set_up()
     experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
-    job = open_job(experiment, workdir, mesh.build_any(experiment.runtime.mesh), console)
+    return open_job(experiment, workdir, mesh.build_any(experiment.runtime.mesh), console)
+
+
+def _policy_of(job: Job, shapes: Params, step: int | None) -> tuple[int, Params]:
+    """(step, policy) of a run's newest checkpoint or of the one asked for; `shapes` gives those of its arrays."""
+    found = restore_policy(job.spec, shapes, job.experiment.runtime, job.workdir, job.console, step)
+    if found is None:
+        raise UserError(
+            f"{job.workdir} has no checkpoint of the policy yet: go on with 'gapt run {job.experiment.name}'"
+        )
+    return found
+
+
+def _load_run(workdir: Path, console: Console, step: int | None) -> tuple[Job, Upstream, tuple[int, Params]]:
+    """A run as its folder describes it: data, finished upstream stages, (step, policy) of the newest checkpoint or of
+    the one asked for."""
+    job = _open(workdir, console)
     unfinished = [s.name for s in stages_of(job) if not (s.folder(job.root / "stages") / "done.json").exists()]
     if unfinished:
-        raise UserError(f"{workdir} has not finished {unfinished[0]} yet: go on with 'gapt run {experiment.name}'")
+        raise UserError(
+            f"{job.workdir} has not finished {unfinished[0]} yet: go on with 'gapt run {job.experiment.name}'"
+        )
     upstream = pretrain_all(job, STAGES[-1], lambda _: contextlib.nullcontext())
     assert upstream is not None
-    found = restore_policy(job.spec, upstream.policy, experiment.runtime, workdir, console, step)
-    if found is None:
-        raise UserError(f"{workdir} has no checkpoint of the policy yet: go on with 'gapt run {experiment.name}'")
-    return job, upstream, found
+    return job, upstream, _policy_of(job, upstream.policy, step)

@@ -41,7 +41,7 @@ class SavedPolicy:
 
 def load_policy(workdir: Path, console: Console, *, supervised: bool = False, step: int | None = None) -> SavedPolicy:
     """The newest policy of a run, that of a kept `step`, or with `supervised` the one it was post-trained from."""
-    job, facts = _opened(workdir, console)
+    job, facts = open_without_songs(workdir, console)
     experiment, spec, workdir = job.experiment, job.spec, job.workdir
     shapes = jax.eval_shape(spec.models.policy.init, jax.random.key(0))
     if supervised:
@@ -68,12 +68,12 @@ def load_policy(workdir: Path, console: Console, *, supervised: bool = False, st
 
 def load_anchor(workdir: Path, console: Console) -> Params | None:
     """The anchor of a run, float32 on the host; None where it is not there."""
-    job, _ = _opened(workdir, console)
+    job, _ = open_without_songs(workdir, console)
     shapes = jax.eval_shape(job.spec.models.anchor.init, jax.random.key(0))
     return jax.device_get(_supervised(job, "anchor", shapes)[1])
 
 
-def _opened(workdir: Path, console: Console) -> tuple[Job, dict[str, Any]]:
+def open_without_songs(workdir: Path, console: Console) -> tuple[Job, dict[str, Any]]:
     """(a run without its songs, its facts)."""
     workdir = workdir.resolve()
     set_up()

@@ -41,6 +41,32 @@ def _play(spec: Spec, params: Params, songs, key, *, validity_mask: bool) -> jax
 
 
 @functools.partial(jax.jit, static_argnames="spec")
+def _go_on(spec: Spec, params: Params, songs, key) -> jax.Array:
+    """[B, T - K] valid chords over melody [B, T] after the chords [B, K] of its first frames."""
+    tables, policy = spec.tables, spec.models.policy
+
+    def accompany(params, rows):
+        melody, known, index = rows
+        (batch, frames), begun = melody.shape, known.shape[1]
+        uniforms = prng.uniform_per_example(key, index, frames - begun).T
+        cache = policy.method(params, "empty_cache", batch, 1 + 2 * frames)
+        logits, cache = policy.method(params, "prefill", interleave(known, melody[:, :begun]), cache, 2 * begun)
+
+        def frame(carry, inputs):
+            logits, cache, previous = carry
+            t, note, uniform = inputs
+            drawn = sample(distribution(logits, rules.valid_tokens(previous, tables)), uniform)
+            chord = jnp.where(note == PAD, PAD, drawn)
+            heard = jnp.stack([chord, note], axis=1)
+            return (*policy.method(params, "decode", heard, cache, 1 + 2 * t), chord), chord
+
+        inputs = jnp.arange(begun, frames), melody[:, begun:].T, uniforms
+        return jax.lax.scan(frame, (logits, cache, known[:, -1]), inputs)[1].T
+
+    return spec.layout.everywhere(spec.layout.each(accompany, params, songs))
+
+
+@functools.partial(jax.jit, static_argnames="spec")
 def _embed(spec: Spec, params: Params, songs) -> tuple[jax.Array, jax.Array]:
     """[B, D] embeddings of what the agent played, and [B] their similarity to what it heard."""
 
@@ -123,6 +149,36 @@ class Evaluator:
         key = prng.stream(jax.random.key(self.config.seed), seed, "evaluation")
         play = functools.partial(_play, validity_mask=sampling == "masked")
         return self._in_batches(lambda songs: play(self.spec, policy, songs, key), melody, index)
+
+    def accompany(
+        self,
+        policy: Params,
+        melody: np.ndarray,
+        count: int,
+        window: int,
+        *,
+        seed: int = 0,
+        report: Callable[[int], None] = lambda frame: None,
+    ) -> np.ndarray:
+        """[count, F] chords over one melody [F] of any length, the valid ones only.
+
+        The network remembers `window` frames. Beyond them it goes on, half a window at a time, with the half before
+        as its memory; `report` is told how far it is.
+        """
+        index, kept = np.arange(count, dtype=np.int32), window // 2
+        key = prng.stream(jax.random.key(self.config.seed), seed, "evaluation")
+
+        def heard(first: int) -> np.ndarray:
+            part = melody[first : first + window]
+            return np.pad(part, (0, window - len(part)), constant_values=PAD)[None].repeat(count, axis=0)
+
+        chords = self.play(policy, heard(0), index, sampling="masked", seed=seed)
+        while (done := chords.shape[1]) < len(melody):
+            report(done)
+            go_on = functools.partial(_go_on, self.spec, policy, key=jax.random.fold_in(key, done))
+            more = self._in_batches(go_on, heard(done - kept), chords[:, done - kept :], index)
+            chords = np.concatenate([chords, more], axis=1)
+        return chords[:, : len(melody)]
 
     def measure(
         self, melody: np.ndarray, chords: np.ndarray, data_chords: np.ndarray, policy: Params | None = None

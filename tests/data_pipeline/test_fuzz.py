@@ -55,9 +55,15 @@ def bomb() -> bytes:
     return f'<!DOCTYPE s [<!ENTITY e0 "ha">{entities}]><score-partwise>&e9;</score-partwise>'.encode()
 
 
+# RIFF MIDI of type 0: a foreign chunk, a tempo, a metre, a marker, the pedal, running status, a roll, a sysex, drums.
+TRACK = bytes.fromhex(
+    "00ff510307a120 00ff580403021808 00ff06024337 00b0407f 00903c50 0f4050 0f4350 8140803c40 004040 004340 00b04000"
+    "00f0037e7ff7 00914850 83604800 00994050 108940 00 00ff2f00"
+)
+RIFF = b"RIFF\x70\0\0\0RMIDdata\x64\0\0\0MThd\0\0\0\6\0\0\0\1\1\xe0XFIH\0\0\0\4abcdMTrk\0\0\0" + bytes([len(TRACK)])
 SEEDS = {
     "abc": [ABC],
-    "mid": [midi_song.write(parse_song(json.loads(RECORD)))],
+    "mid": [midi_song.write(parse_song(json.loads(RECORD))), RIFF + TRACK],
     "musicxml": [XML, bomb()],
     "mxl": [zipped(XML), zipped(b" " * (64 << 20)), zipped(bomb())],
     "json": [JSON],
