@@ -376,9 +376,7 @@ class _Tune:
             except ValueError as error:
                 if is_words(symbol):
                     return
-                raise BadSong(
-                    f'{error}, nor words that are known: words for the eye begin with ^, as in "^slowly"'
-                ) from None
+                raise BadSong(f'{error}: write words that are for the eye as "^slowly", with a ^') from None
             shift = self._semitones().get("transpose", 0)
             chord = chord._replace(root=(chord.root + shift) % 12, bass=(chord.bass + shift) % 12)
         self._bar.symbols.setdefault(len(self._bar.items), []).append(_Symbol(chord, not symbol))

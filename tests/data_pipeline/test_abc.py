@@ -315,7 +315,7 @@ def test_a_tune_book():
         ('"Cfoo"C', "unknown chord quality"),
         ('"Hello"C', "not a chord symbol: 'Hello': write words that are for the eye as \"^slowly\""),
         ('"Am 2nd time"C', "'Am 2nd time'"),
-        ("K:C octave=9\nC", "MIDI pitches"),
+        ("[K:C octave=9]C", "MIDI pitches"),
         ("C/0", "divided by 0"),
         ("C/17", "longer or shorter than can be played"),
         ("C999999", "longer or shorter than can be played"),
