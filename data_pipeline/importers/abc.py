@@ -118,6 +118,7 @@ class _Symbol(NamedTuple):
 class _Bar:
     items: list[_Item] = field(default_factory=list)
     symbols: dict[int, list[_Symbol]] = field(default_factory=dict)  # item before which -> those of each time
+    is_waiting: bool = False  # its symbols stand before a bar line, and a symbol after that takes their place
 
 
 class _Tune:
@@ -213,8 +214,8 @@ class _Tune:
                 self._shift(None, value)
                 self._in_body = True
             case "V":
-                name, _, properties = value.strip().partition(" ")
-                self._shift(name, "V " + properties)
+                name, *properties = value.split(maxsplit=1) or [""]
+                self._shift(name, " ".join(["V", *properties]))
                 if self._in_body:
                     self._turn_to_voice(name or None)
             case "P" if self._in_body:
@@ -294,6 +295,7 @@ class _Tune:
         """Turns what was read since the last bar line into a measure; chords without a note wait for the next."""
         self._accidentals, self._overlay = {}, False
         if not self._bar.items:
+            self._bar.is_waiting = True
             return
         measure = Measure(forward=self._forward, endings=self._endings)
         starts = []
@@ -352,8 +354,7 @@ class _Tune:
             self._accidentals[letter] = fields.SHIFT[accidental]
         elif (spelt := _spelt(match)) in self._tied:
             return self._tied[spelt]
-        pitch = natural + self._accidentals.get(letter, self._key.get(letter, 0))
-        return pitch
+        return natural + self._accidentals.get(letter, self._key.get(letter, 0))
 
     def _read_chord(self, match: re.Match[str]) -> None:
         written = list(_CHORD_NOTE.finditer(re.sub(r'"[^"]*"|![^!]*!', "", match["chord"])))
@@ -379,6 +380,9 @@ class _Tune:
                 raise BadSong(f'{error}: write words that are for the eye as "^slowly", with a ^') from None
             shift = self._semitones().get("transpose", 0)
             chord = chord._replace(root=(chord.root + shift) % 12, bass=(chord.bass + shift) % 12)
+        if self._bar.is_waiting and not self._bar.items:
+            self._bar.symbols.clear()
+        self._bar.is_waiting = False
         self._bar.symbols.setdefault(len(self._bar.items), []).append(_Symbol(chord, not symbol))
 
     def _read_tuplet(self, match: re.Match[str]) -> None:

@@ -167,6 +167,7 @@ def test_chord_symbols():
     assert symbols('z "Gm/d"C "D/f+"D') == [(1, 2, "Gm/D"), (2, 3, "D/Gb")]
     assert symbols('"C"C "(G)"D "^Fine"E') == [(0, 3, "C")]
     assert symbols('"F"\n| C D') == [(0, 2, "F")]
+    assert symbols('|: "F"\n| "G"C D :|') == [(0, 2, "G"), (2, 4, "G")]
     assert symbols('|: "C"C "G"D :|') == [(0, 1, "C"), (1, 2, "G"), (2, 3, "C"), (3, 4, "G")]
 
 
