@@ -15,10 +15,16 @@ ROOT_NAMES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 MAX_SYMBOL = 64
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _SYMBOL = re.compile(r"([A-Ga-g])([#b♯♭]*)(.*?)(?:/([A-Ga-g])([#b♯♭+-]*))?")
-_SPELT_OUT = re.compile(r"\((\d+(?:,\d+)*)\)")
+_SPELT_OUT = re.compile(r"\((0(?:,\d+)*)\)")  # always begins with 0: (9) is a ninth
 _PIECE = re.compile(
-    r"maj|Maj|MAJ|ma|min|Min|MIN|mi|hdim|dim|aug|sus|add|no|omit|alt|[Mm^Δo°øh]|[#b♯♭+-]?\d+|[+-]|[\s(),/]"
+    r"maj|Maj|MAJ|ma|Ma|MA|min|Min|MIN|mi|Mi|MI|hdim|dim|aug|sus|add|no|omit|alt|[Mmj^Δo°øh]|[#b♯♭+-]?\d+|[+-]"
+    r"|[\s(),/]"
 )
+_MAJOR = ("maj", "Maj", "MAJ", "ma", "Ma", "MA", "M", "j", "^", "Δ")
+_LOOK_ALIKES = str.maketrans("º˚∆△▵−–—‐‑Øφϕ∅Φ⌀", "°°ΔΔΔ-----øøøøøø")
+_DOT = re.compile(r"(?<=[a-zA-Z]{2})\.")  # dim., maj.7
+_HALF_DIMINISHED = re.compile(r"0(?=$|[^0-9,]|[79]|11)")  # C0, C07
+_ONE_LETTER = re.compile(r"([ad])([0-9]*)")  # of the Nottingham collection: Cd, Ca7
 _NO_CHORD = {"", "N", "N.C.", "N.C", "NC", "n.c.", "NO CHORD", "none", "X"}
 
 # Name of each interval set; the first spelling of a set is the one we write, all are read.
@@ -142,16 +148,19 @@ class _Shape:
         self.fifth: int | None = 7
         self.seventh = 10  # what a 7 will mean
         self.added: set[int] = set()
+        self.numbered = False  # whether a number brought the seventh
         self.verb = ""  # add, no or sus, which the next number belongs to
 
     def intervals(self) -> tuple[int, ...]:
         return fold({step for step in (self.third, self.fifth) if step is not None} | self.added)
 
     def take(self, piece: str) -> None:
-        if piece in ("maj", "Maj", "MAJ", "ma", "M", "^", "Δ"):
+        if piece in _MAJOR:
+            if self.numbered:  # C7M: the number came first
+                self.added.discard(self.seventh)
             self.seventh = 11
-            self.added |= {11} if piece in ("^", "Δ") else set()
-        elif piece in ("min", "Min", "MIN", "mi", "m", "-"):
+            self.added |= {11} if self.numbered or piece in ("^", "Δ") else set()
+        elif piece in ("min", "Min", "MIN", "mi", "Mi", "MI", "m", "-"):
             self.third = 3
         elif piece in ("dim", "o", "°"):
             self.third, self.fifth, self.seventh = 3, 6, 9
@@ -189,6 +198,7 @@ class _Shape:
         elif text == "9" and self.added & {9, 10, 11} == {9}:
             self.added.add(2)  # C6(9)
         elif text in ("7", "9", "11", "13"):
+            self.numbered = True
             self.added |= {self.seventh} | {"9": {2}, "11": {2, 5}, "13": {2, 9}}.get(text, set())
         else:
             raise ValueError(text)
@@ -204,6 +214,9 @@ class _Shape:
 
 def _read_quality(text: str) -> tuple[int, ...]:
     """Interval set of a quality by its pieces: third, fifth, number, alterations. Raises ValueError."""
+    text = _HALF_DIMINISHED.sub("ø", text, count=1) if text.startswith("0") else text
+    if letter := _ONE_LETTER.fullmatch(text):
+        text = {"a": "aug", "d": "dim"}[letter[1]] + letter[2]
     shape, position = _Shape(), 0
     while position < len(text):
         match = _PIECE.match(text, position)
@@ -231,7 +244,7 @@ def is_no_chord(text: str) -> bool:
 
 def parse(text: str) -> Chord:
     """Reads a chord symbol. Raises ValueError on a symbol that is not understood: nothing is guessed."""
-    stripped = text.strip().replace("6/9", "69")
+    stripped = _DOT.sub("", text.strip().translate(_LOOK_ALIKES)).replace("6/9", "69")
     if stripped.startswith("(") and stripped.endswith(")"):  # an optional chord
         stripped = stripped[1:-1]
     match = _SYMBOL.fullmatch(stripped)

@@ -42,6 +42,29 @@ FLAT_FIVE = (0, 4, 6)  # written as "Db5" in the data: D with a flat five, or th
         ("C7no5", (0, 4, 10)),
         ("C7alt Calt", (0, 1, 3, 4, 8, 10)),
         ("C(0,3,8)", (0, 3, 8)),
+        ("C(0,3,8,11)", (0, 3, 8, 11)),
+        ("C(2) C(add9)", (0, 2, 4, 7)),
+        ("C(4)", (0, 4, 5, 7)),
+        ("C(5)", (0, 7)),
+        ("C(6)", (0, 4, 7, 9)),
+        ("C(7)", (0, 4, 7, 10)),
+        ("C(9) C7(9)", (0, 2, 4, 7, 10)),
+        ("C(11)", (0, 2, 4, 5, 7, 10)),
+        ("C(13) C(9,13)", (0, 2, 4, 7, 9, 10)),
+        ("C(b9)", (0, 1, 4, 7)),
+        ("C7M C(7M) C∆ C△7 CMA7 CMa7 Cj7 Cmaj.7", (0, 4, 7, 11)),
+        ("C7M(9) C9M CM7(9)", (0, 2, 4, 7, 11)),
+        ("C7M(#5)", (0, 4, 8, 11)),
+        ("Cm7M Cm(7M) C−M7", (0, 3, 7, 11)),
+        ("C− C– CMI CMi Cmin.", (0, 3, 7)),
+        ("C−7 C–7 CMI7 CMi7", (0, 3, 7, 10)),
+        ("Cº C˚ Cdim. Cd", (0, 3, 6)),
+        ("Cº7 Cdim.7 Cd7", (0, 3, 6, 9)),
+        ("CØ Cφ CØ7 C0 C07 Ch", (0, 3, 6, 10)),
+        ("Co^7 C°7M", (0, 3, 6, 11)),
+        ("Ch9", (0, 2, 3, 6, 10)),
+        ("Ca", (0, 4, 8)),
+        ("Ca7", (0, 4, 8, 10)),
     ],
 )
 def test_spellings(spellings, intervals):
@@ -58,7 +81,9 @@ def test_roots_basses_and_brackets():
     assert chords.parse("(Am)") == (9, (0, 3, 7), 9)
 
 
-@pytest.mark.parametrize("text", ["", "Hm", "C%", "C7b15", "Cfoo", "C" * 99, "N.C.", "D.C. al Fine", "C(0,a)", "Cadd"])
+@pytest.mark.parametrize(
+    "text", ["", "Hm", "C%", "C7b15", "Cfoo", "C" * 99, "N.C.", "D.C. al Fine", "Dad", "C(0,a)", "Cadd"]
+)
 def test_what_is_not_understood_is_never_guessed(text):
     with pytest.raises(ValueError, match="chord"):
         chords.parse(text)

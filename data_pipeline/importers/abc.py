@@ -1,9 +1,10 @@
 """Tunes in ABC notation (the standard's version 2.1): the first voice, and its quoted chord symbols.
 
 Repeats, endings and the order of parts (``P:AABA`` before the key, in the Nottingham collection ``Y:``) are played
-out; jumps (D.C., D.S.) are not. A repeat without a beginning goes back to the last repeat, named part or the start.
-Left out are grace notes, decorations and chords in parentheses, which are optional. An accidental holds for its
-letter in every octave until the bar line.
+out; jumps (D.C., D.S.) are not. A repeat without a beginning goes back to the last repeat, double bar line, named part
+or the start. Of chord symbols at one note the first is played the first time, the second from the second time on.
+Left out are grace notes, decorations, words for the player and chords in parentheses, which are optional. An accidental
+holds for its letter in every octave until the bar line.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
 
-from data_pipeline.importers.played import MAX_PASSES, Measure, Written, performed, play_order
+from data_pipeline.importers import abc_fields as fields
+from data_pipeline.importers.abc_words import is_words
+from data_pipeline.importers.played import MAX_PASSES, Change, Measure, Written, performed, play_order
 from data_pipeline.importers.score import MAX_EVENTS, Score, held
 from data_pipeline.songs import MAX_BEATS, BadSong, Rejected
 from gapt_jax import chords
@@ -25,7 +28,9 @@ _FIELD = re.compile(r"([A-Za-z+]):(?![|:])\s*(.*)")
 _LENGTH = r"(?P<{0}up>[0-9]{{0,6}})(?P<{0}over>/*)(?P<{0}down>[0-9]{{0,6}})"
 _TOKEN = re.compile(
     r'"(?P<text>[^"]*)"'
-    r"|![^!\s]*!|\+[^+\s]*\+|\{[^}]*\}|y[0-9]*"  # decorations, grace notes, space
+    # decorations, but not the notes between two old line breaks
+    r"|!(?:(?=[0-9f<>()+.]*!)|(?![A-Ga-gxzZ0-9,'/|:\[\]^_=<>()-]*!))[^!\s]*!"
+    r"|\+[^+\s]*\+|\{[^}]*\}|y[0-9]*"  # grace notes, space
     r"|\[(?P<field>[A-Za-z]):\s*(?P<value>[^\]]*)\]"
     r"|(?P<bar>(?:\[(?=\|))?[:|]*\|[:|]*\]?|::+)\s*(?:\[?(?P<after>[0-9][0-9,\-]*))?"
     r"|\[(?P<ending>[0-9][0-9,\-]*)"
@@ -41,11 +46,6 @@ _CHORD_NOTE = re.compile(
     rf"(?P<accidental>\^\^?|__?|=)?(?P<letter>[A-Ga-g])(?P<octave>[,']*){_LENGTH.format('n')}(?P<tie>-?)"
 )
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_SHIFT = {"^^": 2, "^": 1, "=": 0, "_": -1, "__": -2}
-_FIFTHS = {"C": 0, "G": 1, "D": 2, "A": 3, "E": 4, "B": 5, "F": -1}  # sharps of the major key
-_MODES = {"maj": 0, "ion": 0, "mix": -1, "dor": -2, "m": -3, "min": -3, "aeo": -3, "phr": -4, "loc": -5, "lyd": 1}
-_KEY = re.compile(r"([A-G])([#b]?)\s*([A-Za-z]*)")
-_KEY_ACCIDENTAL = re.compile(r"(\^\^?|__?|=)([A-Ga-g])")
 _TUPLET_TIME = {2: 3, 3: 2, 4: 3, 6: 2, 8: 3}  # the others: 2, or 3 in compound metres
 _GRID = 2**12 * 3**4 * 5**2 * 7 * 11 * 13  # a beat is divided no finer, so that positions stay short fractions
 
@@ -55,11 +55,11 @@ def read(text: str, stem: str) -> Iterator[Score | Rejected]:
 
     A tune that cannot be played is a `Rejected` with the line of its first fault.
     """
-    tunes = list(_tunes(text))
+    tunes, header = list(_tunes(text)), _file_header(text)
     if not tunes:
         raise BadSong("it has no tune: none of its lines begins with X:")
     for first_line, lines in tunes:
-        tune = _Tune()
+        tune = _Tune(header)
         number = first_line
         try:
             for line in lines:
@@ -85,6 +85,21 @@ def _tunes(text: str) -> Iterator[tuple[int, list[str]]]:
         yield start + 1, lines[start:end]
 
 
+def _file_header(text: str) -> dict[str, str]:
+    """Metre and unit that hold for every tune which has none: fields above the first ``X:``, by letter."""
+    above = itertools.takewhile(lambda line: not line.startswith("X:"), text.splitlines())
+    found = (_FIELD.fullmatch(line.partition("%")[0].rstrip()) for line in above)
+    return {match[1]: match[2] for match in found if match and match[1] in "ML" and _is_readable(*match.groups())}
+
+
+def _is_readable(letter: str, value: str) -> bool:
+    try:
+        fields.read_meter(value) if letter == "M" else fields.read_unit(value)
+    except BadSong:  # prose
+        return False
+    return True
+
+
 class _Item(NamedTuple):
     """What takes up time: a note, a chord of notes, a rest. In whole notes."""
 
@@ -92,20 +107,31 @@ class _Item(NamedTuple):
     notes: tuple[tuple[int, bool], ...]  # MIDI pitch, whether tied to the next
 
 
+class _Symbol(NamedTuple):
+    """A chord symbol; one that is blank (``" "``) leaves the chord before as it is."""
+
+    chord: Chord | None
+    is_blank: bool = False
+
+
 @dataclass
 class _Bar:
     items: list[_Item] = field(default_factory=list)
-    changes: list[tuple[int, Chord | None]] = field(default_factory=list)  # item before which, chord
+    symbols: dict[int, list[_Symbol]] = field(default_factory=dict)  # item before which -> those of each time
+    is_waiting: bool = False  # its symbols stand before a bar line, and a symbol after that takes their place
 
 
 class _Tune:
     """A tune while it is read; holds what lasts from one token to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, header: dict[str, str]) -> None:
         self.number = ""
         self._title: str | None = None
-        self._meters: list[tuple[int, int]] = []
-        self._unit: Fraction | None = None  # whole notes
+        self._meters = [fields.read_meter(header["M"])] if "M" in header else []
+        self._unit = fields.read_unit(header["L"]) if "L" in header else None  # whole notes
+        self._shifts: dict[str | None, dict[str, int]] = {}  # semitones, of K: (None) and of each voice
+        self._for_all: list[tuple[str, str]] = []  # fields that hold for all voices where another V: follows
+        self._is_text = False  # between %%begintext and %%endtext
         self._key: dict[str, int] = {}
         self._in_body = False
         self._voice: str | None = None  # that is being written
@@ -119,21 +145,26 @@ class _Tune:
         self._tuplet = (0, Fraction(1))  # items left, factor
         self._overlay = False
         self._forward = False
+        self._is_open = False  # a repeat has begun that has not ended
         self._order = ""  # of the parts
         self._parts: list[tuple[str, int]] = []  # name, number of its first measure
         self._endings: frozenset[int] = frozenset()
 
     def read_line(self, line: str) -> None:
-        if line.startswith("%"):
+        if line.startswith("%%") and (match := re.match(r"%%\s*(begin|end)(text|ps|svg)", line)):
+            self._is_text = match[1] == "begin"
+        if line.startswith("%") or self._is_text:
             return
         content = re.split(r"(?<!\\)%", line, maxsplit=1)[0].rstrip().removesuffix("\\").replace("\\%", "%")
         if match := _FIELD.fullmatch(content):
-            self._read_field(*match.groups())
+            self._read_field(match[1], match[2], is_line=True)
         elif self._in_body:
             self._read_music(content)
 
     def score(self, name: str, line: int) -> Score:
         """The tune, played out."""
+        if not self._in_body:
+            raise BadSong("it has no K: line, which ends the header: add one, such as K:C, above the music")
         self._close_bar()
         if not self._measures:
             raise BadSong("it has no notes")
@@ -158,11 +189,14 @@ class _Tune:
         if not self._order or not set(self._order) <= set(parts):
             yield from play_order(self._measures)
             return
-        for measures in (self._measures[: bounds[0]], *(parts[name] for name in self._order)):
-            yield from play_order(measures)
+        yield from play_order(self._measures[: bounds[0]])
+        for index, name in enumerate(self._order):
+            yield from play_order(parts[name], self._order[:index].count(name) + 1)
 
-    def _read_field(self, letter: str, value: str) -> None:
+    def _read_field(self, letter: str, value: str, is_line: bool = False) -> None:
         if self._is_other_voice() and letter != "V":
+            if is_line and (letter in "MLK" or (letter == "P" and value.strip() not in dict(self._parts))):
+                self._for_all.append((letter, value))
             return
         match letter:
             case "X":
@@ -172,25 +206,46 @@ class _Tune:
             case "M":
                 if not self._measures and not self._bar.items:
                     self._meters = []
-                self._meters.append(_read_meter(value.strip()))
+                self._meters.append(fields.read_meter(value.strip()))
             case "L":
-                self._unit = _read_unit(value.strip())
+                self._unit = fields.read_unit(value.strip())
             case "K":
-                self._key = _read_key(value.strip())
+                self._key = fields.read_key(value.strip())
+                self._shift(None, value)
                 self._in_body = True
-            case "V" if self._in_body:
-                self._voice = value.split()[0] if value.strip() else None
+            case "V":
+                name, *properties = value.split(maxsplit=1) or [""]
+                self._shift(name, " ".join(["V", *properties]))
+                if self._in_body:
+                    self._turn_to_voice(name or None)
             case "P" if self._in_body:
                 self._close_bar()
-                self._endings, self._forward = frozenset(), True
+                self._endings, self._forward, self._is_open = frozenset(), True, False
                 self._parts.append((value.strip(), len(self._measures)))
             case "P" | "Y":
-                self._order = _read_order(value)
+                self._order = fields.read_order(value)
+
+    def _shift(self, voice: str | None, text: str) -> None:
+        self._shifts.setdefault(voice, {}).update(fields.read_shifts(text))
+
+    def _semitones(self) -> dict[str, int]:
+        """By which the notes of this voice sound higher than written: octave, clef, transpose."""
+        return self._shifts.get(None, {}) | (self._shifts.get(self._voice, {}) if self._voice else {})
+
+    def _turn_to_voice(self, name: str | None) -> None:
+        """Another voice goes on. Fields that stand between the lines of two voices hold for all."""
+        waiting, self._for_all = self._for_all, []
+        self._voice, here = (*self._melody_voice, name)[0], name
+        for letter, value in waiting:
+            self._read_field(letter, value)
+        self._voice = here
 
     def _is_other_voice(self) -> bool:
         return self._melody_voice not in ([], [self._voice])
 
     def _read_music(self, text: str) -> None:
+        if self._is_other_voice() and not re.match(r"\s*(\[V:|$)", text):
+            self._for_all = []  # they were of this voice alone
         for match in _TOKEN.finditer(text):
             if match["field"]:
                 self._read_field(match["field"], match["value"])
@@ -200,7 +255,7 @@ class _Tune:
                 self._read_bar(match["bar"], match["after"])
             elif match["ending"]:
                 self._close_bar()
-                self._endings = _read_endings(match["ending"])
+                self._endings = fields.read_endings(match["ending"])
             elif self._overlay:
                 continue
             elif match["text"] is not None:
@@ -230,16 +285,17 @@ class _Tune:
             if ends >= MAX_PASSES:
                 raise BadSong(f"it has a section that is played more than {MAX_PASSES} times")
         if ends or begins:
-            self._forward, self._endings = True, frozenset()
+            self._forward, self._endings, self._is_open = True, frozenset(), begins > 0
         elif sign.count("|") > 1 or "]" in sign or "[" in sign:
-            self._endings = frozenset()
+            self._forward, self._endings = self._forward or not self._is_open, frozenset()
         if endings:
-            self._endings, self._forward = _read_endings(endings), False
+            self._endings, self._forward = fields.read_endings(endings), False
 
     def _close_bar(self) -> None:
         """Turns what was read since the last bar line into a measure; chords without a note wait for the next."""
         self._accidentals, self._overlay = {}, False
         if not self._bar.items:
+            self._bar.is_waiting = True
             return
         measure = Measure(forward=self._forward, endings=self._endings)
         starts = []
@@ -249,9 +305,15 @@ class _Tune:
             measure.notes += [Written(measure.length, end, pitch, True, tied) for pitch, tied in item.notes]
             measure.length = end
         starts.append(measure.length)
-        measure.changes = [(starts[index], chord) for index, chord in self._bar.changes]
+        times = max(map(len, self._bar.symbols.values()), default=1)
+        measure.changes, *measure.later_changes = (self._changes(starts, time) for time in range(times))
         self._measures.append(measure)
         self._bar, self._forward = _Bar(), False
+
+    def _changes(self, starts: list[Fraction], time: int) -> list[Change]:
+        """Changes of chord of this bar when it is heard for the first time (0), the second (1) ..."""
+        heard = ((starts[index], symbols[min(time, len(symbols) - 1)]) for index, symbols in self._bar.symbols.items())
+        return [(start, symbol.chord) for start, symbol in heard if not symbol.is_blank]
 
     def _default(self) -> Fraction:
         """Length of a note without a number: by ``L:``, or by the first metre as the standard has it."""
@@ -271,7 +333,10 @@ class _Tune:
         if len(self._bar.items) + len(self._measures) > MAX_EVENTS:
             raise BadSong(f"it has more than {MAX_EVENTS} notes or bars")
         self._melody_voice = [self._voice]
-        self._bar.items.append(_Item(length, tuple((pitch, False) for pitch in notes.values())))
+        shift = sum(self._semitones().values())
+        if not all(0 <= pitch + shift <= 127 for pitch in notes.values()):
+            raise BadSong("it has a note outside the MIDI pitches 0..127")
+        self._bar.items.append(_Item(length, tuple((pitch + shift, False) for pitch in notes.values())))
         self._sounding, self._tied = notes, {}
 
     def _tie(self, which: Iterable[int]) -> None:
@@ -286,13 +351,10 @@ class _Tune:
         natural = 60 + _SEMITONES[letter] + 12 * match["letter"].islower()
         natural += 12 * (match["octave"].count("'") - match["octave"].count(","))
         if accidental:
-            self._accidentals[letter] = _SHIFT[accidental]
+            self._accidentals[letter] = fields.SHIFT[accidental]
         elif (spelt := _spelt(match)) in self._tied:
             return self._tied[spelt]
-        pitch = natural + self._accidentals.get(letter, self._key.get(letter, 0))
-        if not 0 <= pitch <= 127:
-            raise BadSong("it has a note outside the MIDI pitches 0..127")
-        return pitch
+        return natural + self._accidentals.get(letter, self._key.get(letter, 0))
 
     def _read_chord(self, match: re.Match[str]) -> None:
         written = list(_CHORD_NOTE.finditer(re.sub(r'"[^"]*"|![^!]*!', "", match["chord"])))
@@ -306,16 +368,22 @@ class _Tune:
     def _read_symbol(self, text: str) -> None:
         """A chord symbol before a note; text that is placed (``"^slowly"``) is for the eye."""
         symbol = text.strip()
-        if not symbol or symbol[0] in "^_<>@" or (symbol[0] == "(" and symbol[-1] == ")"):
+        if symbol and (symbol[0] in "^_<>@" or (symbol[0] == "(" and symbol[-1] == ")") or symbol == "f"):
             return
-        if chords.is_no_chord(symbol):
-            chord = None
-        else:
+        chord = None
+        if not chords.is_no_chord(symbol):
             try:
                 chord = chords.parse(symbol)
             except ValueError as error:
-                raise BadSong(str(error)) from None
-        self._bar.changes.append((len(self._bar.items), chord))
+                if is_words(symbol):
+                    return
+                raise BadSong(f'{error}: write words that are for the eye as "^slowly", with a ^') from None
+            shift = self._semitones().get("transpose", 0)
+            chord = chord._replace(root=(chord.root + shift) % 12, bass=(chord.bass + shift) % 12)
+        if self._bar.is_waiting and not self._bar.items:
+            self._bar.symbols.clear()
+        self._bar.is_waiting = False
+        self._bar.symbols.setdefault(len(self._bar.items), []).append(_Symbol(chord, not symbol))
 
     def _read_tuplet(self, match: re.Match[str]) -> None:
         count = int(match["tuplet"])
@@ -355,66 +423,3 @@ def _length(match: re.Match[str], part: str) -> Fraction:
 def _check_length(length: Fraction) -> None:
     if length <= 0 or 4 * length > MAX_BEATS or _GRID % length.denominator:
         raise BadSong("it has a note that is longer or shorter than can be played")
-
-
-def _read_endings(text: str) -> frozenset[int]:
-    """Passes of an ending: ``"1,3" -> {1, 3}``, ``"1-3" -> {1, 2, 3}``."""
-    passes: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = (number[:3] for number in part.partition("-"))
-        passes |= set(range(int(first or 0), int(last or first or 0) + 1))
-    if not passes or not all(1 <= pass_ <= MAX_PASSES for pass_ in passes):
-        raise BadSong(f"it has an ending that is not of passes in 1..{MAX_PASSES}")
-    return frozenset(passes)
-
-
-def _read_order(text: str) -> str:
-    """Parts in the order of playing: ``"A2.(BC)2" -> "AABCBC"``; "" for what is no such order."""
-    order = re.sub(r"[\s.]", "", text)[:40]
-    for pattern in (r"\(([A-Z]+)\)([0-9]?)", r"([A-Z])([1-9])"):
-        order = re.sub(pattern, lambda found: found[1] * int(found[2] or 1), order)
-    return order if order.isalpha() else ""
-
-
-def _read_meter(text: str) -> tuple[int, int]:
-    named = {"C": (4, 4), "C|": (2, 2), "none": (4, 4), "": (4, 4)}
-    if text in named:
-        return named[text]
-    match = re.fullmatch(r"\(?([0-9]{1,2}(?:\s*\+\s*[0-9]{1,2}){0,7})\)?\s*/\s*(1|2|4|8|16|32)", text)
-    beats = sum(map(int, match[1].split("+"))) if match else 0
-    if match is None or not 1 <= beats <= 64:
-        raise BadSong("its metre is none of 1 to 64 beats over 1, 2, 4, 8, 16 or 32")
-    return beats, int(match[2])
-
-
-def _read_unit(text: str) -> Fraction:
-    match = re.fullmatch(r"1(?:\s*/\s*([0-9]{1,3}))?", text)
-    below = int(match[1] or 1) if match else 0
-    if below not in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
-        raise BadSong("its L: is no unit of note length such as 1/8")
-    return Fraction(1, below)
-
-
-def _read_key(text: str) -> dict[str, int]:
-    """Accidentals of a key, by letter: ``"ADor" -> {"F": 1}``."""
-    if text[:2] in ("HP", "Hp"):  # Highland pipes
-        return {"F": 1, "C": 1}
-    match = _KEY.match(text)
-    mode, rest = (match[3].lower(), text[match.end() :]) if match else ("", text)
-    explicit = {letter.upper(): _SHIFT[sign] for sign, letter in _KEY_ACCIDENTAL.findall(rest)}
-    if match is None or mode == "exp":
-        if match is None and text.split("=")[0].split(" ")[0] not in ("", "none", "clef", "treble", "bass"):
-            raise BadSong("its key is not understood")
-        return explicit
-    shift = _MODES.get(mode if mode == "m" else mode[:3])
-    if shift is None:
-        if mode not in ("", "clef", "treble", "bass", "alto", "tenor", "octave", "transpose", "stafflines", "middle"):
-            raise BadSong("the mode of its key is not understood")
-        shift = 0
-    fifths = _FIFTHS[match[1]] + 7 * ((match[2] == "#") - (match[2] == "b")) + shift
-    order = "FCGDAEB" if fifths > 0 else "BEADGCF"
-    signature: dict[str, int] = {}
-    for index in range(abs(fifths)):
-        letter = order[index % 7]
-        signature[letter] = signature.get(letter, 0) + (1 if fifths > 0 else -1)
-    return signature | explicit

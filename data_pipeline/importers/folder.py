@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import gzip
 import zlib
@@ -113,8 +114,13 @@ def _bytes(path: Path) -> bytes:
 
 
 def _text(path: Path) -> str:
-    """UTF-8, or what older programs wrote: Latin-1."""
+    """UTF-8, UTF-16 by its byte order mark, or what older programs wrote: Latin-1."""
     content = _bytes(path)
+    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        try:
+            return content.decode("utf-16")
+        except UnicodeDecodeError:
+            raise BadSong("it is damaged UTF-16 text: save it as UTF-8") from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -5,6 +5,7 @@ Jumps (D.C., D.S., coda) are not played.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,6 +16,7 @@ from data_pipeline.songs import MAX_BEATS, BadSong, Note
 from gapt_jax.chords import Chord
 
 MAX_PASSES = 16  # times that a repeated section is played
+Change = tuple[Fraction, Chord | None]
 
 
 class Written(NamedTuple):
@@ -33,7 +35,8 @@ class Measure:
 
     length: Fraction = Fraction(0)
     notes: list[Written] = field(default_factory=list)
-    changes: list[tuple[Fraction, Chord | None]] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    later_changes: list[list[Change]] = field(default_factory=list)  # those of the second time, the third ...
     forward: bool = False  # a repeat begins here
     passes: int = 0  # times that the section is played which a repeat sign ends here; 0: none does
     endings: frozenset[int] = frozenset()  # passes that this measure belongs to; empty: all
@@ -51,20 +54,27 @@ def _sections(measures: Sequence[Measure]) -> Iterator[Sequence[Measure]]:
             start = end
 
 
-def play_order(measures: Sequence[Measure]) -> Iterator[Measure]:
-    """The measures as they are heard."""
+def _heard(measure: Measure, time: int) -> Measure:
+    """The measure with its chords of the `time`-th time, counted from 1; the last ones go on."""
+    if time == 1 or not measure.later_changes:
+        return measure
+    return dataclasses.replace(measure, changes=measure.later_changes[min(time - 2, len(measure.later_changes) - 1)])
+
+
+def play_order(measures: Sequence[Measure], time: int = 1) -> Iterator[Measure]:
+    """The measures as they are heard; what no sign in them repeats has the chords of the `time`-th time."""
     for section in _sections(measures):
         numbered = frozenset[int]().union(*(measure.endings for measure in section))
         passes = max(measure.passes for measure in section)
         if passes == 0:  # endings that nothing repeats are played one after the other
-            yield from section
+            yield from (_heard(measure, time) for measure in section)
             continue
         passes = max(2, *numbered) if numbered else passes
         for pass_ in range(1, passes + 1):
             ending = _ending_of(pass_, numbered)
             for measure in section:
                 if not measure.endings or ending in measure.endings:
-                    yield measure
+                    yield _heard(measure, pass_)
                     if measure.passes and pass_ < passes:
                         break
 

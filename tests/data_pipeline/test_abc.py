@@ -7,6 +7,7 @@ import pytest
 from agreement import DATA, RAW, agreement, records
 
 from data_pipeline.importers import abc, abc_writer
+from data_pipeline.importers.folder import read_native
 from data_pipeline.importers.score import Score, to_song
 from data_pipeline.songs import BadSong, Rejected, parse_song, to_frames, to_record
 
@@ -137,7 +138,11 @@ def test_the_first_voice_is_the_melody():
         ("|: C |1,3 D :|2 E :|", "CDCECD"),
         ("|: C |1-2 D :|3 E |]", "CDCDCE"),
         ("C D | E |1 F :|2 G |: A :|", "CDEFCDEGAA"),
-        ("C D || E F :|", "CDEFCDEF"),
+        ("C D || E F :|", "CDEFEF"),
+        ("C D |] E F :|", "CDEFEF"),
+        ("|: C D || E F :|", "CDEFCDEF"),
+        ("|: C D :| E || F |1 G :|2 A |]", "CDCDEFGFA"),
+        ("C || D || E :|", "CDEE"),
         ("P:A\nC D\nP:B\nE F :|", "CDEFEF"),
         ("|: C\n| D :|\n|: E\n| F :|", "CDCDEFEF"),
         ("G | C D :| A | E F :|", "GCDGCDAEFAEF"),
@@ -162,7 +167,123 @@ def test_chord_symbols():
     assert symbols('z "Gm/d"C "D/f+"D') == [(1, 2, "Gm/D"), (2, 3, "D/Gb")]
     assert symbols('"C"C "(G)"D "^Fine"E') == [(0, 3, "C")]
     assert symbols('"F"\n| C D') == [(0, 2, "F")]
+    assert symbols('|: "F"\n| "G"C D :|') == [(0, 2, "G"), (2, 4, "G")]
     assert symbols('|: "C"C "G"D :|') == [(0, 1, "C"), (1, 2, "G"), (2, 3, "C"), (3, 4, "G")]
+
+
+def test_two_symbols_at_a_note_are_of_the_first_and_the_second_time():
+    assert [name for *_, name in symbols('|: "C""Am"C2 "G""Em"D2 :|')] == ["C", "G", "Am", "Em"]
+    assert [name for *_, name in symbols('|: "C" "Am"C4 ::"F""Dm"D4 :|')] == ["C", "Am", "F", "Dm"]
+    assert symbols('|: "C"C " ""G"D :|') == [(0, 2, "C"), (2, 3, "C"), (3, 4, "G")]
+    assert [name for *_, name in symbols('|:: "C""Am"C4 ::|')] == ["C", "Am", "Am"]
+    assert symbols('"C""Am"C4') == [(0, 4, "C")]
+    score = read('P:A\n"C""Am"C4\nP:B\n"G"D4', "P:ABA\nL:1/4\nK:C")
+    assert [chord.symbol for chord in score.chords] == ["C", "G", "Am"]
+
+
+WORDS = "Fine;D.C.;D.S. al Coda;Segno;To Coda;D.C. al Fine;1st time;2nd;intro;Tacet;1;0-4;~;tr;p;f;ff;rit.;Rit;cresc."
+MORE_WORDS = "dim.;Da Capo;Ad lib.;a tempo;Part B;last time;x2;*;Play it again with feeling;Dolce;Dal Segno;Bis"
+
+
+@pytest.mark.parametrize("words", [*WORDS.split(";"), *MORE_WORDS.split(";")])
+def test_words_are_no_chords(words):
+    assert symbols(f'"C"C D "{words}"E F') == [(0, 4, "C")]
+
+
+def test_fields_above_the_first_tune_hold_for_all():
+    book = '%abc-2.1\nM:3/4\nL:1/4\n\nX:1\nK:C\n"C"CDE|C3\n\nX:2\nM:4/4\nL:1/8\nK:C\n"C"C8|C8\n'
+    one, two = abc.read(book, "book")
+    assert (one.meter, one.pickup, one.beats_total) == ((3, 4), 0, 6)
+    assert (two.meter, two.pickup, two.beats_total) == ((4, 4), 0, 8)
+    (prose,) = abc.read("M: to my mother\nX:1\nK:C\nC8", "book")
+    assert (prose.meter, prose.beats_total) == ((4, 4), 4)
+
+
+def test_a_header_that_does_not_end():
+    (item,) = abc.read('X:1\nT:Tune\nL:1/4\n"C"CDEF|\n', "tune")
+    assert isinstance(item, Rejected) and "no K: line" in item.reason
+
+
+def test_fields_between_the_lines_of_two_voices_hold_for_all():
+    head = "P:ABA\nM:4/4\nL:1/4\nK:C"
+    assert letters("P:A\n[V:1]C D |\n[V:2]G2 |\nP:B\n[V:1]E F |\n[V:2]A2 |", head) == "CDEFCD"
+    assert letters("V:1\nP:A\nC D |\nP:B\nE F |\nV:2\nP:A\nG2 |\nP:B\nA2 |", head) == "CDEFCD"
+    assert pitches("[V:1]F |\n[V:2]G |\nK:G\n[V:1]F |\n[V:2]G |") == [65, 66]
+    assert pitches("V:1\nF |\nV:2\nK:G\nG |\nV:1\nF |") == [65, 65]
+    assert lengths("[V:1]C |\n[V:2]G |\nL:1/2\n[V:1]C |") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("key", "pitch"),
+    [
+        ("C octave=-1", 48),
+        ("C octave=1", 72),
+        ("C clef=treble-8", 48),
+        ("C treble+8", 72),
+        ('C clef="bass-8"', 48),
+        ("C transpose=-2", 58),
+        ("C clef=treble-8 octave=1 transpose=3", 63),
+        ("treble-8", 48),
+        ("octave=-1", 48),
+        ("C clef=bass", 60),
+    ],
+)
+def test_what_moves_the_pitch(key, pitch):
+    assert pitches("C", key) == [pitch]
+    assert pitches(f"C | [K:{key}] C") == [60, pitch]
+
+
+def test_voices_move_their_own_pitch():
+    assert pitches("[V:1]C", "C\nV:1 octave=-1\nV:2 octave=1") == [48]
+    assert pitches("V:1 clef=treble-8\nC\nV:2 octave=1\nC\nV:1\nC") == [48, 48]
+    assert symbols('[K:C transpose=2]"C/E"C4') == [(0, 4, "D/Gb")]
+
+
+def test_a_property_of_the_key_is_no_accidental():
+    assert pitches("B", "F clef=bass") == [70] and pitches("E", "C m=B") == [64]
+
+
+def test_old_line_breaks_and_texts():
+    assert letters("C D!E F!G A") == "CDEFGA" and letters("!ff!C !5!D !trill(!E !>!F") == "CDEF"
+    assert letters("C D\n%%begintext\nA B C\n%%endtext\nE F") == "CDEF"
+
+
+def test_utf16_is_read_by_its_byte_order_mark(tmp_path):
+    for encoding in ("utf-16", "utf-16-be"):
+        mark = "\ufeff" if encoding == "utf-16-be" else ""
+        (tmp_path / "tune.abc").write_bytes(f'{mark}X:1\nK:C\n"C"CDEF|'.encode(encoding))
+        (song,) = read_native(tmp_path / "tune.abc", "set")
+        assert [note.pitch for note in song.melody] == [60, 62, 64, 65]
+
+
+CASES = {  # of the shared folder: pitches, chords
+    "01": ("60 62 64 65 67 69 71 72 65 67 69 71 72", "C9 G7 F6 C"),
+    "02": ("60 62 64 65 62 64 65 67 65 67 69 71 72", "Cmaj7 Dmmaj7 Fmaj9 C"),
+    "03": ("60 62 64 65 64 67 64 67 67 69 71 72 72", "C Dbdim Gaug C"),
+    "04": ("60 62 64 65 64 67 64 67 65 67 69 71 62 64 65 67 72", "C Dbdim Fmaj7 Dm7 Cmaj7"),
+    "05": ("60 62 64 65 67 69 71 72 60 62 64 65 67 69 71 72", "C G Am Em"),
+    "06": ("60 62 64 65 67 69 71 72 72 67 69 71 72 72", "C G G"),
+    "07": ("60 62 64 65 67 69 71 72 72 71 69 67 65 64 62 60 72 71 69 67 65 64 62 60", "C G G"),
+    "09": ("60 62 64 67 69 71 72", "C G C"),
+    "10": ("60 62 64 65 60 62 64 65 67 69 71 72 67 69 71 72 60 62 64 65 60 62 64 65", "C C G G C C"),
+    "12": ("48 50 52 53 55 57 59 60", "C G"),
+    "13": ("60 62 64 65 67 69 71 72", "C G"),
+}
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("number", [*CASES, "08"])
+def test_cases_of_the_shared_folder(number):
+    (path,) = (DATA.parent / "cases" / "songs").glob(f"{number}_*.abc")
+    (item,) = read_native(path, "set")
+    if number == "08":
+        assert isinstance(item, Rejected) and "no K: line" in item.reason
+        return
+    expected, names = CASES[number]
+    assert [note.pitch for note in item.melody] == [int(pitch) for pitch in expected.split()]
+    assert " ".join(chord.symbol for chord in item.chords) == names
+    assert item.pickup == 0 and item.meter == ((3, 4) if number == "09" else (4, 4))
+    assert item.beats_total == {"09": 9, "12": 8, "13": 8, "04": 20, "06": 20, "07": 24, "10": 24}.get(number, 16)
 
 
 def test_metres_and_pickup():
@@ -181,7 +302,8 @@ def test_a_tune_book():
     first = 'X:1\nT:One\nK:C\n"C"C\n\nsome words between\n\n'
     book = f'Free text C D E\n\n{first}X: 20\nT:Two\n\nK:C\n"F"F\nX:3\nK:C\nz "H"\n'
     first, second, third = abc.read(book, "book")
-    assert (first.name, second.name, third) == ("book1", "book20", Rejected("", 17, "not a chord symbol: 'H'"))
+    assert (first.name, second.name, third) == ("book1", "book20", Rejected("", 17, third.reason))
+    assert third.reason.startswith("not a chord symbol: 'H': ")
     assert (first.line, second.line, len(first.notes), len(second.notes)) == (3, 10, 1, 1)
     with pytest.raises(BadSong, match="none of its lines begins with X:"):
         list(abc.read("K:C\nC D E", "book"))
@@ -191,7 +313,10 @@ def test_a_tune_book():
     ("music", "reason"),
     [
         ('"H7"C', "'H7'"),
-        ('"Fine"C', "unknown chord quality"),
+        ('"Cfoo"C', "unknown chord quality"),
+        ('"Hello"C', "not a chord symbol: 'Hello': write words that are for the eye as \"^slowly\""),
+        ('"Am 2nd time"C', "'Am 2nd time'"),
+        ("[K:C octave=9]C", "MIDI pitches"),
         ("C/0", "divided by 0"),
         ("C/17", "longer or shorter than can be played"),
         ("C999999", "longer or shorter than can be played"),
