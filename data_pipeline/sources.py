@@ -13,7 +13,7 @@ from data_pipeline.songs import FILE_ENDINGS, Rejected, Song, read_songs
 from data_pipeline.upstream import UPSTREAM
 from gapt_jax.errors import UserError
 
-FRAMES_VERSION = 2  # raise when frames, an importer or the record changes: prepared datasets are then made anew
+FRAMES_VERSION = 3  # raise when frames, an importer or the record changes: prepared datasets are then made anew
 BUILT_IN = "grammar"  # the source word for the built-in generator
 
 
