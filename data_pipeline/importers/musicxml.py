@@ -33,7 +33,7 @@ from data_pipeline.importers.musicxml_measures import (
     write_melody,
 )
 from data_pipeline.importers.played import MAX_PASSES, performed, play_order
-from data_pipeline.importers.score import Score, held
+from data_pipeline.importers.score import MAX_EVENTS, Score, held
 from data_pipeline.songs import MAX_BEATS, BadSong
 from gapt_jax.chords import Chord
 
@@ -145,7 +145,10 @@ class _Reader:
         self._meters: list[tuple[int, int]] = []
         self._transpose = 0  # semitones from written to sounding pitch
         self._endings: frozenset[int] = frozenset()
-        self.measures = [self._measure(measure) for measure in part.iterfind("measure")]
+        measures = part.findall("measure")
+        if len(measures) > MAX_EVENTS:
+            raise BadSong(f"it has more than {MAX_EVENTS} notes or measures")
+        self.measures = [self._measure(measure) for measure in measures]
         filled = [measure.length for measure in self.measures if measure.length]
         self.first_meter = self._meters[0] if self._meters else inferred_meter(filled)
         for measure in self.measures:
