@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from data_pipeline.upstream import UPSTREAM
 from gapt_jax.errors import UserError
 
 FRAMES_VERSION = 3  # raise when frames, an importer or the record changes: prepared datasets are then made anew
+_AS_SONGS = "(`--songs FOLDER` of `gapt data`, `data.songs` of an experiment)"
 BUILT_IN = "grammar"  # the source word for the built-in generator
 
 
@@ -86,6 +88,11 @@ def _list_names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The beginning of an advice, where a known name is much like this one."""
+    return "".join(f"did you mean '{near}'? Else " for near in difflib.get_close_matches(name, list(known), n=1))
+
+
 def find_source(name: str, source: str | Path) -> Source:
     """Where dataset `name` comes from: the folder's own, else a public archive, else the generator."""
     if str(source) == BUILT_IN:
@@ -93,14 +100,14 @@ def find_source(name: str, source: str | Path) -> Source:
             return Source(name, None)
         raise UserError(
             f"dataset '{name}' is not built in (built in: {_list_names(grammar.DATASETS)}): "
-            f"add --set data.songs=FOLDER, or run `gapt data prepare {name} --songs FOLDER`, "
-            f"with the folder that holds {name}.jsonl.gz or a folder {name} of ABC, MusicXML, MIDI or JSON files"
+            f"{_nearest(name, grammar.DATASETS)}name the folder that holds {name}.jsonl.gz, or a folder {name} of ABC, "
+            f"MusicXML, MIDI or JSON files, {_AS_SONGS}"
         )
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise UserError(
             f"there is no folder {folder} (looked for {name}.jsonl.gz in it): name the folder that holds "
-            f"the song files with --set data.songs=FOLDER or `gapt data prepare {name} --songs FOLDER`"
+            f"the song files {_AS_SONGS}"
         )
     found = datasets_of(folder)
     if name in found:
@@ -111,6 +118,6 @@ def find_source(name: str, source: str | Path) -> Source:
         return Source(name, None)
     raise UserError(
         f"there is no {folder / name}.jsonl.gz and no folder {folder / name} with native files (datasets in that "
-        f"folder: {_list_names(found)}): choose one of them, or name another folder with --set data.songs=FOLDER or "
-        f"`gapt data prepare {name} --songs FOLDER`"
+        f"folder: {_list_names(found)}): {_nearest(name, [*found, *UPSTREAM, *grammar.DATASETS])}choose one of them, "
+        f"or name another folder {_AS_SONGS}"
     )
