@@ -194,6 +194,8 @@ def collect(source: Source, on_progress: Progress | None = None) -> Collected:
         done += 1
         if on_progress is not None and done % 500 == 0:
             on_progress(f"reading {source.name}", done, None)
+    if on_progress is not None and done >= 500:
+        on_progress(f"reading {source.name}", done, None)
     collected.duplicates = melodies.duplicates()
     _check_not_empty(collected)
     return collected

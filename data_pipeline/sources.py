@@ -15,7 +15,6 @@ from data_pipeline.upstream import UPSTREAM
 from gapt_jax.errors import UserError
 
 FRAMES_VERSION = 3  # raise when frames, an importer or the record changes: prepared datasets are then made anew
-_AS_SONGS = "(`--songs FOLDER` of `gapt data`, `data.songs` of an experiment)"
 BUILT_IN = "grammar"  # the source word for the built-in generator
 
 
@@ -90,7 +89,11 @@ def _list_names(names: Iterable[str]) -> str:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     """The beginning of an advice, where a known name is much like this one."""
-    return "".join(f"did you mean '{near}'? Else " for near in difflib.get_close_matches(name, list(known), n=1))
+    return "".join(f"did you mean '{near}'? Else " for near in difflib.get_close_matches(name, list(known), 1, 0.75))
+
+
+def _as_songs(name: str) -> str:
+    return f"`gapt data prepare {name} --songs FOLDER` (for `gapt run`: --set data.songs=FOLDER)"
 
 
 def find_source(name: str, source: str | Path) -> Source:
@@ -101,13 +104,13 @@ def find_source(name: str, source: str | Path) -> Source:
         raise UserError(
             f"dataset '{name}' is not built in (built in: {_list_names(grammar.DATASETS)}): "
             f"{_nearest(name, grammar.DATASETS)}name the folder that holds {name}.jsonl.gz, or a folder {name} of ABC, "
-            f"MusicXML, MIDI or JSON files, {_AS_SONGS}"
+            f"MusicXML, MIDI or JSON files: `gapt data prepare {name} --songs FOLDER`, or data.songs of an experiment"
         )
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise UserError(
             f"there is no folder {folder} (looked for {name}.jsonl.gz in it): name the folder that holds "
-            f"the song files {_AS_SONGS}"
+            f"the song files, {_as_songs(name)}"
         )
     found = datasets_of(folder)
     if name in found:
@@ -119,5 +122,5 @@ def find_source(name: str, source: str | Path) -> Source:
     raise UserError(
         f"there is no {folder / name}.jsonl.gz and no folder {folder / name} with native files (datasets in that "
         f"folder: {_list_names(found)}): {_nearest(name, [*found, *UPSTREAM, *grammar.DATASETS])}choose one of them, "
-        f"or name another folder {_AS_SONGS}"
+        f"or name another folder, {_as_songs(name)}"
     )
