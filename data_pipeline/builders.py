@@ -172,6 +172,7 @@ class Collected:
     beats: float = 0.0
     notes: int = 0
     off_grid_notes: int = 0
+    off_bars: int = 0  # songs whose chords seldom begin on a bar line
 
 
 def collect(source: Source, on_progress: Progress | None = None) -> Collected:
@@ -190,9 +191,12 @@ def collect(source: Source, on_progress: Progress | None = None) -> Collected:
         collected.beats += item.beats_total
         collected.notes += len(item.melody)
         collected.off_grid_notes += count_off_grid(item)
+        collected.off_bars += hygiene.is_off_bars(item)
         done += 1
         if on_progress is not None and done % 500 == 0:
             on_progress(f"reading {source.name}", done, None)
+    if on_progress is not None and done >= 500:
+        on_progress(f"reading {source.name}", done, None)
     collected.duplicates = melodies.duplicates()
     _check_not_empty(collected)
     return collected
@@ -220,6 +224,7 @@ def _report(source: Source, collected: Collected, fingerprint: str) -> dict[str,
         "notes": collected.notes,
         "off_grid_share": round(collected.off_grid_notes / collected.notes, 6),
         "metres": dict(metres.most_common()),
+        "off_bars": collected.off_bars,
         "duplicates": len(collected.duplicates),
         "leaks": [hygiene.names(found) for found in collected.duplicates if found.is_leak][:MAX_REPORTED],
         "licence": known.licence if known else None,

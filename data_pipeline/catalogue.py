@@ -24,6 +24,7 @@ from gapt_jax import chords
 from gapt_jax.errors import UserError
 
 Row = dict[str, Any]
+WRITTEN_ENDINGS = (*FILE_ENDINGS, ".abc")
 
 
 def list_datasets(source: str | Path, data_dir: Path | None = None) -> list[Row]:
@@ -55,13 +56,14 @@ def _files(path: Path) -> list[Path]:
 
 @dataclasses.dataclass(frozen=True)
 class CheckResult:
-    """Faults (file, line, reason), one row of counts a dataset, the groups found in more than one split, and the
-    melodies found in more than one song, those across splits first."""
+    """Faults (file, line, reason), one row of counts a dataset, the groups found in more than one split, the melodies
+    found in more than one song, those across splits first, and hints of what may be wrong but is no fault."""
 
     faults: list[Row]
     files: list[Row]
     leaks: list[str]
     duplicates: list[hygiene.Duplicate]
+    hints: list[str]
 
 
 def _to_check(path: Path) -> dict[str, Path]:
@@ -83,8 +85,10 @@ def check(path: str | Path) -> CheckResult:
     rows: list[Row] = []
     splits_of_group: dict[str, set[str]] = collections.defaultdict(set)
     melodies = hygiene.Melodies()
+    hints: list[str] = []
     for name, file in _to_check(Path(path).expanduser()).items():
         counts: collections.Counter[str] = collections.Counter()
+        off_bars = 0
         for item in _read(name, file):
             if isinstance(item, Rejected):
                 faults.append(dataclasses.asdict(item))
@@ -93,9 +97,17 @@ def check(path: str | Path) -> CheckResult:
                 counts[item.split] += 1
                 splits_of_group[item.group].add(item.split)
                 melodies.add(name, item)
+                off_bars += hygiene.is_off_bars(item)
+        if not counts:
+            reason = "it has no song" if file.is_dir() or file.stat().st_size else "it is empty"
+            faults.append(dataclasses.asdict(Rejected(file.name, 1, reason)))
+            counts["rejected"] += 1
+        if off_bars:
+            songs = sum(counts[split] for split in SPLITS)
+            hints.append(hygiene.off_bars_hint(file.name, off_bars, songs))
         rows.append({"file": file.name} | {key: counts[key] for key in (*SPLITS, "rejected")})
     leaks = sorted(group for group, splits in splits_of_group.items() if len(splits) > 1)
-    return CheckResult(faults, rows, leaks, melodies.duplicates())
+    return CheckResult(faults, rows, leaks, melodies.duplicates(), hints)
 
 
 def read(path: Path, remark: native.Remark | None = None) -> Iterator[Song | Rejected]:
@@ -115,16 +127,23 @@ def convert(path: Path, out: Path, remark: native.Remark | None = None) -> tuple
     """Writes the songs of a file or a folder as records (``.jsonl``, ``.jsonl.gz``) or as an ABC tune book (``.abc``),
     else as a MIDI file each in the new folder `out`. ABC and MIDI hold what the models hear: frames, roots in the bass.
 
-    Returns how many were written, and what was left out. Raises UserError where `out` is there already.
+    Returns how many were written, and what was left out. Raises UserError where `out` is there already, or ends in
+    another way.
     """
     if out.exists():
         raise UserError(f"{out} is there already: choose another --out")
+    if out.suffix and not out.name.endswith(WRITTEN_ENDINGS):
+        raise UserError(
+            f"{out} ends in none of {', '.join(WRITTEN_ENDINGS)}: choose one of them, or a name without an ending for "
+            "a folder of MIDI files"
+        )
     items = list(read(path, remark))
     songs = [item for item in items if isinstance(item, Song)]
     if not songs and len(items) == 1 and isinstance(items[0], Rejected):
         raise UserError(f"{path} cannot be used: {items[0].reason}")
     if not songs:
-        raise UserError(f"{path} has no song that can be used: `gapt data check {path}` says why")
+        first = next((item.reason for item in items if isinstance(item, Rejected)), "it is empty")
+        raise UserError(f"{path} has no song that can be used ({first}): `gapt data check {path}` lists all faults")
     try:
         if out.name.endswith(FILE_ENDINGS):
             text = "".join(json.dumps(to_record(song), ensure_ascii=False) + "\n" for song in songs).encode()
@@ -200,6 +219,7 @@ def stats(name: str, source: str | Path, data_dir: Path, on_progress: Progress |
         "notes",
         "metres",
         "off_grid_share",
+        "off_bars",
         "duplicates",
         "licence",
         "citation",

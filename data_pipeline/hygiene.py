@@ -13,6 +13,9 @@ import numpy as np
 from data_pipeline.songs import SPLITS, Note, Song, to_frame
 
 MIN_NOTES = 8  # shorter melodies say too little to tell tunes apart
+MIN_CHORDS = 8  # so do fewer chords to tell where the bar lines are
+SELDOM = 0.1  # share of the chords
+_ON_LINE = 0.125  # beats on either side of a bar line: half a frame
 
 
 def melody_key(melody: Sequence[Note]) -> str | None:
@@ -24,6 +27,24 @@ def melody_key(melody: Sequence[Note]) -> str | None:
     onsets = to_frame(np.array([note.onset for note in melody]))
     steps = np.stack([np.diff(pitches), np.diff(onsets)]).astype("<i8")
     return hashlib.sha1(steps.tobytes()).hexdigest()[:12]
+
+
+def is_off_bars(song: Song) -> bool:
+    """Whether under a tenth of a song's chords begin on a bar line, where one in four would by chance: its metre or its
+    pickup may be wrong."""
+    if len(song.chords) < MIN_CHORDS:
+        return False
+    bar = 4 * song.meter[0] / song.meter[1]
+    after = (np.array([chord.onset for chord in song.chords]) - song.pickup) % bar
+    return float(np.mean(np.minimum(after, bar - after) < _ON_LINE)) < SELDOM
+
+
+def off_bars_hint(what: str, off: int, songs: int) -> str:
+    """For people."""
+    return (
+        f"hint: in {off} of the {songs} songs of {what} under a tenth of the chord changes lie on a bar line: their "
+        "metre or pickup may be wrong"
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -128,6 +129,15 @@ def names_in(folder: Path) -> str:
     return ", ".join(found + [ALL] * (ALL not in found and bool(_parts_of_all(folder)))) or "none"
 
 
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The beginning of an advice, where a known name is much like this one."""
+    return "".join(f"did you mean '{near}'? Else " for near in difflib.get_close_matches(name, list(known), 1, 0.75))
+
+
+def _as_songs(name: str) -> str:
+    return f"`gapt data prepare {name} --songs FOLDER` (for `gapt run`: --set data.songs=FOLDER)"
+
+
 def find_source(name: str, source: str | Path) -> Source:
     """Where dataset `name` comes from: the folder's own, else a public archive, else the generator."""
     if str(source) == BUILT_IN:
@@ -135,14 +145,14 @@ def find_source(name: str, source: str | Path) -> Source:
             return Source(name, None)
         raise UserError(
             f"dataset '{name}' is not built in (built in: {_list_names(grammar.DATASETS)}): "
-            f"add --set data.songs=FOLDER, or run `gapt data prepare {name} --songs FOLDER`, "
-            f"with the folder that holds {name}.jsonl.gz or a folder {name} of ABC, MusicXML, MIDI or JSON files"
+            f"{_nearest(name, grammar.DATASETS)}name the folder that holds {name}.jsonl.gz, or a folder {name} of ABC, "
+            f"MusicXML, MIDI or JSON files: `gapt data prepare {name} --songs FOLDER`, or data.songs of an experiment"
         )
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise UserError(
             f"there is no folder {folder} (looked for {name}.jsonl.gz in it): name the folder that holds "
-            f"the song files with --set data.songs=FOLDER or `gapt data prepare {name} --songs FOLDER`"
+            f"the song files, {_as_songs(name)}"
         )
     found = datasets_of(folder)
     if name in found:
@@ -155,6 +165,6 @@ def find_source(name: str, source: str | Path) -> Source:
         return Source(name, None)
     raise UserError(
         f"there is no {folder / name}.jsonl.gz and no folder {folder / name} with native files (datasets in that "
-        f"folder: {names_in(folder)}): choose one of them, or name another folder with --set data.songs=FOLDER or "
-        f"`gapt data prepare {name} --songs FOLDER`"
+        f"folder: {names_in(folder)}): {_nearest(name, [*found, *UPSTREAM, *grammar.DATASETS])}choose one of them, "
+        f"or name another folder, {_as_songs(name)}"
     )

@@ -240,8 +240,21 @@ def _data_list(args: argparse.Namespace, console: Console) -> None:
 
     rows = catalogue.list_datasets(args.songs, args.data_dir)
     console.emit({"datasets": rows})
-    _table_of(console, f"datasets of {args.songs}", rows)
+    _table_of(console, f"datasets of {args.songs}", [_listed(row) for row in rows])
+    console.say(f"whole addresses and licences: gapt data list --songs {args.songs} --json")
     console.say("next: gapt data stats NAME, or gapt run EXPERIMENT --set data.songs=FOLDER")
+
+
+def _listed(row: dict[str, Any]) -> dict[str, Any]:
+    """A dataset in a line of a table: its source without the folders or the protocol, the licence without remarks."""
+    source = row["source"]
+    source = source.partition("://")[2] if "://" in source else Path(source).name
+    licence = re.split(r" \(|, ", row["licence"])[0]
+    return row | {"name": _shortened(row["name"], 24), "source": _shortened(source, 44), "licence": licence}
+
+
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _data_prepare(args: argparse.Namespace, console: Console) -> None:
@@ -274,7 +287,15 @@ def _data_check(args: argparse.Namespace, console: Console) -> None:
 
     result = catalogue.check(args.path)
     duplicates = [{"songs": found.songs, "is_leak": found.is_leak} for found in result.duplicates]
-    console.emit({"files": result.files, "faults": result.faults, "leaks": result.leaks, "duplicates": duplicates})
+    console.emit(
+        {
+            "files": result.files,
+            "faults": result.faults,
+            "leaks": result.leaks,
+            "duplicates": duplicates,
+            "hints": result.hints,
+        }
+    )
     _table_of(console, f"songs of {args.path}", result.files)
     if result.faults:
         _table_of(console, "faults", result.faults)
@@ -282,6 +303,8 @@ def _data_check(args: argparse.Namespace, console: Console) -> None:
         console.warn(f"songs of the group '{group}' are in more than one split")
     for found in result.duplicates:
         console.warn(f"{'across splits, ' if found.is_leak else ''}the same melody: {names(found)}")
+    for hint in result.hints:
+        console.say(hint)
     heard = sum(found.is_leak for found in result.duplicates)
     if result.faults or result.leaks or heard:
         raise UserError(
@@ -309,12 +332,15 @@ def _data_convert(args: argparse.Namespace, console: Console) -> None:
 
 def _data_stats(args: argparse.Namespace, console: Console) -> None:
     from data_pipeline import catalogue
+    from data_pipeline.hygiene import off_bars_hint
 
     with console.phases() as on_progress:
         whole, splits = catalogue.stats(args.name, args.songs, args.data_dir, on_progress)
     console.emit(whole | {"splits": splits})
     console.table(args.name, ["", "value"], [[key, _cell(value)] for key, value in whole.items()])
     _table_of(console, "splits", splits)
+    if whole["off_bars"]:
+        console.say(off_bars_hint(args.name, whole["off_bars"], sum(whole["songs"].values())))
     console.say(f"the prepared songs are in {whole['path']}")
     console.say(f"next: gapt run EXPERIMENT --set data.songs={args.songs}")
 

@@ -192,6 +192,26 @@ def test_json_is_one_object_on_stdout(tmp_path):
     assert "next: " in done.stderr
 
 
+def test_data_list_fits_a_terminal(tmp_path):
+    (tmp_path / "a_set_of_tunes_with_a_very_long_name.jsonl").write_text("")
+    done = gapt("data", "list", "--songs", tmp_path, cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    table = [line for line in lines if not line.startswith(("datasets of", "whole", "next"))]
+    assert len(table) == 2 + 7 and max(map(len, table)) <= 110
+    assert any("github.com/music-x-lab" in line and "MIT" in line for line in table)
+
+
+def test_a_name_that_is_nearly_right_is_met_with_the_right_one(tmp_path):
+    done = gapt("data", "prepare", "grammer", cwd=tmp_path)
+    assert done.returncode == 2 and "did you mean 'grammar'?" in done.stderr and "--set" not in done.stderr
+
+
+def test_data_check_of_an_empty_file_fails(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    done = gapt("data", "check", "empty.jsonl", cwd=tmp_path)
+    assert done.returncode == 2 and "it is empty" in done.stdout and "no faults" not in done.stdout
+
+
 def test_data_check_lists_faults_and_fails(tmp_path):
     (tmp_path / "bad.jsonl").write_text("{}\nnot json\n")
     done = gapt("data", "check", tmp_path, "--json", cwd=tmp_path)

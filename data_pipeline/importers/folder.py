@@ -87,6 +87,8 @@ def _scores(path: Path) -> Iterator[Score | Rejected]:
 
 def _read(path: Path) -> Iterator[Score | Rejected]:
     stem, ending = path.stem, path.suffix.lower()
+    if path.is_file() and not path.stat().st_size:
+        raise BadSong("it is empty")
     if path.is_dir():
         midi_file, beats, chords = _pop909_files(path)
         yield pop909.read(_bytes(midi_file), _text(beats), _text(chords), path.name)

@@ -27,6 +27,10 @@ _SCALES = {
     "harmonicMinor": (0, 2, 3, 5, 7, 8, 11),
     "phrygianDominant": (0, 1, 4, 5, 7, 8, 10),
 }
+# Fields of a TheoryTab chord that are read, or that say nothing of its notes.
+_READ = {"root", "type", "inversion", "applied", "borrowed", "adds", "omits", "alterations", "suspensions"}
+_READ |= {"substitutions", "beat", "duration", "isRest"}
+_SILENT = {"id", "recordingEndBeat"}
 
 
 def clips(chunks: Iterable[str]) -> Iterator[tuple[str, Any]]:
@@ -97,10 +101,12 @@ def read(chunks: Iterable[str], stem: str) -> Iterator[Score | Rejected]:
     """
     found = clips(chunks)
     first = next(found, None)
-    if first is not None and not _is_entry(first[1]):
+    if first is None:
+        raise BadSong("it has no song")
+    if not _is_entry(first[1]):
         yield theorytab(dict(itertools.chain([first], found)), stem)
         return
-    for number, (name, entry) in enumerate(itertools.chain([first] if first else [], found), start=1):
+    for number, (name, entry) in enumerate(itertools.chain([first], found), start=1):
         try:
             yield sheetsage(entry, name, number)
         except BadSong as error:
@@ -250,7 +256,7 @@ def _options(event: Any, name: str, allowed: tuple[Any, ...]) -> list[Any]:
 def _borrowed(event: Any, scale: tuple[int, ...]) -> tuple[int, ...]:
     borrowed = _field(event, "borrowed")
     if isinstance(borrowed, list):
-        if len(borrowed) != 7 or not all(type(step) is int and 0 <= step < 12 for step in borrowed):
+        if len(borrowed) != 7 or not all(type(step) is int and -12 < step < 24 for step in borrowed):
             raise BadSong("'borrowed' is not a scale of seven notes")
         return tuple(borrowed)
     if borrowed and (not isinstance(borrowed, str) or borrowed not in _SCALES):
@@ -258,10 +264,22 @@ def _borrowed(event: Any, scale: tuple[int, ...]) -> tuple[int, ...]:
     return _SCALES[borrowed] if borrowed else scale
 
 
+def _check_fields(event: dict[str, Any]) -> None:
+    """Raises BadSong where a chord says more than is read here; a field without a value says nothing."""
+    unknown = next((name for name, value in event.items() if name not in _READ | _SILENT and value), None)
+    if unknown is not None:
+        raise BadSong(f"a chord has the field {unknown[:40]!r}, which is not read and may change its notes")
+
+
 def _function(event: Any, tonic: int, scale: tuple[int, ...]) -> Chord:
     """Thirds piled up on a scale degree. An applied chord is built in the major key of the degree that it leads to,
-    its seventh diminished on the leading note."""
+    its seventh diminished on the leading note. A tritone substitution moves the whole chord by six semitones.
+
+    A suspended note stands where the third was, in the bass of the first inversion too. Alterations of one degree
+    sound together.
+    """
     scale = _borrowed(event, scale)
+    _check_fields(event)
     root, applied = _whole(event, "root", 1, 7), _whole(event, "applied", 0, 7)
     if applied:
         tonic, root, scale = tonic + scale[root - 1], applied, _MAJOR
@@ -276,13 +294,17 @@ def _function(event: Any, tonic: int, scale: tuple[int, ...]) -> Chord:
         step = root - 1 + number - 1
         return scale[step % 7] + 12 * (step // 7) - scale[root - 1] - (number == 7 and applied == 7)
 
-    tones = {number: above(number) for number in degrees}
+    altered: dict[int, list[int]] = {}
     for alteration in _options(event, "alterations", ("b5", "#5", "b9", "#9", "#11", "b13")):
         number = int(alteration[1:])
-        tones[number] = above(number) + (1 if alteration[0] == "#" else -1)
+        altered.setdefault(number, []).append(above(number) + (1 if alteration[0] == "#" else -1))
+    tones = {number: [above(number)] for number in degrees} | altered
     pitch_class = (tonic + scale[root - 1]) % 12
-    inverted = _whole(event, "inversion", 0, 3)
-    bass = tones.get(2 * inverted + 1)
-    if bass is None:
-        raise BadSong("a chord is inverted on a note that it has not")
-    return Chord(pitch_class, fold(tones.values()), (pitch_class + bass) % 12)
+    if "substitutions" in event and _options(event, "substitutions", ("tri",)):
+        pitch_class = (pitch_class + 6) % 12
+    inverted = 2 * _whole(event, "inversion", 0, 3) + 1
+    in_bass = suspended if suspended and inverted == 3 else [inverted]
+    basses = [step for number in in_bass for step in tones.get(number, [])]
+    if len(basses) != 1:
+        raise BadSong("a chord is inverted on a note that it has not, or on one of two")
+    return Chord(pitch_class, fold(itertools.chain(*tones.values())), (pitch_class + basses[0]) % 12)

@@ -1,42 +1,45 @@
-"""A lead sheet in MusicXML (score-partwise), plain or compressed (.mxl): the first voice of its first part with
-notes, and that part's chord symbols, at sounding pitch.
+"""A lead sheet in MusicXML (score-partwise), plain or compressed (.mxl), at sounding pitch.
 
-Repeats and endings are played out; jumps (D.C., D.S., coda) are not. Grace and cue notes are left out.
+The melody is the first part with notes: its first voice, and another one of that staff in measures where the first has
+nothing to play. The chords are that part's symbols, else the first other part's: ``<harmony>``, or typed as text.
+Repeats and endings are played out, measures with a repeat sign too; jumps (D.C., D.S., coda) are not. Left out are
+grace and cue notes, and slashes, which mark a rhythm.
 """
 
 from __future__ import annotations
 
-import io
 import re
-import struct
-import zipfile
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element
 
-import defusedxml.ElementTree
-from defusedxml.common import DefusedXmlException
-
-from data_pipeline.importers.musicxml_harmony import number, read_chord, semitones, shown, whole
-from data_pipeline.importers.played import MAX_PASSES, Measure, Written, performed, play_order
-from data_pipeline.importers.score import Score, held
+from data_pipeline.importers import musicxml_file
+from data_pipeline.importers.musicxml_harmony import (
+    lone_letter,
+    number,
+    read_chord,
+    shown,
+    typed_chords,
+    whole,
+)
+from data_pipeline.importers.musicxml_measures import (
+    Sound,
+    WrittenMeasure,
+    inferred_meter,
+    join_ties,
+    lengthen_endings,
+    repeat_measures,
+    staff_of,
+    take_chords,
+    write_melody,
+)
+from data_pipeline.importers.played import MAX_PASSES, performed, play_order
+from data_pipeline.importers.score import MAX_EVENTS, Score, held
 from data_pipeline.songs import MAX_BEATS, BadSong
+from gapt_jax.chords import Chord
 
-_MAX_BYTES = 16 << 20
-_MAX_TAGS = 1_000_000
-_MAX_MEMBERS = 64
 _MAX_DIVISIONS = 1_000_000  # a quarter note
 _MAX_CHANGES_OF_DIVISIONS = 16  # distinct values: positions keep a small common denominator
-_CONTAINER = "META-INF/container.xml"
 _ENDING = re.compile(r"[0-9]{1,3}\.?(?:[ ,]+[0-9]{1,3}\.?){0,15}")
-_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, LookupError)
-
-
-@dataclass
-class _Measure(Measure):
-    implicit: bool = False
 
 
 def read(content: bytes, stem: str) -> Score:
@@ -44,86 +47,32 @@ def read(content: bytes, stem: str) -> Score:
 
     Raises BadSong with the reason where it is no MusicXML that can be played.
     """
-    if len(content) > _MAX_BYTES:
-        raise BadSong(f"it is larger than {_MAX_BYTES >> 20} MiB")
-    root = _tree(_unzipped(content) if content.startswith(b"PK") else content)
+    root = musicxml_file.tree(content)
     if root.tag == "score-timewise":
         raise BadSong("it is score-timewise: convert it to score-partwise")
     if root.tag != "score-partwise":
         raise BadSong(f"its root element is {shown(root.tag)}, not 'score-partwise'")
-    reader = _Reader(*_melody_part(root))
-    _lengthen_endings(reader.measures)
-    first = reader.measures[0]
-    notes, changes, end = performed(play_order(reader.measures))
-    short = first.implicit or first.length < reader.first_bar
+    part, reader = _melody_part(root)
+    measures = reader.measures
+    write_melody(measures, reader.voices)
+    repeat_measures(measures)
+    join_ties(measures)
+    with_chords = next((other for other in (part, *root.iterfind("part")) if _has_chords(other)), part)
+    if with_chords is not part:
+        take_chords(measures, _Reader(with_chords).measures)
+    lengthen_endings(measures)
+    first, bar = measures[0], _bar(reader.first_meter)
+    notes, changes, end = performed(play_order(measures))
+    is_pickup = first.length < bar or (first.implicit and first.length == bar)
     return Score(
         name=stem,
         title=_title(root),
         meter=reader.first_meter,
-        pickup=float(first.length) if short else 0.0,
+        pickup=float(first.length) if is_pickup else 0.0,
         beats_total=end,
         notes=notes,
         chords=held(changes, end),
     )
-
-
-def _unzipped(content: bytes) -> bytes:
-    """The MusicXML file in a .mxl archive; nothing is written to disk."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return _member(archive, _root_file(archive))
-    except BadSong:
-        raise
-    except _DAMAGED as error:
-        raise BadSong("its archive is damaged or truncated") from error
-
-
-def _root_file(archive: zipfile.ZipFile) -> str:
-    names = archive.namelist()
-    if len(names) > _MAX_MEMBERS:
-        raise BadSong(f"its archive has more than {_MAX_MEMBERS} files")
-    if _CONTAINER in names and (named := _named_root(_member(archive, _CONTAINER))) in names:
-        return str(named)
-    scores = [
-        name for name in names if name.lower().endswith((".xml", ".musicxml")) and not name.startswith("META-INF/")
-    ]
-    if not scores:
-        raise BadSong("its archive has no MusicXML file")
-    return scores[0]
-
-
-def _named_root(container: bytes) -> str | None:
-    """Path of the first root file; None where there is none or the container cannot be read: OpenEWLD writes file
-    names with apostrophes into it unescaped."""
-    try:
-        first = _tree(container).find("rootfiles/rootfile")
-    except BadSong:
-        return None
-    return None if first is None else first.get("full-path")
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    info = archive.getinfo(name)
-    if info.flag_bits & 1:
-        raise BadSong("its archive is encrypted")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others cannot be read in bounds
-        raise BadSong("its archive is not compressed by Deflate")
-    with archive.open(info) as stream:
-        content = stream.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise BadSong(f"its archive holds a file of more than {_MAX_BYTES >> 20} MiB")
-    return content
-
-
-def _tree(content: bytes) -> Element:
-    if content.count(b"<") > _MAX_TAGS:
-        raise BadSong(f"it has more than {_MAX_TAGS} tags")
-    try:
-        return defusedxml.ElementTree.fromstring(content)
-    except DefusedXmlException as error:
-        raise BadSong("its XML declares entities, which are refused") from error
-    except (ParseError, ValueError, LookupError) as error:
-        raise BadSong(f"it is no well-formed XML ({error})") from error
 
 
 def _title(root: Element) -> str | None:
@@ -135,71 +84,119 @@ def _voice(note: Element) -> str:
     return (note.findtext("voice") or "1").strip()
 
 
-def _sounds(note: Element) -> bool:
+def _is_pitched(note: Element) -> bool:
     """Whether a note is played with a pitch: no rest, no drum, no grace or cue note."""
     return note.find("pitch") is not None and note.find("grace") is None and note.find("cue") is None
 
 
-def _melody_part(root: Element) -> tuple[Element, str]:
-    """The first part with notes, and its voice that has notes and comes first, be it with a rest."""
+def _melody_part(root: Element) -> tuple[Element, _Reader]:
+    """The first part with notes."""
+    pitched = False
     for part in root.iterfind("part"):
-        voices = {_voice(note) for note in part.iterfind("measure/note") if _sounds(note)}
-        for note in part.iterfind("measure/note"):
-            if _voice(note) in voices:
-                return part, _voice(note)
-    raise BadSong("it has no notes")
+        if any(map(_is_pitched, part.iterfind("measure/note"))):
+            pitched = True
+            reader = _Reader(part)
+            if any(measure.sounds for measure in reader.measures):
+                return part, reader
+    raise BadSong("its notes are all slashes, which mark a rhythm: it has no melody" if pitched else "it has no notes")
+
+
+def _texts(direction: Element) -> list[str]:
+    """What is written above the staff at one place, but for what is boxed: all of it as one text, then each."""
+    words = direction.iterfind("direction-type/words")
+    texts = [word.text or "" for word in words if word.get("enclosure", "none") == "none"]
+    return ["".join(texts), *texts]
+
+
+def _has_symbols(part: Element) -> bool:
+    return any(harmony.get("type") != "alternate" for harmony in part.iterfind("measure/harmony"))
+
+
+def _has_typed(part: Element) -> bool:
+    texts = (text for direction in part.iterfind("measure/direction") for text in _texts(direction))
+    return any(any(typed_chords(text)) for text in texts)
+
+
+def _letters_are_chords(part: Element) -> bool:
+    """Whether lone letters above the staff (A, F) are chords. They are where all chords are typed, one beyond doubt;
+    elsewhere not while they may name sections: these are lettered in order."""
+    texts = (_texts(direction)[0] for direction in part.iterfind("measure/direction"))
+    letters = "".join(dict.fromkeys(map(lone_letter, texts)))
+    typed = _has_typed(part)
+    if typed and not _has_symbols(part):
+        return True
+    return not "ABCDEFG".startswith(letters) and (typed or len(letters) > 1)
+
+
+def _has_chords(part: Element) -> bool:
+    return _has_symbols(part) or _has_typed(part) or _letters_are_chords(part)
 
 
 class _Reader:
     """Measures of a part as they are written; holds what lasts from one measure to the next."""
 
-    def __init__(self, part: Element, voice: str) -> None:
-        self._voice = voice
+    def __init__(self, part: Element) -> None:
+        self.voices: dict[str, None] = {}  # in the order of their first notes or rests
+        self._letters = _letters_are_chords(part)
+        self._slashed: frozenset[str] = frozenset()  # staves where notes mark a rhythm now; "" is all of them
+        self._repeated = 0
         self._divisions: Fraction | None = None
         self._seen_divisions: set[Fraction] = set()
         self._meters: list[tuple[int, int]] = []
         self._transpose = 0  # semitones from written to sounding pitch
         self._endings: frozenset[int] = frozenset()
-        self.measures = [self._measure(measure) for measure in part.iterfind("measure")]
-        self.first_meter = self._meters[0] if self._meters else (4, 4)
-        self.first_bar = _bar(self.first_meter)
+        measures = part.findall("measure")
+        if len(measures) > MAX_EVENTS:
+            raise BadSong(f"it has more than {MAX_EVENTS} notes or measures")
+        self.measures = [self._measure(measure) for measure in measures]
+        filled = [measure.length for measure in self.measures if measure.length]
+        self.first_meter = self._meters[0] if self._meters else inferred_meter(filled)
+        for measure in self.measures:
+            measure.length = measure.length or _bar(self.first_meter)
 
-    def _measure(self, element: Element) -> _Measure:
-        measure = _Measure(implicit=element.get("implicit") == "yes")
+    def _measure(self, element: Element) -> WrittenMeasure:
+        measure = WrittenMeasure(implicit=element.get("implicit") == "yes", repeated=self._repeated)
+        typed: list[tuple[Fraction, Chord | None]] = []
         onset = position = Fraction(0)
         ends = False  # an ending ends with this measure
         for child in element:
             match child.tag:
                 case "attributes":
-                    self._attributes(child)
+                    self._attributes(child, measure)
                 case "note" if child.find("grace") is None:
                     length = self._beats(child)
                     if child.find("chord") is None:
                         onset, position = position, position + length
                     measure.length = max(measure.length, onset + length)
-                    if _sounds(child) and _voice(child) == self._voice and length > 0:
-                        measure.notes.append(self._note(child, onset, length))
-                case "backup":
-                    position -= self._beats(child)
-                    if position < 0:
-                        raise BadSong("it goes back to before a bar line")
-                case "forward":
+                    self.voices.setdefault(_voice(child))
+                    if _is_pitched(child) and length > 0 and not self._is_slash(child):
+                        sound = Sound(onset, onset + length, child, self._transpose)
+                        measure.sounds.setdefault(_voice(child), []).append(sound)
+                case "backup":  # rounded lengths may lead to before the bar line
+                    position = max(position - self._beats(child), Fraction(0))
+                case "forward":  # no more than a metre's worth, so that a rounded length moves no bar line
                     position += self._beats(child)
-                    measure.length = max(measure.length, position)
+                    reached = min(position, _bar(self._meters[-1])) if self._meters else position
+                    measure.length = max(measure.length, reached)
                 case "harmony" if child.get("type") != "alternate":
-                    offset = number(child.findtext("offset") or "0", "harmony offset") / self._per_beat()
-                    measure.changes.append((position + offset, read_chord(child, self._transpose)))
+                    measure.changes.append((position + self._offset(child), read_chord(child, self._transpose)))
+                case "direction":
+                    for chord in self._typed_chords(child):
+                        typed.append((position + self._offset(child), chord))
                 case "barline":
                     ends |= self._barline(child, measure)
+        # Of a symbol and a text at the same place the symbol, which comes last, counts.
+        measure.changes = sorted([*typed, *measure.changes], key=lambda change: change[0])
         measure.endings = self._endings
         if ends or measure.passes:
             self._endings = frozenset()
-        measure.length = measure.length or _bar(self._meters[-1] if self._meters else (4, 4))
+        if not measure.length and self._meters:
+            measure.length = _bar(self._meters[-1])
         if measure.length > MAX_BEATS:
             raise BadSong(f"it has a measure of more than {MAX_BEATS} beats")
         return measure
 
-    def _attributes(self, element: Element) -> None:
+    def _attributes(self, element: Element, measure: WrittenMeasure) -> None:
         if (divisions := element.findtext("divisions")) is not None:
             self._divisions = number(divisions, "number of divisions")
             if not 0 < self._divisions <= _MAX_DIVISIONS:
@@ -212,6 +209,33 @@ class _Reader:
         if (transpose := element.find("transpose")) is not None:
             octaves = whole(transpose.findtext("octave-change") or "0", "octave change", -8, 8)
             self._transpose = whole(transpose.findtext("chromatic"), "transposition", -48, 48) + 12 * octaves
+        for style in element.iterfind("measure-style"):
+            self._style(style, measure)
+
+    def _style(self, style: Element, measure: WrittenMeasure) -> None:
+        """Where slashes stand for notes, and measures for earlier ones."""
+        staff = style.get("number", "")
+        for sign in style:
+            starts = sign.get("type") == "start"
+            if sign.tag == "slash":
+                self._slashed = self._slashed | {staff} if starts else self._slashed - {staff}
+            elif sign.tag == "measure-repeat" and staff in ("", "1"):
+                self._repeated = whole(sign.text or "1", "number of repeated measures", 1, 64) if starts else 0
+                if starts or not measure.length:  # one that stops after the notes holds for this measure
+                    measure.repeated = self._repeated
+
+    def _is_slash(self, note: Element) -> bool:
+        slashed = (note.findtext("notehead") or "").strip() == "slash"
+        return slashed or not self._slashed.isdisjoint(("", staff_of(note)))
+
+    def _offset(self, element: Element) -> Fraction:
+        """Beats from where a symbol or a text stands to where it counts."""
+        offset = number(element.findtext("offset") or "0", "harmony offset")
+        return offset / self._per_beat() if offset else offset
+
+    def _typed_chords(self, direction: Element) -> list[Chord | None]:
+        found = (typed_chords(text, self._transpose, self._letters) for text in _texts(direction))
+        return next(filter(None, found), [])
 
     def _per_beat(self) -> Fraction:
         if self._divisions is None:
@@ -224,17 +248,7 @@ class _Reader:
             raise BadSong(f"its duration is {shown(element.findtext('duration'))}, less than nothing")
         return duration / self._per_beat()
 
-    def _note(self, note: Element, onset: Fraction, length: Fraction) -> Written:
-        written = note.find("pitch")
-        assert written is not None
-        octave = whole(written.findtext("octave"), "octave of a note", -1, 10)
-        pitch = 12 * (octave + 1) + semitones(written, "step", "alter", "note") + self._transpose
-        if not 0 <= pitch <= 127:
-            raise BadSong("it has a note outside the MIDI pitches 0..127")
-        ties = {tie.get("type") for tie in (*note.findall("tie"), *note.findall("notations/tied"))}
-        return Written(onset, onset + length, pitch, "stop" in ties, "start" in ties)
-
-    def _barline(self, barline: Element, measure: _Measure) -> bool:
+    def _barline(self, barline: Element, measure: WrittenMeasure) -> bool:
         """Notes the repeat and the ending of a bar line; whether an ending ends with this measure."""
         ends = False
         if (repeat := barline.find("repeat")) is not None and repeat.get("direction") == "forward":
@@ -277,19 +291,3 @@ def _read_endings(text: str) -> frozenset[int]:
     if not passes or not all(1 <= pass_ <= MAX_PASSES for pass_ in passes):
         raise BadSong(f"it has an ending of the number {shown(text)}, not of passes in 1..{MAX_PASSES}")
     return passes
-
-
-def _lengthen_endings(measures: Sequence[_Measure]) -> None:
-    """Takes an ending on to its repeat sign where the bracket is drawn shorter, as it often is."""
-    ended: frozenset[int] = frozenset()
-    since = 0  # first measure after the last bracket
-    for number_, measure in enumerate(measures):
-        if measure.endings or measure.forward:
-            ended, since = measure.endings, number_ + 1
-        elif measure.passes and ended:
-            following = measures[number_ + 1].endings if number_ + 1 < len(measures) else frozenset()
-            if 1 in ended or min(following, default=0) > max(ended):
-                for within in measures[since : number_ + 1]:
-                    within.endings = ended
-        if measure.passes:
-            ended = frozenset()

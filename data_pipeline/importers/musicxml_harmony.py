@@ -1,4 +1,5 @@
-"""Numbers, pitch classes and ``<harmony>`` elements of MusicXML. Pure; every fault is a BadSong with its reason."""
+"""Numbers, pitch classes, ``<harmony>`` elements and typed chords of MusicXML. Pure; every fault is a BadSong with its
+reason."""
 
 from __future__ import annotations
 
@@ -49,6 +50,11 @@ _KINDS = {
     "power": "5",
     "Tristan": "#4 #6 #9",
 }
+# Accidentals by their numbers in the font of MuseScore 1, and in SMuFL.
+_ACCIDENTALS = str.maketrans({"\ue10c": "#", "\ue10d": "b", "\ue260": "b", "\ue262": "#"})
+_SILENCE = re.compile(r"\(?(?:n\.? ?c\.?|no chords?)\)?", re.IGNORECASE)
+_LETTER = re.compile(r"\(?([A-G])[1-3]?\)?")  # a chord, or a section: A, A2
+_WORD = re.compile(r"[^(A-G].*|[A-G][oh]|.*--.*")  # Go, Ah, a fingering with its line: no chord, though it reads as one
 _Tones = list[tuple[int, int]]  # number of the degree (0: not known), semitones above the root
 
 
@@ -106,6 +112,27 @@ def read_chord(harmony: Element, transpose: int) -> Chord | None:
     if (written := harmony.find("bass")) is not None:
         bass = semitones(written, "bass-step", "bass-alter", "chord bass")
     return Chord((root + transpose) % 12, chords.fold(step for _, step in tones), (bass + transpose) % 12)
+
+
+def lone_letter(text: str) -> str:
+    """The letter of a text that is no more than one, with a number or not (``A``, ``B2``), else nothing."""
+    found = _LETTER.fullmatch(text.strip())
+    return found.group(1) if found else ""
+
+
+def typed_chords(text: str, transpose: int = 0, letters: bool = False) -> list[Chord | None]:
+    """The chord that is typed as plain text, if it is one, `transpose` semitones higher: a list of none or one, where
+    None stands for ``N.C.``. A lone letter is one only where `letters` says so: it may name a section."""
+    plain = " ".join(text.translate(_ACCIDENTALS).split())
+    if _SILENCE.fullmatch(plain):
+        return [None]
+    if _WORD.fullmatch(plain) or (_LETTER.fullmatch(plain) and not letters):
+        return []
+    try:
+        root, intervals, bass = chords.parse(plain)
+    except ValueError:
+        return []
+    return [Chord((root + transpose) % 12, intervals, (bass + transpose) % 12)]
 
 
 def _is_silence(kind: Element) -> bool:

@@ -6,6 +6,7 @@ quarter notes: that is told by the melody, whose onsets then lie on thirds of a 
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from dataclasses import dataclass
 
@@ -30,14 +31,19 @@ class _Grid:
     first_bar: int  # beats before the first bar line
     bar: int  # beats
 
-    def beats(self, seconds: np.ndarray) -> np.ndarray:
-        """Positions in beats from the bar line before the first beat, extrapolated beyond the first and the last."""
+    def spans(self, seconds: np.ndarray) -> np.ndarray:
+        """[N, 2] positions in beats from the bar line before the first beat. What comes before the first beat is
+        placed by the length of that beat. The last one is as long as the one before it; what goes on after its end,
+        where nothing is known, is cut: at its beginning, or at its end what begins within it."""
         steps = np.diff(self.times)
         numbers = np.arange(len(self.times), dtype=np.float64)
         inside = np.interp(seconds, self.times, numbers)
         before = np.minimum(seconds - self.times[0], 0) / steps[0]
         after = np.maximum(seconds - self.times[-1], 0) / steps[-1]
-        return inside + before + after + -self.first_bar % self.bar
+        begins, ends = (inside + before + after).T
+        cut = np.where(begins < numbers[-1], numbers[-1], numbers[-1] + 1)
+        ends = np.where(after[:, 1] > 1 + _SLIVER, cut, ends)
+        return np.stack([begins, ends], axis=1) + -self.first_bar % self.bar
 
 
 def read(midi_file: bytes, beat_text: str, chord_text: str, stem: str) -> Score:
@@ -51,8 +57,12 @@ def read(midi_file: bytes, beat_text: str, chord_text: str, stem: str) -> Score:
     except ValueError as error:
         raise BadSong(str(error)) from None
     notes = sorted(tracks[0].notes)
-    spans = np.array([note[:2] for note in notes], np.float64)
-    positions = grid.beats(file.seconds(spans.ravel())).reshape(-1, 2)
+    ticks = np.array([note[:2] for note in notes], np.float64)
+    positions = grid.spans(file.seconds(ticks.ravel()).reshape(-1, 2))
+    heard = positions[:, 1] > positions[:, 0]
+    notes, positions = list(itertools.compress(notes, heard)), positions[heard]
+    if not notes:
+        raise BadSong("no note of its MELODY lies within the beats of its file of beats")
     labels, chord_positions = _read_chords(chord_text, grid)
     first = min(positions[0, 0], chord_positions[0, 0] if labels else np.inf)
     empty = np.floor((first + _SLIVER) / grid.bar) * grid.bar
@@ -125,8 +135,8 @@ def _read_chords(text: str, grid: _Grid) -> tuple[list[Chord], np.ndarray]:
         chords = [harte.parse(label) for _, _, label in rows]
     except ValueError as error:
         raise BadSong(str(error)) from None
-    sounds = np.array([chord is not None for chord in chords]) & (times[:, 1] > times[:, 0])
-    positions = grid.beats(times.ravel()).reshape(-1, 2)
+    positions = grid.spans(times)
+    sounds = np.array([chord is not None for chord in chords]) & (positions[:, 1] > positions[:, 0])
     return [chord for chord, kept in zip(chords, sounds, strict=True) if chord and kept], positions[sounds]
 
 

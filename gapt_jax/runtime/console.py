@@ -75,13 +75,16 @@ class Console:
 
     @contextmanager
     def phases(self) -> Iterator[Callable[[str, int, int | None], None]]:
-        """A function ``(what is going on, done, total)`` for work that names its phases; a bar for each."""
+        """A function ``(what is going on, done, total)`` for work that names its phases; a bar for each. A phase that
+        another one follows is done, though it did not say so."""
         with ExitStack() as stack:
             bar: Progress | None = None
 
             def report(phase: str, done: int, total: int | None) -> None:
                 nonlocal bar
                 if bar is None or phase != bar.name:
+                    if bar is not None and bar.total is not None:
+                        bar.step = bar.total
                     stack.close()
                     bar = stack.enter_context(self.progress(phase, total))
                 bar.update(done)

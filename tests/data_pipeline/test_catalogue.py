@@ -51,6 +51,59 @@ def test_check_lists_faults_counts_and_groups_in_two_splits(song_folder: Folders
         catalogue.check(tmp_path / "empty")
 
 
+def test_what_holds_no_song_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "blank.jsonl").write_text("\n\n")
+    for name in ("a.jsonl", "b.jsonl.gz", "c.abc", "d.json", "e.musicxml"):
+        (tmp_path / name).write_bytes(b"")
+        (fault,) = catalogue.check(tmp_path / name).faults
+        assert fault == {"file": name, "line": 1, "reason": "it is empty"}
+    (fault,) = catalogue.check(tmp_path / "blank.jsonl").faults
+    assert fault["reason"] == "it has no song"
+    (tmp_path / "none.json").write_text("{}")
+    (fault,) = catalogue.check(tmp_path / "none.json").faults
+    assert fault["reason"] == "it has no song"
+    assert len(catalogue.check(tmp_path).faults) == 3, "the files of records"
+
+
+def test_convert_says_why_there_is_no_song(tmp_path: Path) -> None:
+    for name, content, reason in (("a.json", "{}", "it has no song"), ("b.jsonl", "", "it is empty")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UserError, match=rf"no song that can be used \({reason}\)"):
+            catalogue.convert(tmp_path / name, tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize("name", ["tunes.xyz", "tunes.mid", "tunes.json", "tunes.jsonl.bz2", "tunes.gz"])
+def test_an_unknown_ending_makes_no_folder(song_folder: Folders, tmp_path: Path, name: str) -> None:
+    folder = song_folder(a=numbered_records(2))
+    with pytest.raises(UserError, match=r"none of \.jsonl\.gz, \.jsonl, \.abc: .* without an ending"):
+        catalogue.convert(folder, tmp_path / name)
+    assert not (tmp_path / name).exists()
+    catalogue.convert(folder, tmp_path / "tunes")
+    assert len(list((tmp_path / "tunes").glob("*.mid"))) == 2
+
+
+def _off_bars(identity: str, first: int) -> dict:
+    """Twelve chords, each a bar after the other; `first` beats before the first."""
+    chords = [[first + 4 * n, first + 4 * n + 2, n, [0, 4, 7], n, "?"] for n in range(12)]
+    return make_record(identity, beats=60, chords=chords)
+
+
+def test_chords_that_seldom_begin_on_a_bar_line_are_a_hint_and_no_fault(song_folder: Folders, tmp_path: Path) -> None:
+    records = [_off_bars("set/1", 1), _off_bars("set/2", 2), _off_bars("set/3", 0), make_record("set/4", "valid")]
+    folder = song_folder(a=records, b=[_off_bars("set/5", 4)])
+    result = catalogue.check(folder)
+    assert result.faults == [] and len(result.hints) == 1
+    assert result.hints[0].startswith("hint: in 2 of the 4 songs of a.jsonl.gz under a tenth of the chord changes lie")
+    summary, _ = catalogue.stats("a", folder, tmp_path / "data")
+    assert summary["off_bars"] == 2 and catalogue.stats("b", folder, tmp_path / "data")[0]["off_bars"] == 0
+
+
+@pytest.mark.real_data
+def test_some_songs_of_pop909_have_their_bar_lines_elsewhere(real_songs: Path) -> None:
+    (hint,) = catalogue.check(real_songs / "pop909.jsonl.gz").hints
+    assert "in 93 of the 908 songs" in hint
+
+
 def test_note_in_chord_by_hand() -> None:
     """Two beats C under C major, one beat C sharp, one beat without a chord."""
     melody, chords = [[0, 2, 60], [2, 3, 61], [3, 4, 62]], [[0, 3, 0, [0, 4, 7], 0, "C"]]

@@ -33,6 +33,19 @@ XML = b"""<?xml version="1.0" encoding="UTF-8"?><score-partwise><part-list/><par
 </degree></harmony><note><pitch><step>G</step><octave>4</octave></pitch><duration>8</duration></note><note><pitch>
 <step>A</step><alter>-1</alter><octave>4</octave></pitch><duration>4</duration><tie type="start"/></note><barline>
 <ending number="1" type="stop"/><repeat direction="backward" times="2"/></barline></measure></part></score-partwise>"""
+ODD_XML = b"""<?xml version="1.0" encoding="utf-16"?><score-partwise><part><measure><attributes><divisions>3</divisions>
+</attributes><direction><direction-type><words>G7(b9)</words></direction-type><offset>1</offset></direction><note><pitch>
+<step>C</step><octave>4</octave></pitch><duration>12</duration><tie type="start"/><voice>1</voice></note><backup>
+<duration>13</duration></backup><note><rest/><duration>12</duration><voice>2</voice></note></measure><measure>
+<attributes><measure-style><measure-repeat type="start">1</measure-repeat></measure-style></attributes></measure>
+<measure><attributes><measure-style
+ number="1"><measure-repeat type="stop"/><slash type="start"/></measure-style></attributes>
+<note><pitch><step>D</step><octave>4</octave></pitch><duration>9</duration><voice>3</voice><staff>2</staff></note></measure></part>
+<part><measure><harmony><root><root-step>C</root-step></root><kind>major</kind></harmony></measure></part></score-partwise>"""
+TAB = b"""{"keys": [{"beat": 1, "scale": "minor", "tonic": "Eb"}], "meters": [{"beat": 1, "numBeats": 4, "beatUnit": 1
+}], "notes": [{"sd": "1", "octave": 0, "beat": 1, "duration": 1, "isRest": false}], "chords": [{"root": 5, "beat": 1,
+"duration": 4, "type": 7, "inversion": 1, "applied": 5, "isRest": false, "borrowed": [-1, 1, 3, 5, 6, 8, 10], "adds":
+[], "omits": [], "alterations": ["b9", "#9"], "suspensions": [4], "substitutions": ["tri"], "pedal": null}]}"""
 JSON = b"""{"a": {"annotations": {"num_beats": 8, "meters": [{"beats_per_bar": 4, "beat_unit": 4}], "melody": [{
 "onset": 0, "offset": 1.5, "octave": 0, "pitch_class": 11}], "harmony": [{"onset": 0, "offset": 4,
 "root_pitch_class": 7, "root_position_intervals": [4, 3, 3], "inversion": 1}]}}}"""
@@ -64,9 +77,9 @@ RIFF = b"RIFF\x70\0\0\0RMIDdata\x64\0\0\0MThd\0\0\0\6\0\0\0\1\1\xe0XFIH\0\0\0\4a
 SEEDS = {
     "abc": [ABC],
     "mid": [midi_song.write(parse_song(json.loads(RECORD))), RIFF + TRACK],
-    "musicxml": [XML, bomb()],
-    "mxl": [zipped(XML), zipped(b" " * (64 << 20)), zipped(bomb())],
-    "json": [JSON],
+    "musicxml": [XML, ODD_XML, bomb()],
+    "mxl": [zipped(XML), zipped(ODD_XML), zipped(b" " * (64 << 20)), zipped(bomb())],
+    "json": [JSON, TAB],
     "jsonl": [RECORD.replace(b"\n", b"")],
     "pop909": [b""],
 }

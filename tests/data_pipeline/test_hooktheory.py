@@ -171,6 +171,18 @@ def function(scale: str = "major", tonic: str = "C", **changes):
         ({"scale": "minor", "tonic": "A", "root": 5}, "Em"),
         ({"scale": "harmonicMinor", "tonic": "A", "root": 5}, "E"),
         ({"scale": "dorian", "tonic": "D", "root": 4}, "G"),
+        ({"root": 5, "type": 7, "substitutions": ["tri"]}, "Db7"),
+        ({"root": 2, "type": 7, "applied": 5, "substitutions": ["tri"], "inversion": 3}, "Eb7/Db"),
+        ({"scale": "minor", "tonic": "G", "type": 9, "applied": 5, "substitutions": ["tri"]}, "Ab9"),
+        ({"root": 5, "type": 7, "substitutions": []}, "G7"),
+        ({"root": 5, "type": 7, "alterations": ["b9", "#9"]}, "G(0,1,3,4,7,10)"),
+        ({"root": 5, "type": 7, "alterations": ["#5", "b5"]}, "G(0,4,6,8,10)"),
+        ({"suspensions": [4], "inversion": 1}, "Csus4/F"),
+        ({"suspensions": [2], "inversion": 1}, "Csus2/D"),
+        ({"suspensions": [4], "inversion": 2}, "Csus4/G"),
+        ({"root": 5, "type": 7, "suspensions": [4], "inversion": 3}, "G7sus4/F"),
+        ({"scale": "minor", "tonic": "B", "borrowed": [-1, 1, 3, 5, 6, 8, 10]}, "Bb"),
+        ({"pedal": None, "alternate": "", "recordingEndBeat": 3.5, "id": "x", "halfDim": False}, "C"),
     ],
 )
 def test_functions(changes, symbol):
@@ -189,6 +201,34 @@ def test_scale_degrees_and_rests():
 def test_bad_functions_are_refused(changes):
     with pytest.raises(BadSong):
         function(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"pedal": 1}, {"alternate": "b"}, {"halfDim": True}, {"substitutions": ["tri", "x"]}, {"suspensions": [7]}],
+)
+def test_what_a_chord_says_beyond_what_is_read_is_refused_by_its_name(changes):
+    with pytest.raises(BadSong, match=f"'{next(iter(changes))}'"):
+        function(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"suspensions": [2, 4], "inversion": 1},
+        {"type": 7, "alterations": ["b5", "#5"], "inversion": 2},
+        {"omits": [3], "inversion": 1},
+    ],
+)
+def test_inversions_on_no_note_or_on_two_are_refused(changes):
+    with pytest.raises(BadSong, match="inverted"):
+        function(**changes)
+
+
+def test_a_file_without_a_song_is_a_fault():
+    for text in ("{}", " {\n} "):
+        with pytest.raises(BadSong, match="it has no song"):
+            read(text)
 
 
 @given(

@@ -57,6 +57,26 @@ def test_what_a_held_out_split_hears_is_left_out_of_the_others_in_any_order():
         assert {key: other.id for key, other in heard_elsewhere(songs).items()} == {"1": "3", "2": "3", "4": "5"}
 
 
+@pytest.mark.parametrize(
+    "meter, pickup, first, step, off",
+    [
+        ((4, 4), 0, 0, 4, False),
+        ((4, 4), 0, 1, 4, True),
+        ((4, 4), 1, 1, 4, False),
+        ((4, 4), 0, 0.1, 4, False),
+        ((4, 4), 0, 3.9, 4, False),
+        ((3, 4), 0, 0, 1, False),
+        ((6, 8), 0, 3, 3, False),
+        ((6, 8), 0, 1.5, 3, True),
+    ],
+)
+def test_chords_on_and_off_the_bar_lines(meter, pickup, first, step, off):
+    chords = [[first + step * n, first + step * n + 1, 0, [0, 4, 7], 0, "C"] for n in range(hygiene.MIN_CHORDS)]
+    one = parse_song(make_record("a", beats=80, meter=list(meter), pickup=pickup, chords=chords))
+    assert hygiene.is_off_bars(one) is off
+    assert not hygiene.is_off_bars(dataclasses.replace(one, chords=one.chords[1:])), "too few to say"
+
+
 def test_splits_depend_on_the_group_alone():
     splits = [split_of(f"group {n}") for n in range(5_000)]
     assert [round(splits.count(name) / 5_000, 1) for name in ("train", "valid", "test")] == [0.8, 0.1, 0.1]

@@ -260,10 +260,21 @@ def test_an_empty_split_of_a_training_set_is_an_error_but_not_of_another(song_fo
     folder = song_folder(a=numbered_records(5), lone=lone)
     with pytest.raises(UserError, match=r"'lone' of data\.mixture has no songs in split train and valid"):
         _open(folder, tmp_path / "d", [("lone", 1.0)])
+    with pytest.raises(UserError, match=r"\(3 in .*\): records say their split, so give some for each of train, valid"):
+        _open(folder, tmp_path / "d", [("lone", 1.0)])
     corpus = _open(folder, tmp_path / "d", [("a", 1.0)], out_of_domain=["lone"])
     assert len(corpus.evaluation_songs("lone", "all", 9).ids) == 3
     with pytest.raises(UserError, match="no songs to evaluate in split valid"):
         corpus.evaluation_songs("lone", "valid", 9)
+
+
+def test_one_imported_tune_is_told_how_many_are_needed(tmp_path: Path) -> None:
+    (tmp_path / "songs" / "mine").mkdir(parents=True)
+    (tmp_path / "songs" / "mine" / "tune.abc").write_text('X:1\nM:4/4\nL:1/4\nK:C\n"C"CDEF|"G"GABc|\n')
+    with pytest.raises(
+        UserError, match=r"\(1 in .*mine\): a hash of their melody puts 80, 10 and 10 .* give 40 or more"
+    ):
+        _open(tmp_path / "songs", tmp_path / "d", [("mine", 1.0)])
 
 
 def test_wrong_requests_are_one_sentence(built_in: Corpus, song_folder: Folders, tmp_path: Path) -> None:

@@ -65,6 +65,41 @@ def test_positions_a_sliver_beside_the_grid_are_moved_onto_it():
     assert [round(note.onset, 4) for note in read([0.004, 1.247, 2.1]).notes] == [0, 1.25, 2.1]
 
 
+FIVE = "0.5 1 1\n1 0 0\n1.5 0 0\n2 0 0\n2.5 1 1"  # beats 0 to 4
+
+
+@pytest.mark.parametrize(
+    "seconds, beats",
+    [
+        ((2.2, 9.0), (3.4, 4)),
+        ((2.0, 3600.0), (3, 4)),
+        ((2.0, 3.0), (3, 5)),
+        ((2.0, 2.75), (3, 4.5)),
+        ((2.5, 9.0), (4, 5)),
+        ((2.75, 9.0), (4.5, 5)),
+        ((3.5, 9.0), None),
+    ],
+)
+def test_what_goes_on_after_the_last_beat_is_cut(seconds, beats):
+    chords = "0.5 2 C:maj\n{} {} G:maj".format(*seconds)
+    notes = [Note(1, 2, 60), Note(*(2 * second for second in seconds), 72)]
+    score = pop909.read(midi_of(notes), FIVE, chords, "x")
+    last = [] if beats is None else [pytest.approx(beats, abs=1e-3)]
+    assert [note[:2] for note in score.notes[1:]] == last and [chord[:2] for chord in score.chords[1:]] == last
+    assert score.beats_total == (3 if beats is None else beats[1])
+
+
+def test_a_melody_after_the_last_beat_is_none():
+    with pytest.raises(BadSong, match="within the beats"):
+        pop909.read(midi_of([Note(10, 11, 60)]), FIVE, "0.5 2 C:maj", "x")
+
+
+def test_events_before_the_first_beat_are_placed_by_its_length():
+    score = pop909.read(midi_of([Note(0.5, 1, 60), Note(1, 2, 62)]), FIVE, "0 1 G:7(b9)", "x")
+    assert [note[:2] for note in score.notes] == [(3.5, 4), (4, 5)]
+    assert [chord[:4] for chord in score.chords] == [(3, 5, 7, (0, 1, 4, 7, 10))]
+
+
 @pytest.mark.parametrize(
     "midi_file, beats, chords, reason",
     [

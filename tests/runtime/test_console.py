@@ -121,6 +121,15 @@ def test_phases_are_bars_of_their_own(capsys, clock):
     assert [line.split("  ")[:2] for line in lines] == [["reading", "2"], ["writing", "5/5"]]
 
 
+def test_a_phase_that_another_follows_is_done(capsys, clock):
+    with pytest.raises(KeyError), Console().phases() as report:
+        report("writing grammar", 0, 3600)
+        report("reading it back", 1, 3600)
+        raise KeyError
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[:2] for line in lines] == [["writing grammar", "3600/3600"], ["reading it back", "1/3600"]]
+
+
 def test_terminal_shows_a_live_bar_and_lines_above_it(terminal, monkeypatch):
     monkeypatch.setattr(sys, "stdout", terminal)  # not in the fixture: pytest sets stdout after it
     console = Console()
