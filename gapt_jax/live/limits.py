@@ -46,5 +46,15 @@ class Counts:
         self.ticks = Counter("gapt_live_ticks", "ticks that were answered", registry=self.registry)
         text = "what was dropped or refused because too much was asked"
         self.dropped = Counter("gapt_live_dropped", text, ["what"], registry=self.registry)
-        for what in ("ticks", "notes", "starts", "models", "players", "recordings", "downloads", "connections"):
+        for what in (
+            "ticks",
+            "notes",
+            "ahead",
+            "starts",
+            "models",
+            "players",
+            "recordings",
+            "downloads",
+            "connections",
+        ):
             self.dropped.labels(what)

@@ -89,6 +89,8 @@ class _Player:
                 except TooFast as fault:
                     await self._dropped(fault)
                 except Fault as fault:
+                    if fault.code == "future_frame":
+                        self._studio.counts.dropped.labels("ahead").inc()
                     await self._send(fault.message())
                     if fault.is_fatal:
                         break
