@@ -32,6 +32,12 @@ class Allowance:
         self._left -= amount
         return True
 
+    def owe(self, amount: float, at: float) -> float:
+        """Takes an amount even where less is left: the seconds until 2 may be taken again."""
+        if not self.take(amount, at):
+            self._left -= amount
+        return max(0.0, (2 - self._left) / self._per_second)
+
 
 class Counts:
     """The numbers at ``/metrics``."""
@@ -46,15 +52,5 @@ class Counts:
         self.ticks = Counter("gapt_live_ticks", "ticks that were answered", registry=self.registry)
         text = "what was dropped or refused because too much was asked"
         self.dropped = Counter("gapt_live_dropped", text, ["what"], registry=self.registry)
-        for what in (
-            "ticks",
-            "notes",
-            "ahead",
-            "starts",
-            "models",
-            "players",
-            "recordings",
-            "downloads",
-            "connections",
-        ):
+        for what in ("ticks", "notes", "ahead", "players", "recordings", "downloads", "connections"):
             self.dropped.labels(what)

@@ -138,11 +138,9 @@ class _Player:
         if self._count > MESSAGES_PER_SECOND:
             raise Fault("too_fast", f"more than {MESSAGES_PER_SECOND} messages a second", is_fatal=True)
 
-    def _charge(self, frames: int, what: str) -> None:
-        """Takes what a message costs from the player's frames. Raises Fault."""
-        if not self._frames.take(frames, time.monotonic()):
-            self._studio.counts.dropped.labels(what).inc()
-            raise Fault("too_fast", f"too many {what} in so short a time: wait some seconds")
+    async def _pay(self, frames: int) -> None:
+        """Takes what a message costs from the player's frames; who has not enough left waits."""
+        await asyncio.sleep(self._frames.owe(frames, time.monotonic()))
 
     async def _dropped(self, fault: TooFast) -> None:
         """Counts what was dropped; the player is told once a second."""
@@ -170,7 +168,7 @@ class _Player:
             raise Fault("unknown_type", f"there is no message {kind[:32]!r}")
 
     async def _start(self, message: dict[str, Any]) -> None:
-        self._charge(limits.START_FRAMES, "starts")
+        await self._pay(limits.START_FRAMES)
         if self._session:
             await self._leave(self._session)
         session = await self._studio.start(message)
@@ -209,7 +207,7 @@ class _Player:
             name, model = self._studio.choose(message["model"])
             if model.vocabulary.hash != current.vocabulary.hash:
                 raise Fault("unknown_model", f"{model.name} has other chords than {current.name}: start anew with it")
-            self._charge(limits.MODEL_FRAMES, "models")
+            await self._pay(limits.MODEL_FRAMES)
             session.model_name = name
             session.change("model", model)
             current = model
@@ -222,7 +220,7 @@ class _Player:
             session.change("set", controls)
 
     async def _reset_message(self, session: LiveSession, _: dict[str, Any]) -> None:
-        self._charge(limits.START_FRAMES, "starts")
+        await self._pay(limits.START_FRAMES)
         self._tick = None
         self._play += 1
         await self._studio.compute(session.reset)
