@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from gapt_jax.errors import UserError
 from gapt_jax.live.model import LiveModel
-from gapt_jax.live.server import PROTOCOL, make_app
+from gapt_jax.live.server import PROTOCOL, make_app, settings
 
 _PATIENCE = 60  # seconds that a session may take beyond its frames
 _START_SECONDS = 30
@@ -124,8 +124,8 @@ async def _received(player: ClientConnection) -> dict[str, Any]:
 def served(models: Sequence[LiveModel]) -> Iterator[str]:
     """A server of models that are warm, in a thread of its own, on a free port of this machine: its address."""
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(make_app(models), log_level="warning", access_log=False, timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
+    app = make_app(models)
+    server = uvicorn.Server(settings(app, app.state.studio))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     try:

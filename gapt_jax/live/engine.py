@@ -188,6 +188,13 @@ class Engine:
         self._last_plan = self._plan()
         return self._last_plan
 
+    def commit(self, now: int) -> None:
+        """Commits the frames before `now`, which have passed, and plans nothing: a part of what `tick` does, for those
+        who let others compute in between."""
+        while self.now < now:
+            self._commit()
+        self.catch_up()
+
     def catch_up(self) -> None:
         """Work that no plan waits for: the younger cache takes the frames that it has not. Whether and when this is
         called changes nothing but time."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,15 @@ import numpy as np
 
 from gapt_jax.errors import UserError
 from gapt_jax.live.engine import Controls, Engine, Event, chord_entries
+from gapt_jax.live.limits import RECORDING_SIZE
 from gapt_jax.live.model import LiveModel
 from gapt_jax.runtime.midi import accompaniment
 from gapt_jax.vocabulary import SILENCE
 
 SCHEMA = "gapt-live-session/1"
 SOUND_FONTS = ("/usr/share/sounds/sf2/FluidR3_GM.sf2", "/usr/share/sounds/sf2/TimGM6mb.sf2")
-_RENDER_SECONDS = 120
+_RENDER_SECONDS, _POLL_SECONDS = 120, 0.02
+_PIECE = 1000  # entries
 _GAIN = 1.0  # FluidSynth's own, 0.2, leaves peaks at -32 dB
 
 
@@ -27,6 +32,8 @@ class Recording:
     """What the engine was given, in order; enough to play the session again.
 
     It holds the engine's tokens but not the engine: recordings stay when sessions, and the network's memory, are gone.
+    Its `size` counts steps, events and frames. The step that would pass `limit` ends it: it then holds what was played
+    until there, and replays as far.
     """
 
     def __init__(self, session: str, engine: Engine) -> None:
@@ -35,16 +42,28 @@ class Recording:
         self._model = engine.model
         self._notes, self._decided = engine.notes, engine.decided  # lists that go on growing
         self.entries: list[dict[str, Any]] = []
+        self.size, self.limit = 0, RECORDING_SIZE
+        self.is_full = False
 
     def add(self, kind: str, **what: Any) -> None:
-        """One step: ``tick``, ``set``, ``model`` or ``reset``, at the frame that it found the engine at."""
+        """One step: ``tick``, ``commit``, ``set`` or ``model``, before the engine takes it."""
+        if self.is_full:
+            return
+        size = 1 + len(what.get("events", ())) + max(0, what.get("now_frame", 0) - len(self._notes))
+        if self.size + size > self.limit:
+            self.is_full = True
+            self._notes = list(self._notes)
+            self._decided = self._decided[: len(self._notes)]
+            return
+        self.size += size
         self.entries.append({"type": kind, **what})
         if kind == "set":
             self._last = Controls(**what["controls"])
 
     def to_dict(self) -> dict[str, Any]:
         """The replayable session."""
-        chords = self._decided[: len(self._notes)]
+        melody = list(self._notes)
+        chords = self._decided[: len(melody)]
         return {
             "schema": SCHEMA,
             "session": self.session,
@@ -53,11 +72,22 @@ class Recording:
             "vocabulary_hash": self._model.vocabulary.hash,
             "intro_by": _intro_by(self._model),
             "controls": dataclasses.asdict(self._first),
-            "entries": self.entries,
+            "truncated": self.is_full,
+            "entries": list(self.entries),
             "chords": chords,
             "symbols": [entry["sym"] for entry in chord_entries(0, chords, SILENCE, self._model.vocabulary)],
-            "melody": self._notes,
+            "melody": melody,
         }
+
+    def to_json(self) -> bytes:
+        """`to_dict` as JSON, made in pieces: the interpreter makes one piece without a look at other threads."""
+        parts = [f"{json.dumps(name)}:{_in_pieces(value)}" for name, value in self.to_dict().items()]
+        return f"{{{','.join(parts)}}}".encode()
+
+    @property
+    def seconds(self) -> float:
+        """How long it sounds."""
+        return len(self._notes) * 15 / self._last.bpm
 
     def to_midi(self) -> bytes:
         """The tracks ``melody`` and ``chords``; chords of the intro are silent, as they were."""
@@ -65,6 +95,13 @@ class Recording:
         chords = np.array(self._decided[: len(notes)], np.int32)
         chords[: self._last.intro_frames] = SILENCE
         return accompaniment(notes, chords, self._model.vocabulary, self._last.bpm)
+
+
+def _in_pieces(value: Any) -> str:
+    if not isinstance(value, list):
+        return json.dumps(value)
+    pieces = (json.dumps(value[first : first + _PIECE])[1:-1] for first in range(0, len(value), _PIECE))
+    return f"[{','.join(pieces)}]"
 
 
 def replay(record: dict[str, Any], models: dict[str, LiveModel]) -> Engine:
@@ -79,9 +116,9 @@ def replay(record: dict[str, Any], models: dict[str, LiveModel]) -> Engine:
     engine = Engine(model, Controls(**record["controls"]))
     for entry in record["entries"]:
         match entry["type"]:
-            case "tick":
+            case "tick" | "commit" as step:
                 engine.hear(Event(*event) for event in entry["events"])
-                engine.tick(entry["now_frame"])
+                getattr(engine, step)(entry["now_frame"])
             case "set":
                 engine.controls = dataclasses.replace(engine.controls, **entry["controls"])
             case "model":
@@ -99,12 +136,20 @@ def sound_font() -> Path | None:
     return found[0] if found and shutil.which("fluidsynth") else None
 
 
-def to_wav(midi: bytes, font: Path) -> bytes:
-    """MIDI rendered by FluidSynth."""
+def to_wav(midi: bytes, font: Path, stop: threading.Event) -> bytes:
+    """MIDI rendered by FluidSynth. Raises SubprocessError where it fails, takes too long, or `stop` is set."""
     with tempfile.TemporaryDirectory() as folder:
         score, sound = Path(folder) / "session.mid", Path(folder) / "session.wav"
         score.write_bytes(midi)
         options = ["-ni", "-q", "-g", str(_GAIN), "-r", "44100", "-F", str(sound)]
         command = ["fluidsynth", *options, str(font), str(score)]
-        subprocess.run(command, check=True, capture_output=True, timeout=_RENDER_SECONDS)
+        until = time.monotonic() + _RENDER_SECONDS
+        nothing = subprocess.DEVNULL
+        with subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing) as process:
+            while process.poll() is None:
+                if stop.wait(_POLL_SECONDS) or time.monotonic() > until:
+                    process.kill()
+                    process.wait()
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
         return sound.read_bytes()

@@ -7,8 +7,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import socket
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,15 +17,25 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
+from prometheus_client import generate_latest
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from gapt_jax import __version__
 from gapt_jax.errors import UserError
+from gapt_jax.live import connections, limits
 from gapt_jax.live.model import LiveModel, open_models
-from gapt_jax.live.recording import sound_font, to_wav
-from gapt_jax.live.session import Fault, LiveSession, paced, read_controls, read_message
+from gapt_jax.live.session import (
+    Fault,
+    LiveSession,
+    TooFast,
+    paced,
+    read_controls,
+    read_message,
+    read_time,
+    warning,
+)
 from gapt_jax.live.songs import song_model
 from gapt_jax.live.studio import Studio
 from gapt_jax.live.study import (
@@ -61,6 +71,10 @@ class _Player:
         self._tick: tuple[int, Any, float] | None = None
         self._news = asyncio.Event()
         self._second, self._count = 0, 0
+        self._frames = limits.Allowance(limits.FRAMES_PER_SECOND, limits.FRAMES_AT_ONCE)
+        self._notes = limits.Allowance(limits.NOTES_PER_SECOND, limits.NOTES_AT_ONCE)
+        self._told = -math.inf
+        self._play = 0  # counts starts and resets: what belongs to an earlier one is not wanted any more
 
     async def play(self) -> None:
         """Until the player leaves."""
@@ -72,7 +86,11 @@ class _Player:
                 try:
                     self._check_rate(text)
                     await self._handle(read_message(text))
+                except TooFast as fault:
+                    await self._dropped(fault)
                 except Fault as fault:
+                    if fault.code == "future_frame":
+                        self._studio.counts.dropped.labels("ahead").inc()
                     await self._send(fault.message())
                     if fault.is_fatal:
                         break
@@ -80,7 +98,7 @@ class _Player:
             pass
         finally:
             ticking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
                 await ticking
             if self._session:
                 await self._studio.detach(self._session)
@@ -89,12 +107,14 @@ class _Player:
                     await self._socket.close(1008)
 
     def _ready(self) -> dict[str, Any]:
-        limits = {
+        most = {
             "message_bytes": MESSAGE_BYTES,
             "messages_per_second": MESSAGES_PER_SECOND,
+            "frames_per_second": limits.FRAMES_PER_SECOND,
+            "notes_per_second": limits.NOTES_PER_SECOND,
             "sessions": self._studio.limit,
         }
-        ready = {"type": "ready", "proto": PROTOCOL, "models": self._studio.described(), "limits": limits}
+        ready = {"type": "ready", "proto": PROTOCOL, "models": self._studio.described(), "limits": most}
         if self._studio.study:
             questions = [{"name": name, **question} for name, question in QUESTIONS.items()]
             ready["study"] = {"questions": questions, "scale": [LOW, HIGH]}
@@ -111,18 +131,31 @@ class _Player:
             await self._socket.send_text(json.dumps(message))
 
     def _check_rate(self, text: str) -> None:
-        if len(text) > MESSAGE_BYTES:
+        if len(text.encode(errors="replace")) > MESSAGE_BYTES:
             raise Fault("too_large", f"a message may have {MESSAGE_BYTES} bytes", is_fatal=True)
         second = int(time.monotonic())
         self._second, self._count = second, self._count + 1 if second == self._second else 1
         if self._count > MESSAGES_PER_SECOND:
             raise Fault("too_fast", f"more than {MESSAGES_PER_SECOND} messages a second", is_fatal=True)
 
+    async def _pay(self, frames: int) -> None:
+        """Takes what a message costs from the player's frames; who has not enough left waits."""
+        await asyncio.sleep(self._frames.owe(frames, time.monotonic()))
+
+    async def _dropped(self, fault: TooFast) -> None:
+        """Counts what was dropped; the player is told once a second."""
+        self._studio.counts.dropped.labels(fault.what).inc()
+        if self._session:
+            self._session.too_fast += 1
+            if time.monotonic() - self._told >= 1:
+                self._told = time.monotonic()
+                await self._send(warning(fault.code, fault.text) | {"dropped": self._session.too_fast})
+
     async def _handle(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "ping":
             now = time.time()
-            await self._send({"type": "pong", "t": message.get("t"), "t_recv": now, "t_send": time.time()})
+            await self._send({"type": "pong", "t": read_time(message), "t_recv": now, "t_send": time.time()})
         elif kind == "start":
             await self._start(message)
         elif kind == "answers" and self._studio.study:
@@ -135,9 +168,13 @@ class _Player:
             raise Fault("unknown_type", f"there is no message {kind[:32]!r}")
 
     async def _start(self, message: dict[str, Any]) -> None:
+        await self._pay(limits.START_FRAMES)
         if self._session:
             await self._leave(self._session)
         session = await self._studio.start(message)
+        if session.allowed:  # it goes on
+            self._frames = session.allowed
+        session.allowed = self._frames
         self._session, self._tick = session, None
         if self._studio.study:
             known = {"model": session.model_name, "take": session.take and session.take.order}
@@ -147,15 +184,19 @@ class _Player:
 
     async def _leave(self, session: LiveSession) -> None:
         self._session, self._tick = None, None
+        self._play += 1
         await self._studio.finish(session)
 
     async def _notes_message(self, session: LiveSession, message: dict[str, Any]) -> None:
+        events = message.get("events")
+        if isinstance(events, list) and not self._notes.take(len(events), time.monotonic()):
+            raise TooFast("notes", "too many notes in so short a time: some were dropped")
         session.notes(message)
 
     async def _tick_message(self, session: LiveSession, message: dict[str, Any]) -> None:
-        now = session.check_tick(message)
+        echo, now = read_time(message), session.check_tick(message)
         session.coalesced += self._tick is not None
-        self._tick = now, message.get("t"), time.monotonic()
+        self._tick = now, echo, time.monotonic()
         self._news.set()
 
     async def _set_message(self, session: LiveSession, message: dict[str, Any]) -> None:
@@ -166,6 +207,7 @@ class _Player:
             name, model = self._studio.choose(message["model"])
             if model.vocabulary.hash != current.vocabulary.hash:
                 raise Fault("unknown_model", f"{model.name} has other chords than {current.name}: start anew with it")
+            await self._pay(limits.MODEL_FRAMES)
             session.model_name = name
             session.change("model", model)
             current = model
@@ -178,7 +220,9 @@ class _Player:
             session.change("set", controls)
 
     async def _reset_message(self, session: LiveSession, _: dict[str, Any]) -> None:
+        await self._pay(limits.START_FRAMES)
         self._tick = None
+        self._play += 1
         await self._studio.compute(session.reset)
 
     async def _stop_message(self, session: LiveSession, _: dict[str, Any]) -> None:
@@ -192,18 +236,22 @@ class _Player:
             self._tick = None
             if session is None or tick is None:
                 continue
-            recording = session.recording
+            play = self._play
+
+            def is_wanted(play: int = play) -> bool:
+                return self._play == play
+
             try:
-                messages = await self._studio.compute(session.tick, *tick)
+                messages = await self._studio.tick(session, *tick, is_wanted)
             except Exception:
                 _LOG.exception("a tick of the session %s failed", session.identity)
                 await self._send(Fault("internal", "the model failed", is_fatal=True).message())
                 await self._socket.close(1011)
                 return
             for message in messages:
-                if self._session is session and session.recording is recording:  # not what a reset has left behind
+                if is_wanted():  # not what a reset has left behind
                     await self._send(message)
-            await self._studio.compute(session.engine.catch_up)
+            await self._studio.catch_up(session)
 
 
 def is_own_origin(origin: str | None, host: str | None) -> bool:
@@ -217,7 +265,9 @@ def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS, study: Study
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> Any:
+        trying = asyncio.create_task(studio.keep_trying())
         yield
+        trying.cancel()
         await studio.close()
 
     app = FastAPI(
@@ -244,31 +294,18 @@ def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS, study: Study
             {name: text for name, text in model.items() if name != "weights_sha256"} for model in studio.described()
         ]
 
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return PlainTextResponse(generate_latest(studio.counts.registry), media_type="text/plain; version=0.0.4")
+
     @app.api_route("/api/sessions/{name}", methods=["GET", "HEAD"])
     async def recorded(name: str, request: Request) -> Response:
         identity, _, ending = name.rpartition(".")
-        recording = studio.recordings.get(identity)
-        if recording is None:
-            return JSONResponse({"error": "that recording is not kept any more"}, 404)
-        disposition = {"Content-Disposition": f'attachment; filename="gapt-session.{ending}"'}
-        if ending == "json" and studio.study:
-            return JSONResponse({"error": "in a study this form, which names the model, is not handed out"}, 404)
-        if ending == "json":
-            return JSONResponse(recording.to_dict(), headers=disposition)
-        if ending == "mid":
-            return Response(recording.to_midi(), media_type="audio/midi", headers=disposition)
-        font = sound_font()
-        if ending != "wav" or font is None:
-            return JSONResponse({"error": "there is no such form of a recording here"}, 404)
-        if request.method == "HEAD":  # the page asks whether there is sound, which need not be made for that
-            return Response(media_type="audio/wav", headers=disposition)
-        try:
-            sound = await asyncio.to_thread(to_wav, recording.to_midi(), font)
-        except (subprocess.SubprocessError, OSError):
-            _LOG.exception("FluidSynth failed")
-            return JSONResponse({"error": "FluidSynth could not render this recording: take the MIDI file"}, 500)
-        return Response(sound, media_type="audio/wav", headers=disposition)
+        is_asked, is_blind = request.method == "HEAD", studio.study is not None
+        found = studio.recordings.get(identity)
+        return await studio.downloads.answer(found, ending, is_asked=is_asked, is_blind=is_blind)
 
+    app.state.studio = studio
     app.mount("/", StaticFiles(directory=_PAGE, html=True))
     app.add_middleware(_Headers)
     return app
@@ -288,6 +325,12 @@ class _Headers:
             await send(message)
 
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+def settings(app: Any, studio: Studio) -> uvicorn.Config:
+    """How uvicorn serves the application of a studio."""
+    refused = studio.counts.dropped.labels("connections").inc
+    return connections.settings(app, connections.most_connections(), refused, ws_max_size=4 * MESSAGE_BYTES)
 
 
 def run(
@@ -316,13 +359,9 @@ def run(
         for model in models:
             model.warm_up()
         console.say(f"open http://{host}:{listening.getsockname()[1]} in a browser; stop with Ctrl-C")
+        if connections.most_connections() < sessions:
+            console.warn(f"the limit of open files leaves room for {connections.most_connections()} players: raise it")
         if log:
             console.say(f"takes are written to {log.folder}; then: gapt study analyse {log.ratings}")
-        config = uvicorn.Config(
-            make_app(models, sessions, log),
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=2,
-            ws_max_size=4 * MESSAGE_BYTES,
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+        app = make_app(models, sessions, log)
+        uvicorn.Server(settings(app, app.state.studio)).run(sockets=[listening])

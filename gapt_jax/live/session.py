@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gapt_jax.live import limits
 from gapt_jax.live.engine import FUTURE, RANGES, Controls, Engine, Event, Planned, chord_entries, note_entries
 from gapt_jax.live.model import LiveModel
 from gapt_jax.live.recording import Recording
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 STATS_EVERY = 32  # frames
 MAX_EVENTS = 128  # of one message
-MAX_GAP = 256  # frames that may pass between two ticks
+MAX_DEPTH = 4  # of objects and lists in a message
+MAX_GAP = limits.FRAMES_AT_ONCE  # frames that a tick may lie ahead of the engine
+SLICE = 4  # frames that are committed in one go
 _WHOLE = {"beats_per_bar", "seed", "lookahead_frames", "commit_frames", "intro_frames", "plan_per_tick"}
 
 
@@ -33,15 +36,45 @@ class Fault(Exception):
         return {"type": "error", "code": self.code, "msg": self.text, "fatal": self.is_fatal}
 
 
+def warning(code: str, text: str) -> dict[str, Any]:
+    """A ``warn`` for the player."""
+    return {"type": "warn", "code": code, "msg": text}
+
+
+class TooFast(Fault):
+    """What is dropped because the player asks for more than it may; `what` names it in plural."""
+
+    def __init__(self, what: str, text: str) -> None:
+        super().__init__("too_fast", text)
+        self.what = what
+
+
 def read_message(text: str) -> dict[str, Any]:
-    """A JSON object with a `type`. Raises Fault."""
+    """A JSON object with a `type`, at most `MAX_DEPTH` deep. Raises Fault."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):
         raise Fault("bad_message", "a message is one JSON object") from None
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise Fault("bad_message", "a message is a JSON object with a type")
+    if not _is_flat(message, MAX_DEPTH):
+        raise Fault("bad_message", f"a message is at most {MAX_DEPTH} lists and objects deep")
     return message
+
+
+def _is_flat(value: Any, depth: int) -> bool:
+    """Whether a JSON value has at most `depth` lists and objects within each other."""
+    if not isinstance(value, dict | list):
+        return True
+    return depth > 0 and all(_is_flat(v, depth - 1) for v in (value.values() if isinstance(value, dict) else value))
+
+
+def read_time(message: dict[str, Any]) -> float | None:
+    """The `t` of a message, which its answer repeats. Raises Fault where it is no number."""
+    value = message.get("t")
+    if value is not None and not (type(value) in (int, float) and abs(value) <= 1e300):  # NaN neither
+        raise Fault("bad_value", "t must be a number")
+    return value
 
 
 def read_controls(message: dict[str, Any], before: Controls) -> Controls:
@@ -106,9 +139,13 @@ class LiveSession:
         self.take: Take | None = None  # of a study, where the player agreed to be recorded
         self.last_used = time.monotonic()
         self.late_plans = self.coalesced = 0
+        self.allowed: limits.Allowance | None = None  # frames that the player may ask for; None: any
+        self.too_fast = 0  # ticks and notes that were dropped because more were asked for than may be
         self._rev = 0
         self._pending: list[Event] = []
-        self._changes: list[tuple[str, Any]] = []
+        self._changes: dict[str, Any] = {}
+        self._late_told = 0
+        self._end_told: Recording | None = None
         self._last_tick = 0
         self._milliseconds: list[float] = []
         self._next_stats = STATS_EVERY
@@ -116,8 +153,7 @@ class LiveSession:
     @property
     def controls(self) -> Controls:
         """What holds from the next tick on."""
-        changed = [value for kind, value in self._changes if kind == "set"]
-        return changed[-1] if changed else self.engine.controls
+        return self._changes.get("set", self.engine.controls)
 
     def notes(self, message: dict[str, Any]) -> None:
         """Keeps events for the next tick."""
@@ -125,20 +161,22 @@ class LiveSession:
         if any(event.frame > self._last_tick + FUTURE for event in events):
             raise Fault("future_frame", f"an event lies more than {FUTURE} frames ahead of the last tick")
         if len(self._pending) + len(events) > 8 * MAX_EVENTS:
-            raise Fault("too_fast", "too many notes between two ticks")
+            raise TooFast("notes", "too many notes between two ticks: some were dropped")
         self._pending += events
 
     def change(self, kind: str, value: Any) -> None:
-        """Keeps a change of controls or model for the next tick."""
-        self._changes.append((kind, value))
+        """Keeps a change of controls or model for the next tick; the last of each kind counts."""
+        self._changes[kind] = value
 
     def check_tick(self, message: dict[str, Any]) -> int:
-        """The frame of a tick that may come next. Raises Fault."""
+        """The frame of a tick that may come next. Raises Fault, TooFast where the player asks for too many frames."""
         now = _whole(message, "now_frame", 0, 2**31)
         if now < self._last_tick:
             raise Fault("late_frame", f"frame {now} lies before the last tick, {self._last_tick}")
-        if now > self._last_tick + MAX_GAP:
-            raise Fault("future_frame", f"a tick may be {MAX_GAP} frames after the last one")
+        if now > self.engine.now + MAX_GAP:
+            raise Fault("future_frame", f"a tick may be {MAX_GAP} frames ahead of what the band has played")
+        if self.allowed and not self.allowed.take(max(1, now - self._last_tick), time.monotonic()):
+            raise TooFast("ticks", "too many frames in so short a time: ticks were dropped")
         self._last_tick = now
         return now
 
@@ -149,31 +187,44 @@ class LiveSession:
         self.recording = Recording(self.identity, self.engine)
         if self.take:
             self.take.forget()
-        self._pending, self._changes, self._last_tick = [], [], 0
+        self._pending, self._changes, self._last_tick = [], {}, 0
         self._next_stats = STATS_EVERY
 
-    def tick(self, now: int, echo: Any, received: float) -> list[dict[str, Any]]:
-        """Commits and plans: the messages for the player. `received` is when the tick came, in monotonic seconds."""
-        began = time.monotonic()
-        self.last_used = began
+    def is_behind(self, now: int) -> bool:
+        """Whether more frames have passed before `now` than one slice commits."""
+        return now - self.engine.now > SLICE
+
+    def commit(self, now: int) -> None:
+        """Commits one slice of the frames before `now`; `tick` does the rest."""
+        until = min(now, self.engine.now + SLICE)
+        self._take_in("commit", until)
+        self.engine.commit(until)
+
+    def _take_in(self, kind: str, now: int) -> None:
+        """What came since the last step goes to the engine, and with the step into the recording."""
         events, self._pending = self._pending, []
-        changes, self._changes = self._changes, []
-        for kind, value in changes:
-            if kind == "model":
+        changes, self._changes = self._changes, {}
+        for change, value in changes.items():
+            if change == "model":
                 self.engine.use(value)
                 self.recording.add("model", weights_sha256=value.weights_sha256)
             else:
                 self.engine.controls = value
                 self.recording.add("set", controls=dataclasses.asdict(value))
-        late = self.engine.late
         self.engine.hear(events)
-        self.recording.add("tick", now_frame=now, events=[list(event) for event in events])
+        self.recording.add(kind, now_frame=now, events=[list(event) for event in events])
+
+    def tick(self, now: int, echo: Any, received: float) -> list[dict[str, Any]]:
+        """Commits and plans: the messages for the player. `received` is when the tick came, in monotonic seconds."""
+        began = time.monotonic()
+        self.last_used = began
+        self._take_in("tick", now)
         due = max(len(self.engine.decided), now + 1) - now  # frames until one begins that was not settled
         was_introduced = self.engine.is_introduced
         plan = self.engine.tick(now)
         done = time.monotonic()
         messages = [self._plan_message(plan, echo, due, began - received, done - began)]
-        if self.take:
+        if self.take and not self.recording.is_full:
             self.take.saw(plan, messages[0], received)
         intro = self.engine.controls.intro_frames
         if intro and (now == 0 or (self.engine.is_introduced and not was_introduced)):
@@ -181,15 +232,22 @@ class LiveSession:
             messages.append(
                 {"type": "intro", "chords": chord_entries(0, played, SILENCE, self.engine.model.vocabulary)}
             )
-        if self.engine.late > late:
-            messages.append(
-                {"type": "warn", "code": "late_frame", "msg": "a note came after its frame and was dropped"}
-            )
+        messages += self._warnings()
         self._milliseconds = [*self._milliseconds[-255:], 1000 * (done - received)]
         if now >= self._next_stats:
             self._next_stats = now + STATS_EVERY
             messages.append(self._stats())
         return messages
+
+    def _warnings(self) -> list[dict[str, Any]]:
+        found = []
+        if self.engine.late > self._late_told:
+            self._late_told = self.engine.late
+            found.append(warning("late_frame", "a note came after its frame and was dropped"))
+        if self.recording.is_full and self._end_told is not self.recording:
+            self._end_told = self.recording
+            found.append(warning("recording_full", "the recording is full and ends here; play goes on"))
+        return found
 
     def _plan_message(self, plan: Planned, echo: Any, due: int, queued: float, computed: float) -> dict[str, Any]:
         controls, vocabulary = self.engine.controls, self.engine.model.vocabulary
@@ -227,5 +285,6 @@ class LiveSession:
             "late": self.late_plans,
             "dropped": self.engine.late,
             "coalesced": self.coalesced,
+            "too_fast": self.too_fast,
             "frames": self.engine.now,
         }

@@ -8,10 +8,12 @@ import functools
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from gapt_jax.live import limits
+from gapt_jax.live.downloads import Downloads
 from gapt_jax.live.engine import Controls
 from gapt_jax.live.model import LiveModel
 from gapt_jax.live.recording import Recording
@@ -20,6 +22,7 @@ from gapt_jax.live.study import StudyLog, Take, conditions, read_answers, read_p
 
 RESUME_SECONDS = 30
 RECORDINGS = 100  # that are kept; as many takes of a study wait for answers
+TRY_SECONDS = 30  # after which takes that could not be written are tried again
 
 
 class Studio:
@@ -36,6 +39,9 @@ class Studio:
         self.worker = ThreadPoolExecutor(1, "model")
         self.pending: set[asyncio.Task[Any]] = set()  # that write takes
         self.writer = ThreadPoolExecutor(1, "study")
+        self.counts = limits.Counts(lambda: len(self.attached), lambda: len(self.study.unsaved) if self.study else 0)
+        self.downloads = Downloads(self.counts.dropped.labels("downloads").inc)
+        self._slice = asyncio.Lock()
 
     def offered(self, participant: str | None) -> dict[str, LiveModel]:
         """The models by the names that the player sees; letters in a study."""
@@ -95,6 +101,27 @@ class Studio:
     async def compute(self, work: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.worker, work, *arguments)
 
+    async def tick(
+        self, session: LiveSession, now: int, echo: Any, received: float, is_wanted: Callable[[], bool]
+    ) -> list[dict[str, Any]]:
+        """The messages of a tick; none where it is not wanted any more. Where many frames have passed, they are
+        committed in slices, of all sessions one at a time: a tick of another waits for one slice at most."""
+        self._bound_recordings(session)
+        while session.is_behind(now):
+            async with self._slice:
+                if not is_wanted():
+                    return []
+                await self.compute(session.commit, now)
+        if not is_wanted():
+            return []
+        messages = await self.compute(session.tick, now, echo, received)
+        self.counts.ticks.inc()
+        return messages
+
+    async def catch_up(self, session: LiveSession) -> None:
+        """Work that no plan waits for."""
+        await self.compute(session.engine.catch_up)
+
     async def detach(self, session: LiveSession) -> None:
         """The player went away without a word; for a while it may come back."""
         self.attached.discard(session.identity)
@@ -115,7 +142,7 @@ class Studio:
     async def _keep_take(self, session: LiveSession, take: Take, is_lost: bool) -> None:
         await self.compute(functools.partial(take.close, session, is_lost=is_lost))
         self.takes[session.identity] = take
-        while len(self.takes) > RECORDINGS:
+        while len(self.takes) > RECORDINGS or sum(t.size for t in self.takes.values()) > limits.RECORDINGS_SIZE:
             self.takes.popitem(last=False)
         await self._write(take)
 
@@ -144,8 +171,15 @@ class Studio:
             raise Fault("not_saved", "the answers could not be written: try again, or tell who leads the study")
         return identity
 
+    async def keep_trying(self) -> None:
+        """Tries again and again to write the takes that the disk refused."""
+        while self.study:
+            await asyncio.sleep(TRY_SECONDS)
+            await asyncio.get_running_loop().run_in_executor(self.writer, self.study.try_again)
+
     async def close(self) -> None:
         """Ends the threads; takes whose players are still here are written as lost."""
+        self.downloads.close()
         await asyncio.gather(*self.pending, return_exceptions=True)
         self.worker.shutdown(cancel_futures=True)
         self.writer.shutdown()
@@ -160,12 +194,27 @@ class Studio:
     def keep(self, session: LiveSession) -> None:
         self.recordings[session.identity] = session.recording
         self.recordings.move_to_end(session.identity)
-        while len(self.recordings) > RECORDINGS:
-            self.recordings.popitem(last=False)
+        self._bound_recordings(session)
+
+    def _bound_recordings(self, session: LiveSession) -> None:
+        """Forgets the oldest recordings where they are too many or too large together; that of the session ends where
+        those of players who are still here leave no room."""
+        living = [living.recording for living in self.sessions.values()]
+        kept = self.recordings
+        size = sum({id(r): r.size for r in (*living, *kept.values())}.values())
+        for identity in list(kept):
+            if len(kept) <= RECORDINGS and size <= limits.RECORDINGS_SIZE:
+                return
+            dropped = kept.pop(identity)
+            size -= 0 if any(dropped is r for r in living) else dropped.size
+            self.counts.dropped.labels("recordings").inc()
+        if size > limits.RECORDINGS_SIZE:
+            session.recording.limit = session.recording.size
 
     def _make_room(self) -> None:
         """Forgets players who went away: those who stay away too long, and for a newcomer the first who went."""
         if len(self.attached) >= self.limit:
+            self.counts.dropped.labels("players").inc()
             raise Fault("busy", f"all {self.limit} places are taken")
         idle = sorted(self.sessions.keys() - self.attached, key=lambda identity: self.sessions[identity].last_used)
         while idle and (

@@ -43,6 +43,7 @@ QUESTIONS = {  # the aspects of arXiv 2511.17879, section 4.3; the words are our
     },
 }
 MOST_TAKES = 999  # of one participant
+MOST_UNSAVED = 100  # takes that wait for a disk that fails
 _COLUMNS = ("participant", "system", "question", "score", "order", "repeat")
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _LOG = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Take:
     answers: Answers | None = None
     is_saved: bool = False
     resets: int = 0
+    size: int = 0  # of its recording
     content: dict[str, Any] = dataclasses.field(default_factory=dict)
     _plans: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     _began: float = dataclasses.field(default_factory=time.monotonic)
@@ -108,8 +110,7 @@ class Take:
 
     def close(self, session: LiveSession, *, is_lost: bool) -> None:
         """Takes down what the session is now. It may go on when its player comes back: lists are copied."""
-        recording = session.recording.to_dict()
-        recording |= {"entries": list(recording["entries"]), "melody": list(recording["melody"])}
+        recording, self.size = session.recording.to_dict(), session.recording.size
         self.content = {
             "schema": SCHEMA,
             "participant": self.participant,
@@ -139,7 +140,7 @@ class StudyLog:
             raise UserError(f"{folder} is a file: give a folder for the study as --study")
         if self.ratings.exists() and not self._takes.is_dir():
             raise UserError(f"{self.ratings} is not of this study and would be replaced: give another folder")
-        self._failing = False
+        self.unsaved: dict[tuple[str, int], Take] = {}  # that the disk refused
         try:
             self._takes.mkdir(parents=True, exist_ok=True)
             self._lock = _only_one(folder)
@@ -152,7 +153,10 @@ class StudyLog:
             raise UserError(f"{folder} cannot hold a study ({error.strerror}): give another folder") from None
 
     def close(self) -> None:
-        """Lets another server have the folder."""
+        """Tries a last time to write what was refused, and lets another server have the folder."""
+        if self.unsaved and not self.try_again():
+            lost = ", ".join(f"{participant}-{order:03d}" for participant, order in self.unsaved)
+            _LOG.error("these takes could not be written to %s and are lost: %s", self.folder, lost)
         self._lock.close()
 
     def begin(self, participant: str, condition: str, model: LiveModel) -> Take:
@@ -164,7 +168,8 @@ class StudyLog:
         return Take(participant, order, condition, model)
 
     def save(self, take: Take) -> bool:
-        """Writes a closed take; whether that succeeded. A disk that fails is told once, and play goes on."""
+        """Writes a closed take; whether that succeeded. A disk that fails is told once, and play goes on; the take is
+        kept for `try_again`, of too many the oldest is lost."""
         path = self._takes / f"{take.participant}-{take.order:03d}.json"
         try:
             write_atomic(path, strict_json(take.content | {"answers": take.answers}) + "\n")
@@ -172,12 +177,22 @@ class StudyLog:
                 self._rated[take.participant, take.order] = take.model.name, take.answers
                 self._write_ratings()
         except OSError as error:
-            if not self._failing:
-                _LOG.error("the study cannot be written: %s", error)
-            self._failing = True
+            if not self.unsaved:
+                _LOG.error("the study cannot be written: %s; its takes are kept and tried again: make room", error)
+            self.unsaved[take.participant, take.order] = take
+            if len(self.unsaved) > MOST_UNSAVED:
+                participant, order = next(iter(self.unsaved))
+                del self.unsaved[participant, order]
+                _LOG.error("the take %s-%03d is lost: %d others wait to be written", participant, order, MOST_UNSAVED)
             return False
-        self._failing, take.is_saved = False, True
+        take.is_saved = True
+        if self.unsaved.pop((take.participant, take.order), None) and not self.unsaved:
+            _LOG.warning("the study can be written again, and nothing waits")
         return True
+
+    def try_again(self) -> bool:
+        """Writes the takes that were refused, until one is refused again; whether none is left."""
+        return all(self.save(take) for take in list(self.unsaved.values()))
 
     def _write_ratings(self) -> None:
         """Asked of the same model again, a question gets the next number in `repeat`."""

@@ -221,9 +221,9 @@ def measure(
         "adaptation": {
             system: {name: _curves(card.adaptation) for name, card in scored.sets.items() if card.adaptation}
             for system, scored in systems.items()
-            if scored.latency
+            if scored.decode_step
         },
-        "latency": {system: scored.latency for system, scored in systems.items() if scored.latency},
+        "decode_step": {system: scored.decode_step for system, scored in systems.items() if scored.decode_step},
     }
     path = job.workdir / f"evaluation{suffix}.json"
     if hosts.is_first():

@@ -37,7 +37,7 @@ class System:
     """One system on all sets."""
 
     sets: dict[str, Scorecard]  # by "dataset/split"
-    latency: dict[str, float] | None  # none of data, which nothing decodes
+    decode_step: dict[str, float] | None  # its time; none of data, which nothing decodes
 
 
 def score_systems(
@@ -53,14 +53,14 @@ def score_systems(
     systems: dict[str, System] = {}
     for system, policy in policies.items():
         if system in known:
-            systems[system] = System({name: known[system].sets[name] for name in songs}, known[system].latency)
+            systems[system] = System({name: known[system].sets[name] for name in songs}, known[system].decode_step)
             continue
         cards = {}
         for name, chosen in songs.items():
             data = systems["data"].sets[name] if systems else None
             cards[name] = score(evaluator, chosen, policy, data, sampling, shift)
         heard = next(iter(songs.values())).melody[0]
-        systems[system] = System(cards, evaluator.latency(policy, heard, sampling=sampling) if policy else None)
+        systems[system] = System(cards, evaluator.decode_step(policy, heard, sampling=sampling) if policy else None)
     return systems
 
 

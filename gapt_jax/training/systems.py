@@ -26,7 +26,7 @@ from gapt_jax.training import post_hoc
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import BOS, PAD, SILENCE
 
-LATENCY_FRAMES = 256  # at least so many are timed
+TIMED_FRAMES = 256  # at least
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "validity_mask"))
@@ -232,15 +232,16 @@ class Evaluator:
         judge = functools.partial(_realism, self.spec, fitted)
         return post_hoc.accuracy(*(self._in_batches(judge, songs[1::2]) for songs in (data_chords, chords)))
 
-    def latency(self, policy: Params, melody: np.ndarray, *, sampling: str) -> dict[str, float]:
-        """Milliseconds per frame of the compiled decoding step for one song, melody [T], on one device of this host."""
+    def decode_step(self, policy: Params, melody: np.ndarray, *, sampling: str) -> dict[str, float]:
+        """Milliseconds of the compiled decoding step, one frame of one song, melody [T], on one device of this host: a
+        chord drawn, it and the note heard. Nothing is planned ahead, which live play does in each frame too."""
         whole = jax.jit(self.spec.layout.everywhere)(policy)
         params = jax.tree.map(lambda x: x.addressable_data(0), whole)
         key = prng.stream(jax.random.key(self.config.seed), 0, "evaluation")
         uniforms = np.asarray(prng.uniform_per_example(key, jnp.zeros(1, jnp.int32), len(melody)))
         step = functools.partial(_frame, self.spec, params, validity_mask=sampling == "masked")
         times: list[float] = []
-        for song in range(1 + -(-LATENCY_FRAMES // len(melody))):
+        for song in range(1 + -(-TIMED_FRAMES // len(melody))):
             carry = jax.block_until_ready(_opening(self.spec, params, len(melody)))
             for t in range(len(melody)):
                 started = time.perf_counter()

@@ -78,7 +78,7 @@ def write_run(
                            "sampling": "masked",
                            "systems": {s: _scores(s, rng) for s in ("data", "mle", arm)},
                            "adaptation": {arm: {DATASETS[0]: _adaptation(weight)}},
-                           "latency": {arm: {"p50_ms": 3.25, "p95_ms": 4.5, "frames": 256}}}  # fmt: skip
+                           "decode_step": {arm: {"p50_ms": 3.25, "p95_ms": 4.5, "frames": 256}}}  # fmt: skip
     evaluation |= {"arm": arm} if is_named else {}
     (folder / "alarms.jsonl").write_text(
         "".join(json.dumps({"step": n, "alarm": "one_chord", "message": f"one chord in {n} % of frames"}) + "\n"

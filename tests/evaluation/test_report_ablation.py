@@ -61,19 +61,24 @@ def test_numbers_of_the_page_are_those_of_the_results(ablated):
 
 def test_optional_sections(ablated):
     html = ablated[2]
-    assert "Adaptation to a change of key" in html and ">3.25<" in html and "one chord in 9 % of frames" in html
+    assert (
+        "Adaptation to a change of key" in html
+        and ">3.25<" in html
+        and "one frame without planning" in html
+        and "one chord in 9 % of frames" in html
+    )
     assert "Vendi at matched note-in-chord" in html and "Hypervolume" in html and "Proxy against gold" in html
 
 
 def test_sections_without_numbers_are_left_out(make_run, tmp_path):
     folder = make_run(tmp_path / "run", 1, 0, steps=2)
     evaluation = json.loads((folder / "evaluation.json").read_text())
-    evaluation = {k: v for k, v in evaluation.items() if k not in ("adaptation", "latency")}
+    evaluation = {k: v for k, v in evaluation.items() if k not in ("adaptation", "decode_step")}
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
     (folder / "alarms.jsonl").unlink()
     write_report([folder], tmp_path / "out")
     html = (tmp_path / "out" / "report.html").read_text()
-    for absent in ("Adaptation to", "<h3>Latency", "<h3>Alarms", 'id="in-use"'):
+    for absent in ("Adaptation to", "<h3>Decoding step", "<h3>Alarms", 'id="in-use"'):
         assert absent not in html
 
 

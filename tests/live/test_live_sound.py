@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+import threading
 import wave
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra 'live' is not installed")
 from starlette.testclient import TestClient
 
-from gapt_jax.live import recording, server
+from gapt_jax.live import downloads, recording
 from gapt_jax.live.server import make_app
 from tests.live.test_live_server import Player, connected
 
@@ -66,13 +67,13 @@ def test_silence_is_silent_and_chords_and_melody_are_heard(client, session):
 
 @needs_fluidsynth
 def test_the_page_asks_whether_there_is_sound_and_none_is_made(client, session, monkeypatch):
-    monkeypatch.delattr(server, "to_wav")
+    monkeypatch.delattr(downloads, "to_wav")
     answer = client.head(f"{session}.wav")
     assert answer.status_code == 200 and answer.content == b""
 
 
 def test_without_fluidsynth_the_answer_is_404_and_a_sentence(client, session, monkeypatch):
-    monkeypatch.setattr(server, "sound_font", lambda: None)
+    monkeypatch.setattr(downloads, "sound_font", lambda: None)
     answer = client.get(f"{session}.wav")
     assert answer.status_code == 404
     assert answer.json() == {"error": "there is no such form of a recording here"}
@@ -97,7 +98,8 @@ def test_program_and_font_are_both_needed(absent, tmp_path, monkeypatch):
 @needs_fluidsynth
 def test_rendering_takes_no_input_and_leaves_nothing_behind(client, session, tmp_path, monkeypatch):
     monkeypatch.setattr(recording.tempfile, "tempdir", str(tmp_path))
-    real, seen = subprocess.run, []
-    monkeypatch.setattr(recording.subprocess, "run", lambda *a, **k: seen.append(k["timeout"]) or real(*a, **k))
-    assert recording.to_wav(client.get(f"{session}.mid").content, recording.sound_font())[:4] == b"RIFF"
-    assert seen == [120] and list(tmp_path.iterdir()) == []
+    real, seen = subprocess.Popen, []
+    monkeypatch.setattr(recording.subprocess, "Popen", lambda *a, **k: seen.append(k["stdin"]) or real(*a, **k))
+    midi, font = client.get(f"{session}.mid").content, recording.sound_font()
+    assert recording.to_wav(midi, font, threading.Event())[:4] == b"RIFF"
+    assert seen == [subprocess.DEVNULL] and list(tmp_path.iterdir()) == []

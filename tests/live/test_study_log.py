@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from gapt_jax import cli
 from gapt_jax.errors import UserError
+from gapt_jax.live import studio as studio_module
 from gapt_jax.live import study as study_module
 from gapt_jax.live.engine import Controls
 from gapt_jax.live.recording import replay
@@ -272,6 +273,60 @@ def test_a_disk_that_fails_does_not_end_play(client, folder, monkeypatch, caplog
         player.answer(GOOD)  # once there is room, nothing is lost
         assert takes(folder)["p01-001.json"]["answers"] == GOOD
         assert player.play("p01").started["take"] == 2
+
+
+def test_a_take_that_a_full_disk_refused_is_tried_again(client, folder, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    studio = client.app.state.studio
+    monkeypatch.setattr(studio_module, "TRY_SECONDS", 0.05)
+    client.portal.start_task_soon(studio.keep_trying)
+    with monkeypatch.context() as patched:
+        patched.setattr(study_module, "write_atomic", full)
+        with connected(client) as socket:
+            player = Player(socket).play("p01")
+            player.play("p01")
+            time.sleep(0.3)  # tried again and again, and told once
+        assert "gapt_live_unsaved_takes 2.0" in client.get("/metrics").text
+        (told,) = [record.message for record in caplog.records if "cannot be written" in record.message]
+        assert "No space left" in told and "make room" in told
+        assert takes(folder) == {}
+    for order in (1, 2):
+        wait_for(folder / "takes" / f"p01-00{order}.json")
+    found = takes(folder)
+    assert [take["answers"] for take in found.values()] == [None, None] and len(found["p01-001.json"]["plans"]) == 8
+    assert any("can be written again" in record.message for record in caplog.records)
+    assert "gapt_live_unsaved_takes 0.0" in client.get("/metrics").text
+    with connected(client) as socket:  # its answers may still come
+        later = Player(socket)
+        later.started = player.started
+        later.answer(GOOD)
+    assert takes(folder)["p01-002.json"]["answers"] == GOOD
+
+
+def test_what_cannot_be_written_to_the_end_is_named(make_model, folder, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    log = StudyLog(folder)
+    monkeypatch.setattr(study_module, "write_atomic", full)
+    monkeypatch.setattr(study_module, "MOST_UNSAVED", 3)
+    for _ in range(4):
+        assert not log.save(log.begin("p01", "A", make_model()))
+    assert [order for _, order in log.unsaved] == [2, 3, 4]
+    assert "the take p01-001 is lost" in caplog.text
+    log.close()
+    assert "lost: p01-002, p01-003, p01-004" in caplog.text and caplog.text.count("No space left") == 1
+
+
+def test_a_last_try_is_made_when_the_server_ends(make_model, folder, monkeypatch):
+    log = StudyLog(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(study_module, "write_atomic", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        assert not log.save(log.begin("p01", "A", make_model()))
+    log.close()
+    assert list(takes(folder)) == ["p01-001.json"]
 
 
 def test_takes_that_are_played_when_the_server_ends_are_written(make_model, folder):
