@@ -44,7 +44,7 @@ MAX_BYTES = {".json": 4 << 20, ".jaxexport": 64 << 20, ".onnx": 2 << 30, ".safet
 _MAX_TEXT = 1 << 20  # bytes of any other file
 _MAX_ENTRIES = 64  # files and folders
 _MAX_RANK, _MAX_DIMENSION = 8, 1 << 40  # of a tensor; its bytes must be in the file
-_MEMORY = 4 << 30  # bytes that a proof may take beside `_MEMORY_TIMES` those of the bundle
+_MEMORY = 4 << 30  # bytes that a proof may take beside `_MEMORY_TIMES` those of the weights
 _MEMORY_TIMES = 16
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")  # of a path
 _DTYPES = {"F32": np.float32, "I32": np.int32, "I8": np.int8, "BF16": None}
@@ -506,7 +506,7 @@ def try_functions(folder: Path) -> dict[str, Any]:
 def _limit_memory(folder: Path) -> None:
     """So that what a bundle claims cannot take the memory of the machine; GPUs map theirs in ways of their own."""
     if os.environ.get("JAX_PLATFORMS") == "cpu":
-        size = sum(path.lstat().st_size for path in folder.rglob("*"))
+        size = sum(path.lstat().st_size for path in folder.glob(WEIGHTS))
         limit, most = _MEMORY + _MEMORY_TIMES * size, resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (limit if most < 0 else min(limit, most), most))
 
