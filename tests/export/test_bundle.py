@@ -125,7 +125,7 @@ def test_functions_that_changed_places_with_their_hashes_are_refused(copied):
     one.write_bytes(two.read_bytes())
     two.write_bytes(step)
     reseal(copied)
-    assert "cannot be run by JAX" in refusal(copied)
+    assert "does not take and give what the manifest says" in refusal(copied)
 
 
 def test_an_expired_bundle_is_refused_and_refreshed(copied):

@@ -313,7 +313,7 @@ def crafted(content: bytes, old: bytes, new: bytes) -> bytes:
         lambda content: b"nothing",
         lambda content: content[: len(content) // 2],
         lambda content: content[:200] + bytes(len(content) - 200),
-        lambda content: crafted(content, b"StableHLO", b"StableHXX"),
+        lambda content: crafted(content, b"ML\xefR", b"XX\xefR"),
         lambda content: b"\xff" * 16 + content[16:],
     ],
 )
