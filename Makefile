@@ -1,7 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
+ONNX := .venv-onnx/bin
 
-.PHONY: demo jam test
+.PHONY: demo jam onnx test
 
 demo: .venv/installed-report
 	$(BIN)/gapt run smoke --workdir runs/smoke-lambda0 --set algorithm.adversarial_weight=0
@@ -13,11 +14,15 @@ jam: .venv/installed-live
 	test -f runs/smoke-lambda1/evaluation.json || $(BIN)/gapt run smoke --workdir runs/smoke-lambda1
 	$(BIN)/gapt jam runs/smoke-lambda1
 
-test: .venv/installed-report-dev
+onnx: .venv-onnx/installed
+	@echo "next: $(ONNX)/gapt export RUN --onnx --out DIR"
+
+test: .venv/installed-report-dev .venv-onnx/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
+	$(ONNX)/pytest -m onnx tests/export tests/benchmark/test_bench.py tests/test_pipeline.py
 
 # A stamp per set of extras: it is older than pyproject.toml when the install has to be done again.
 .venv/installed-report: pyproject.toml | $(BIN)/python
@@ -31,6 +36,12 @@ test: .venv/installed-report-dev
 .venv/installed-report-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/installed-report
+
+# The converter to ONNX wants an older Orbax than everybody else gets, so it has an environment of its own.
+.venv-onnx/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv .venv-onnx
+	$(ONNX)/python -m pip install --quiet --disable-pip-version-check --editable '.[onnx,live,test]'
+	@touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

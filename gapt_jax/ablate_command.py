@@ -80,7 +80,7 @@ def _ablate(args: argparse.Namespace, console: Console) -> None:
         console.warn(f"{member['folder']} is left out: {member['reason']}")
     console.say(f"wrote {workdir / 'ablation.json'}")
     if importlib.util.find_spec("matplotlib") is None:
-        console.say(f"no page: pip install 'gapt-jax[report]', then gapt report {workdir}")
+        console.say(f"no page: pip install '.[report]', then gapt report {workdir}")
         return
     from gapt_jax.evaluation.report import write_report
 

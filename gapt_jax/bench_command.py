@@ -106,7 +106,7 @@ def _bench(args: argparse.Namespace, console: Console) -> int | None:
     if args.policies and LIVE not in suites:
         raise UserError("--policies play in the suite 'live': add it to --suite")
     if LIVE in suites and importlib.util.find_spec("fastapi") is None:
-        raise UserError("the packages for live play are missing: pip install 'gapt-jax[live]', or name other suites")
+        raise UserError("the packages for live play are missing: pip install '.[live]', or name other suites")
     earlier = args.compare and read_bench(args.compare)
     from gapt_jax.cli import load_experiment
     from gapt_jax.runtime.devices import set_up

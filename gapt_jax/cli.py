@@ -150,7 +150,7 @@ def _run(args: argparse.Namespace, console: Console) -> None:
 def _page_of(workdir: Path, console: Console) -> None:
     """The report of a finished run; it is an extra, so that a run without matplotlib still ends well."""
     if importlib.util.find_spec("matplotlib") is None:
-        console.say(f"no page: pip install 'gapt-jax[report]', then gapt report {workdir}")
+        console.say(f"no page: pip install '.[report]', then gapt report {workdir}")
         return
     from gapt_jax.evaluation.report import write_report
 

@@ -96,19 +96,18 @@ def _refresh(folder: Path, console: Console) -> None:
 
 
 def _inspect(folder: Path, console: Console) -> None:
-    from gapt_jax.export.verify import Refused, check_files
+    from gapt_jax.export.manifest import read_manifest
 
-    try:
-        manifest = check_files(folder)
-    except Refused as reason:
-        raise UserError(str(reason)) from None
+    manifest = read_manifest(folder)
+    if manifest["parity"] is None or manifest["latency"] is None:
+        raise UserError(f"{folder} was never proved: rebuild it with 'gapt export refresh {folder}'")
     console.emit(manifest)
     _show(folder, manifest, console)
     console.say(f"next: gapt verify {folder}")
 
 
 def _verify(args: argparse.Namespace, console: Console) -> None:
-    from gapt_jax.export.bundle import prove
+    from gapt_jax.export.proof import prove
 
     found = prove(args.bundle)
     console.emit(found)
@@ -132,7 +131,7 @@ def _import_torch(args: argparse.Namespace, console: Console) -> None:
 
 def _serve(args: argparse.Namespace, console: Console) -> None:
     if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
-        raise UserError("the packages for serving are missing: pip install 'gapt-jax[live]'")
+        raise UserError("the packages for serving are missing: pip install '.[live]'")
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port must be in 0..65535, not {args.port}")
     if args.sessions < 1:

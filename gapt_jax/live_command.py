@@ -46,7 +46,7 @@ def add_parser(commands: Any, add: Any) -> None:
 
 def _jam(args: argparse.Namespace, console: Console) -> None:
     if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
-        raise UserError("the packages for live play are missing: pip install 'gapt-jax[live]'")
+        raise UserError("the packages for live play are missing: pip install '.[live]'")
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port must be in 0..65535, not {args.port}")
     if args.sessions < 1:

@@ -46,7 +46,7 @@ def _analyse(args: argparse.Namespace, console: Console) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UserError("the study's figure needs matplotlib: pip install 'gapt-jax[report]'") from error
+        raise UserError("the study's figure needs matplotlib: pip install '.[report]'") from error
     from gapt_jax.evaluation import study
 
     ratings, ignored = read_ratings(args.ratings)

@@ -163,7 +163,7 @@ def devices_of(where: str, slices: int) -> Sequence[Any]:
             raise UserError("--slices is for TPUs")
         return gpus.devices(wanted)
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError("gapt plan needs the TPU compiler, but no TPU: pip install 'gapt-jax[plan]'")
+        raise UserError("gapt plan needs the TPU compiler, but no TPU: pip install '.[plan]'")
     from jax.experimental import topologies  # slow
 
     set_up()

@@ -19,7 +19,7 @@ def write_report(folders: Sequence[Path], out: Path) -> list[Path]:
     try:
         from gapt_jax.evaluation import figures, piano_roll
     except ImportError as error:
-        raise UserError("the report needs matplotlib: pip install 'gapt-jax[report]'") from error
+        raise UserError("the report needs matplotlib: pip install '.[report]'") from error
     study = read_study([Path(folder) for folder in folders])
     systems = results.collect(study)
     found = tables.Results(study, systems, results.compare(study, systems))

@@ -6,11 +6,8 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
-import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +24,10 @@ from gapt_jax.config import ModelsConfig, TransformerConfig, from_dict
 from gapt_jax.errors import UserError
 from gapt_jax.export import card, onnx
 from gapt_jax.export import functions as library
-from gapt_jax.export.functions import PLATFORMS, Functions, Weights, exported, flatten, quantised
+from gapt_jax.export.functions import PLATFORMS, SCALE, Functions, Weights, exported, flatten, quantised
 from gapt_jax.export.latency import frame_latency
+from gapt_jax.export.manifest import CARD, CONFIG, MOST_FRAMES, TRITON, VOCABULARY, read_manifest
+from gapt_jax.export.proof import prove
 from gapt_jax.export.verify import (
     GOLDEN,
     MANIFEST,
@@ -38,18 +37,18 @@ from gapt_jax.export.verify import (
     SUMS,
     WEIGHTS,
     Refused,
-    check_files,
+    read_json,
     read_safetensors,
+    shaped,
 )
 from gapt_jax.models import Model
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.files import git_revision, read_json, read_vocabulary, source_hash, strict_json
+from gapt_jax.runtime.files import git_revision, read_vocabulary, source_hash, strict_json
 from gapt_jax.training.saved import SavedPolicy
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import BOS, FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, SILENCE, Vocabulary
 
 DTYPES = ("float32", "bfloat16", "int8")
-CONFIG, VOCABULARY, CARD, TRITON = "config.json", "vocabulary.json", "README.md", "triton/config.pbtxt"
 READABLE_DAYS = 180  # of jax.export's promise to read what older versions wrote
 GOLDEN_SONGS, GOLDEN_FRAMES = 2, 8
 
@@ -96,7 +95,12 @@ def write(
     if out.exists():
         raise UserError(f"{out} exists already: remove it or choose another --out")
     if with_onnx and not onnx.is_installed():
-        raise UserError("the packages for ONNX are missing: pip install 'gapt-jax[onnx]', or leave out --onnx")
+        raise UserError(f"{onnx.MISSING}; or leave out --onnx")
+    if not 3 <= experiment.data.max_frames <= MOST_FRAMES:
+        raise UserError(
+            f"{policy.facts['run']} plays songs of {experiment.data.max_frames:,} frames: "
+            f"a bundle is for 3 to {MOST_FRAMES:,}"
+        )
     playing = _Playing(experiment.models.policy, policy.vocabulary, experiment.data.max_frames)
     weights = {name: np.asarray(array, np.float32) for name, array in flatten(policy.params).items()}
     with _finished(out) as folder:
@@ -112,7 +116,7 @@ def write(
         (folder / CONFIG).write_text(strict_json(settings, indent=2) + "\n", encoding="utf-8")
         manifest = {
             "schema": SCHEMA,
-            "name": f"{policy.facts['experiment']}-{policy.system}".replace("=", "-"),
+            "name": card.short_name(policy.facts),
             "origin": policy.facts,
             "parameters": sum(array.size for array in weights.values()),
             "dtype": dtype,
@@ -130,44 +134,42 @@ def write(
 
 def refresh(folder: Path, console: Console) -> dict[str, Any]:
     """Rebuilds what is compiled in a bundle from its weights, and proves it again; the old bundle is replaced whole."""
-    try:
-        old = check_files(folder)
-    except Refused as reason:
-        raise UserError(str(reason)) from None
+    old = read_manifest(folder)
     playing = _read_playing(folder)
     has_onnx = (folder / ONNX).exists()
     if has_onnx and not onnx.is_installed():
-        raise UserError("the packages for ONNX are missing: pip install 'gapt-jax[onnx]'")
+        raise UserError(f"{folder} holds an ONNX graph, and {onnx.MISSING}")
+    _check_weights(folder, playing)
     before = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     kept = {key: value for key, value in old.items() if key not in ("functions", "files", "parity", "latency")}
     with _finished(folder, replaces=before) as fresh:
         for name in (WEIGHTS, GOLDEN, VOCABULARY, CONFIG):
             shutil.copy2(folder / name, fresh / name)
-        manifest = _compile(fresh, playing, kept, console, has_onnx, None, readme=(folder / CARD).read_text("utf-8"))
+        manifest = _compile(fresh, playing, kept, console, has_onnx, None, card_of=(folder, old["expires"]))
     shutil.rmtree(before, ignore_errors=True)
     return manifest
 
 
-def prove(folder: Path) -> dict[str, Any]:
-    """What `verify.py` finds in a process that knows nothing of this package. Raises UserError where it refuses."""
-    script = Path(__file__).with_name("verify.py")
-    environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"), "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder)], capture_output=True, text=True, env=environment, check=False
-    )
-    if done.returncode:
-        refusals = [line for line in done.stderr.splitlines() if line.startswith("refused: ")]
-        if not refusals:
-            raise RuntimeError(f"verification failed: {done.stderr.strip()[-500:]}")
-        raise UserError(refusals[-1].removeprefix("refused: "))
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 def _read_playing(folder: Path) -> _Playing:
-    settings = read_json(folder / CONFIG, "gapt export")
+    settings = read_json(folder / CONFIG)
     vocabulary = read_vocabulary(folder / VOCABULARY)
     return _Playing(from_dict(TransformerConfig, settings["policy"]), vocabulary, settings["max_frames"])
+
+
+def _check_weights(folder: Path, playing: _Playing) -> None:
+    """Raises UserError where the stored weights are not those of the network that the settings describe."""
+    try:
+        weights = read_safetensors(folder / WEIGHTS)
+    except Refused as reason:
+        raise UserError(str(reason)) from None
+    fits = playing.config.depth <= len(weights)  # else even the shapes of the network would take long
+    if fits:
+        network = flatten(jax.eval_shape(playing.network.init, jax.random.key(0)))
+        expected = {name: array.shape for name, array in network.items()}
+        scales = {name + SCALE: shape[-1:] for name, shape in expected.items() if name + SCALE in weights}
+        fits = {name: array.shape for name, array in weights.items()} == expected | scales
+    if not fits:
+        raise UserError(f"{folder / WEIGHTS} does not hold the network of {folder / CONFIG}: copy the bundle again")
 
 
 def _compile(
@@ -177,9 +179,12 @@ def _compile(
     console: Console,
     with_onnx: bool,
     evaluation: dict[str, Any] | None,
-    readme: str | None = None,
+    card_of: tuple[Path, str] | None = None,
 ) -> dict[str, Any]:
-    """Writes all that follows from weights and settings, proves the bundle, and completes the manifest."""
+    """Writes all that follows from weights and settings, proves the bundle, and completes the manifest.
+
+    `card_of` is a bundle whose card is kept, with the day on which that bundle expires.
+    """
     weights = read_safetensors(folder / WEIGHTS)
     today = datetime.date.today()
     manifest |= {
@@ -187,6 +192,8 @@ def _compile(
         "expires": (today + datetime.timedelta(days=READABLE_DAYS)).isoformat(),
         "produced_with": {"jax": jax.__version__, "git_revision": git_revision(), "source": source_hash()},
         "functions": [],
+        "parity": None,
+        "latency": None,
     }
     config, functions = playing.config, playing.functions
     signatures = functions.signatures(weights, config.heads, config.head_dim, playing.vocabulary.size)
@@ -204,7 +211,11 @@ def _compile(
         (folder / TRITON).parent.mkdir()
         text = card.triton_config(manifest["name"], config, playing.vocabulary.size, playing.length)
         (folder / TRITON).write_text(text, encoding="utf-8")
-    (folder / CARD).write_text(readme or card.model_card(manifest, evaluation), encoding="utf-8")
+    if card_of:
+        text = (card_of[0] / CARD).read_bytes().decode(errors="replace").replace(card_of[1], manifest["expires"])
+    else:
+        text = card.model_card(manifest, evaluation, with_onnx)
+    (folder / CARD).write_text(text, encoding="utf-8")
     _seal(folder, manifest)
     console.say("verifying in a fresh process")
     manifest["parity"] = prove(folder)
@@ -222,8 +233,7 @@ def _signature(name: str, function: Any, content: bytes) -> dict[str, Any]:
     inputs = []
     for argument, value in zip(names[1:], arguments[1:], strict=True):  # the weights are in their own file
         inputs += [
-            {"name": key or argument, **_shaped(aval)}
-            for key, aval in (value.items() if isinstance(value, dict) else [("", value)])
+            shaped(aval, key or argument) for key, aval in (value.items() if isinstance(value, dict) else [("", value)])
         ]
     results = jax.tree_util.tree_leaves_with_path(jax.tree.unflatten(found.out_tree, outputs))
     return {
@@ -233,7 +243,7 @@ def _signature(name: str, function: Any, content: bytes) -> dict[str, Any]:
         "calling_convention": found.calling_convention_version,
         "weights": WEIGHTS,
         "inputs": inputs,
-        "outputs": [{"name": _output_name(name, path), **_shaped(aval)} for path, aval in results],
+        "outputs": [shaped(aval, _output_name(name, path)) for path, aval in results],
     }
 
 
@@ -241,10 +251,6 @@ def _output_name(function: str, path: tuple[Any, ...]) -> str:
     if len(path) > 1:
         return str(path[1].key)
     return ("chords", "melody")[path[0].idx] if function == "plan" else "logits"
-
-
-def _shaped(aval: Any) -> dict[str, Any]:
-    return {"shape": [n if isinstance(n, int) else str(n) for n in aval.shape], "dtype": str(aval.dtype)}
 
 
 def _stored(weights: Weights, dtype: str) -> Weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gapt_jax.config import TransformerConfig
@@ -11,20 +12,39 @@ from gapt_jax.export.verify import PAST, PRESENT
 _METRICS = ("note_in_chord", "vendi_independent", "js_bigram", "unique_chords")
 
 
-def model_card(manifest: dict[str, Any], evaluation: dict[str, Any] | None) -> str:
+def title(origin: dict[str, Any]) -> str:
+    """What a reader calls the policy: ``smoke, λ = 1``; an arm that its λ does not name keeps its name."""
+    weight, system = origin["adversarial_weight"], origin["system"]
+    if weight is None:
+        return f"{origin['experiment']}, {'supervised' if system == 'mle' else system}"
+    arm = "" if system == f"gapt_lambda={weight:g}" else f"{system}, "
+    return f"{origin['experiment']}, {arm}λ = {weight:g}"
+
+
+def short_name(origin: dict[str, Any]) -> str:
+    """The same for programs, as ``smoke-lambda1``."""
+    name = f"{origin['experiment']}-{origin['system'].replace('gapt_lambda=', 'lambda')}"
+    return re.sub("[^A-Za-z0-9._-]+", "-", name)
+
+
+def model_card(manifest: dict[str, Any], evaluation: dict[str, Any] | None, has_onnx: bool) -> str:
     """README.md of a bundle, with the YAML head that model hubs read."""
     origin, parameters = manifest["origin"], manifest["parameters"]
-    weight = origin.get("adversarial_weight")
-    training = "supervised only" if weight is None else f"post-trained with λ = {weight:g}, step {origin['step']}"
+    weight = origin["adversarial_weight"]
+    if weight is not None:
+        training = f"post-trained with λ = {weight:g}, step {origin['step']}"
+    else:
+        training = "supervised only" if origin["system"] == "mle" else f"imported from `{origin['run']}`"
+    onnx = "In any other\nlanguage: `onnx/commit_frame.onnx` by ONNX Runtime. " if has_onnx else ""
     rows = _metric_rows(origin["system"], evaluation)
     measured = f"\n## Measured\n\n| set | metric | mean |\n|---|---|---|\n{rows}" if rows else ""
     return f"""---
 library_name: gapt-jax
 pipeline_tag: other
-tags: [music, accompaniment, real-time, jax, onnx]
+tags: [music, accompaniment, real-time, jax{", onnx" if has_onnx else ""}]
 ---
 
-# {manifest["name"]}
+# {title(origin)}
 
 Plays a chord for each sixteenth note of a melody before that note is heard. A decoder of {parameters:,} parameters,
 {training}; weights in {manifest["dtype"]}, {manifest["vocabulary_size"]:,} tokens, sessions of up to
@@ -34,9 +54,8 @@ Plays a chord for each sixteenth note of a melody before that note is heard. A d
 
 `manifest.json` has every function with its inputs and outputs, `vocabulary.json` the chords behind the token ids.
 `gapt verify DIR` proves that the files are whole and play the policy that was trained; `gapt serve DIR` speaks the Open
-Inference Protocol. In Python, with JAX alone: `gapt_jax/export/verify.py` is one file that reads a bundle. In any other
-language: `onnx/commit_frame.onnx` by ONNX Runtime. The compiled functions are readable until {manifest["expires"]};
-`gapt export refresh DIR` rebuilds them from the weights.
+Inference Protocol. In Python, with JAX alone: `gapt_jax/export/verify.py` is one file that reads a bundle. {onnx}The
+compiled functions are readable until {manifest["expires"]}; `gapt export refresh DIR` rebuilds them from the weights.
 
 ## Limits
 

@@ -27,6 +27,7 @@ from gapt_jax.types import Params
 from gapt_jax.vocabulary import BOS, TokenTables
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+_FOLDERS = r".*[/\\]"  # of the names of source files
 LEAST_TEMPERATURE = 1e-6
 FED = 2  # tokens of a pass of `plan`: on a CPU a pass over one costs more than over two; more would need spare cache
 SCALE = ".scale"  # of an int8 weight: float32, one number for each output
@@ -249,5 +250,11 @@ class Functions:
 
 
 def exported(function: Callable, arguments: tuple) -> bytes:
-    """A function compiled for no machine yet, for all of `PLATFORMS`."""
-    return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(*arguments).serialize())
+    """A function compiled for no machine yet, for all of `PLATFORMS`. It names source files without their folders."""
+    name = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, name)
+    jax.config.update(name, _FOLDERS)
+    try:
+        return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(*arguments).serialize())
+    finally:
+        jax.config.update(name, before)

@@ -14,12 +14,17 @@ import jax
 import jax.numpy as jnp
 
 from gapt_jax.config import TransformerConfig
+from gapt_jax.errors import UserError
 from gapt_jax.export.functions import state_names
 from gapt_jax.export.verify import PAST, PRESENT
 from gapt_jax.models import Model
 from gapt_jax.types import Params
 
 PACKAGES = ("jax2onnx", "onnx", "onnxruntime")
+MISSING = (
+    "ONNX needs packages that want an older Orbax than this environment's: 'make onnx' makes .venv-onnx for them, "
+    "whose gapt exports with ONNX"
+)
 
 
 def is_installed() -> bool:
@@ -29,8 +34,11 @@ def is_installed() -> bool:
 def write(path: Path, policy: Model, params: Params, config: TransformerConfig, length: int) -> None:
     """Writes the graph: ``tokens`` [B, 2] int32 (chord, note), ``position`` [1] int32, the caches ->
     ``logits`` [B, V], the caches. The caller adds 2 to the position."""
-    import jax2onnx
-    import onnx
+    try:
+        import jax2onnx
+        import onnx
+    except ImportError as error:
+        raise UserError(f"{MISSING}; or give --no-onnx (here: {error})") from error
 
     def commit_frame(tokens: jax.Array, position: jax.Array, *state: jax.Array) -> Any:
         arrays = iter(state)

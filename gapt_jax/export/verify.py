@@ -1,18 +1,27 @@
 """Reads and proves a serving bundle with NumPy and JAX alone: ``python verify.py DIR`` needs no other package.
+With ``--try`` it only runs every function once, which is what a server wants to know before it does so itself.
 
-Every file is checked against its hash before it is opened. Nothing is unpickled, no code of the bundle runs but its
-exported functions, and no path of it leads outside. Hashes tell damage, not who made a bundle: take yours from people
-whom you trust.
+Only plain files of limited size are opened, and each is checked against its hash before it is used. Nothing is
+unpickled, no code of the bundle runs but its exported functions, and no path of it leads outside. Hashes tell damage,
+not who made a bundle: take yours from people whom you trust.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import errno
 import hashlib
+import io
 import json
 import math
 import os
+import re
+import resource
+import stat
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +40,13 @@ BOS = 1
 DRAWS = 256  # of the sampling test
 MAX_ERROR = 1e-3  # of logits, from machine to machine
 MAX_DRIFT = {"float32": 1e-6, "bfloat16": 0.01, "int8": 0.1}  # nats, mean over frames: KL(checkpoint || bundle)
-_MAX_JSON = 64 << 20
+MAX_BYTES = {".json": 4 << 20, ".jaxexport": 64 << 20, ".onnx": 2 << 30, ".safetensors": 4 << 30}
+_MAX_TEXT = 1 << 20  # bytes of any other file
+_MAX_ENTRIES = 64  # files and folders
+_MAX_RANK, _MAX_DIMENSION = 8, 1 << 40  # of a tensor; its bytes must be in the file
+_MEMORY = 4 << 30  # bytes that a proof may take beside `_MEMORY_TIMES` those of the weights
+_MEMORY_TIMES = 16
+_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")  # of a path
 _DTYPES = {"F32": np.float32, "I32": np.int32, "I8": np.int8, "BF16": None}
 
 State = dict[str, Any]
@@ -51,7 +66,9 @@ class Bundle:
     def function(self, name: str) -> Any:
         """One of `FUNCTIONS`: takes the weights first. `step` and `commit_frame` use up the state that is given."""
         if name not in self._functions:
-            self._functions[name] = _compiled(self.folder / f"fn/{name}.jaxexport", name)
+            (claims,) = (facts for facts in self.manifest["functions"] if facts["name"] == name)
+            path = self.folder / f"fn/{name}.jaxexport"
+            self._functions[name] = _callable(path, name, claims, len(self.weights))
         return self._functions[name]
 
     def start(self, batch: int = 1) -> tuple[Any, State]:
@@ -66,17 +83,51 @@ def past(state: State) -> State:
     return {name.replace(PRESENT, PAST): array for name, array in state.items()}
 
 
-def _compiled(path: Path, name: str) -> Any:
+def _callable(path: Path, name: str, claims: dict[str, Any], weights: int) -> Any:
+    """An exported function, compiled at its first call. Raises Refused where it cannot be read, compiled or run, or is
+    not what the manifest `claims`; its first inputs are so many weights."""
     import jax
     from jax import export
 
+    def refused(error: Exception) -> Refused:
+        return Refused(
+            f"{path} cannot be run by JAX {jax.__version__} ({_first_line(error)}): rebuild it with "
+            "'gapt export refresh'"
+        )
+
+    content = read(path)
     try:
-        found = export.deserialize(bytearray(path.read_bytes()))
+        found = export.deserialize(bytearray(content))
     except Exception as error:
-        raise Refused(
-            f"{path} cannot be read by JAX {jax.__version__} ({error}): rebuild it with 'gapt export refresh'"
-        ) from error
-    return jax.jit(found.call, donate_argnums=STATE_ARGUMENT.get(name, ()))
+        raise refused(error) from error
+    facts = {
+        "platforms": list(found.platforms),
+        "calling_convention": found.calling_convention_version,
+        "inputs": [shaped(aval) for aval in found.in_avals[weights:]],
+        "outputs": [shaped(aval) for aval in found.out_avals],
+    }
+    arrays = {key: [{**array, "name": ""} for array in claims[key]] for key in ("inputs", "outputs")}
+    if facts != {key: (claims | arrays)[key] for key in facts}:
+        raise Refused(f"{path} does not take and give what the manifest says: copy the bundle again")
+    compiled = jax.jit(found.call, donate_argnums=STATE_ARGUMENT.get(name, ()))
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return compiled(*arguments)
+        except Exception as error:
+            raise refused(error) from error
+
+    return call
+
+
+def shaped(aval: Any, name: str = "") -> dict[str, Any]:
+    """An input or output as the manifest has it; sizes that calls may choose are letters."""
+    return {"name": name, "shape": [n if isinstance(n, int) else str(n) for n in aval.shape], "dtype": str(aval.dtype)}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:120]}"
 
 
 def load(folder: Path) -> Bundle:
@@ -91,12 +142,13 @@ def check_files(folder: Path) -> dict[str, Any]:
     """The manifest of a bundle whose files are exactly those it names, each with its size and hash."""
     if not folder.is_dir():
         raise Refused(f"{folder} is no folder: give the folder that gapt export wrote")
-    sums = _read_sums(folder)
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() or path.is_symlink()}
+    if not os.path.lexists(folder / SUMS):
+        raise Refused(f"{folder} has no {SUMS}: it is no bundle, or a part of one")
+    present, sums = _plain_files(folder), _read_sums(folder)
     for path in sorted(present - {SUMS}):
         if path not in sums:
             raise Refused(f"{folder / path} is in no list of the bundle: remove it")
-    digests = {path: _digest(folder, path) for path in sorted(sums)}
+    digests = {path: _digest(folder / path) for path in sorted(sums)}
     for path, digest in digests.items():
         if digest != sums[path]:
             owner = next((other for other, expected in sums.items() if expected == digest), None)
@@ -105,66 +157,120 @@ def check_files(folder: Path) -> dict[str, Any]:
             raise Refused(f"{folder / path} was changed after it was written (its SHA-256 differs): copy it again")
     manifest = _read_manifest(folder)
     for path, facts in manifest["files"].items():
-        if sums.get(path) != facts.get("sha256"):
+        if sums.get(path) != facts.get("sha256") or facts.get("bytes") != (folder / path).lstat().st_size:
             raise Refused(f"{folder / MANIFEST} and {SUMS} disagree about {path}: copy the bundle again")
     if set(manifest["files"]) != set(sums) - {MANIFEST}:
         raise Refused(f"{folder / MANIFEST} does not name the files that {SUMS} names: copy the bundle again")
     return manifest
 
 
+def _plain_files(folder: Path) -> set[str]:
+    """Paths of all files of a bundle. Refuses links, pipes, sockets and devices before anything is opened."""
+    found: set[str] = set()
+    waiting, entries = [folder], 0
+    while waiting:
+        path, entries = waiting.pop(), entries + 1
+        kind = path.lstat().st_mode
+        if entries > _MAX_ENTRIES:
+            raise Refused(f"{folder} holds more than {_MAX_ENTRIES} files and folders: it is no bundle")
+        if path == folder or stat.S_ISDIR(kind):
+            waiting += path.iterdir()
+        elif stat.S_ISLNK(kind):
+            raise Refused(f"{path} is a link: a bundle holds plain files")
+        elif stat.S_ISREG(kind):
+            found.add(path.relative_to(folder).as_posix())
+        else:
+            raise Refused(f"{path} is a pipe, a socket or a device: a bundle holds plain files")
+    return found
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
+    """A plain file of no more than its kind may have, opened without following a link or waiting for a pipe."""
+    most = MAX_BYTES.get(path.suffix, _MAX_TEXT)
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
+            facts = os.fstat(stream.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise Refused(f"{path} is no plain file: copy the bundle again")
+            if facts.st_size > most:
+                raise Refused(f"{path} has {facts.st_size:,} bytes, more than the {most:,} that are read")
+            yield stream
+    except FileNotFoundError:
+        raise Refused(f"{path} is missing: copy the bundle again") from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Refused(f"{path} is a link: a bundle holds plain files") from None
+        raise Refused(f"{path} cannot be read ({error.strerror}): check its rights") from None
+
+
+def read(path: Path) -> bytes:
+    """The content of a file of a bundle."""
+    with _opened(path) as stream:
+        return stream.read()
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file without NaN, infinities and names that stand twice."""
+
+    def constant(word: str) -> Any:
+        raise ValueError(f"{word} is no number")
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("a name stands twice")
+        return dict(pairs)
+
+    try:
+        return json.loads(read(path).decode(), parse_constant=constant, object_pairs_hook=table)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{path} cannot be read ({_first_line(error)}): copy the bundle again") from None
+
+
 def _inside(path: str) -> bool:
     parts = path.split("/")
-    return bool(path) and not path.startswith("/") and "\\" not in path and not {"", ".", ".."} & set(parts)
+    return len(parts) <= 4 and all(_PART.fullmatch(part) for part in parts)
 
 
 def _read_sums(folder: Path) -> dict[str, str]:
     try:
-        lines = (folder / SUMS).read_text(encoding="ascii").removesuffix("\n").split("\n")
-    except FileNotFoundError:
-        raise Refused(f"{folder} has no {SUMS}: it is no bundle, or a part of one") from None
-    except (OSError, ValueError) as error:
-        raise Refused(f"{folder / SUMS} cannot be read ({error}): copy the bundle again") from None
+        lines = read(folder / SUMS).decode("ascii").removesuffix("\n").split("\n")
+    except ValueError as error:
+        raise Refused(f"{folder / SUMS} cannot be read ({_first_line(error)}): copy the bundle again") from None
     sums: dict[str, str] = {}
     for line in lines:
         digest, gap, path = line[:64], line[64:66], line[66:]
-        if gap != "  " or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        if gap != "  " or not re.fullmatch("[0-9a-f]{64}", digest):
             raise Refused(f"{folder / SUMS} has a line that is no hash and path: copy the bundle again")
         if not _inside(path):
-            raise Refused(f"{folder / SUMS} names {path!r}, which is outside the bundle")
+            raise Refused(f"{folder / SUMS} names {path[:100]!r}, which is outside the bundle")
+        if path in sums:
+            raise Refused(f"{folder / SUMS} names {path} twice: copy the bundle again")
         sums[path] = digest
     if MANIFEST not in sums:
         raise Refused(f"{folder / SUMS} does not name {MANIFEST}: copy the bundle again")
     return sums
 
 
-def _digest(folder: Path, path: str) -> str:
-    place = folder / path
-    if place.is_symlink() or not place.resolve().is_relative_to(folder.resolve()):
-        raise Refused(f"{place} is a link: a bundle holds plain files")
-    try:
-        with place.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise Refused(f"{place} is missing: copy the bundle again") from None
-    except OSError as error:
-        raise Refused(f"{place} cannot be read ({error.strerror}): check its rights") from None
+def _digest(path: Path) -> str:
+    with _opened(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
+    manifest = read_json(path)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        schema = manifest["schema"]
-        files = manifest["files"]
+        schema, files = manifest["schema"], manifest["files"]
         named = [*files, *(function["file"] for function in manifest["functions"])]
         whole = all(isinstance(name, str) for name in named) and all(isinstance(f, dict) for f in files.values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (KeyError, TypeError, AttributeError):
         raise Refused(f"{path} is no manifest of a bundle") from None
     if schema != SCHEMA:
-        raise Refused(f"{path} has the schema {schema!r}; this reads {SCHEMA!r}")
+        raise Refused(f"{path} has the schema {str(schema)[:100]!r}; this reads {SCHEMA!r}")
     for name in named:
         if not whole or not _inside(name):
-            raise Refused(f"{path} names {name!r}, which is outside the bundle")
+            raise Refused(f"{path} names {str(name)[:100]!r}, which is outside the bundle")
     missing = [name for name in named if name not in files]
     if missing:
         raise Refused(f"{path} names {missing[0]!r}, of which it has no hash")
@@ -173,38 +279,50 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def check_expiry(folder: Path, manifest: dict[str, Any]) -> None:
     """Compiled functions are readable for a limited time; the weights for ever."""
-    if datetime.date.today() > datetime.date.fromisoformat(manifest["expires"]):
+    try:
+        expires = datetime.date.fromisoformat(manifest["expires"])
+    except (KeyError, TypeError, ValueError):
+        raise Refused(f"{folder / MANIFEST} does not say until when the bundle is readable: copy it again") from None
+    if datetime.date.today() > expires:
         raise Refused(
-            f"the compiled functions of {folder} expired on {manifest['expires']}: rebuild them with "
-            f"'gapt export refresh {folder}'"
+            f"the compiled functions of {folder} expired on {expires}: rebuild them with 'gapt export refresh {folder}'"
         )
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file; refuses everything else."""
-    content = path.read_bytes()
+    """The arrays of a safetensors file, which must fill it from end to end; refuses everything else."""
+    content = read(path)
     size = int.from_bytes(content[:8], "little")
     try:
-        if len(content) < 8 or size > min(_MAX_JSON, len(content) - 8):
+        if len(content) < 8 or size > min(MAX_BYTES[".json"], len(content) - 8):
             raise ValueError("its header is cut off")
         header = json.loads(content[8 : 8 + size])
-        data, arrays = memoryview(content)[8 + size :], {}
-        for name, entry in header.items():
-            if name != "__metadata__":
-                arrays[name] = _array(data, entry)
+        data, entries = memoryview(content)[8 + size :], dict(header)
+        entries.pop("__metadata__", None)
+        arrays, places = {}, []
+        for name, entry in entries.items():
+            arrays[name] = _array(data, entry)
+            places.append(tuple(entry["data_offsets"]))
+        ends = [0, *(end for _, end in sorted(places))]
+        if [start for start, _ in sorted(places)] != ends[:-1] or ends[-1] != len(data):
+            raise ValueError("its tensors overlap or leave gaps")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if content[:1] == b"\x80" or content[:2] == b"PK":
             raise Refused(f"{path} is a pickle, not safetensors: it could run code, and is not opened") from None
-        raise Refused(f"{path} is no safetensors file ({error}): copy it again") from None
+        raise Refused(f"{path} is no safetensors file ({_first_line(error)}): copy it again") from None
     return arrays
 
 
 def _array(data: memoryview, entry: dict[str, Any]) -> np.ndarray:
     if entry["dtype"] not in _DTYPES:
-        raise ValueError(f"a tensor of {entry['dtype']!r}")
+        raise ValueError(f"a tensor of {str(entry['dtype'])[:20]!r}")
     dtype = _DTYPES[entry["dtype"]] or _bfloat16()
     shape, (start, end) = entry["shape"], entry["data_offsets"]
-    if not all(type(n) is int and n >= 0 for n in (*shape, start, end)) or not start <= end <= len(data):
+    if not isinstance(shape, list) or len(shape) > _MAX_RANK:
+        raise ValueError(f"a tensor of more than {_MAX_RANK} dimensions")
+    if not all(type(n) is int and 0 <= n <= _MAX_DIMENSION for n in (*shape, start, end)):
+        raise ValueError("a tensor that lies outside the file")
+    if not start <= end <= len(data):
         raise ValueError("a tensor that lies outside the file")
     if math.prod(shape) * np.dtype(dtype).itemsize != end - start:
         raise ValueError("a tensor whose shape is not that of its bytes")
@@ -370,14 +488,44 @@ def verify(folder: Path) -> dict[str, Any]:
     return found
 
 
+def try_functions(folder: Path) -> dict[str, Any]:
+    """Runs every function of a bundle once, for one song. Raises Refused where one cannot be."""
+    bundle = load(folder)
+    logits, state = bundle.start()
+    token = np.zeros(1, np.int32)
+    logits, state = bundle.function("commit_frame")(bundle.weights, token, token, state)
+    logits, state = bundle.function("step")(bundle.weights, token, past(state))
+    options = np.int32(1), np.float32(1), np.bool_(True)
+    free, uniforms = np.full((1, 1), -1, np.int32), np.zeros((1, 1, 2), np.float32)
+    chords, *_ = bundle.function("plan")(bundle.weights, logits, token, token, free, uniforms, *options, past(state))
+    if not np.isfinite(np.asarray(logits)).all():
+        raise Refused(f"the policy of {folder} gives logits that are not finite")
+    return {"chords": np.asarray(chords).tolist()}
+
+
+def _limit_memory(folder: Path) -> None:
+    """So that what a bundle claims cannot take the memory of the machine; GPUs map theirs in ways of their own."""
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        size = sum(path.lstat().st_size for path in folder.glob(WEIGHTS))
+        limit, most = _MEMORY + _MEMORY_TIMES * size, resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if most < 0 else min(limit, most), most))
+
+
 def main() -> int:
-    if len(sys.argv) != 2:
-        print("usage: python verify.py DIR", file=sys.stderr)
+    *options, place = sys.argv[1:] or ["--help"]
+    if options not in ([], ["--try"]) or place.startswith("-"):
+        print("usage: python verify.py [--try] DIR", file=sys.stderr)
         return 2
+    folder = Path(place)
     try:
-        found = verify(Path(sys.argv[1]))
+        _limit_memory(folder)
+        found = try_functions(folder) if options else verify(folder)
     except Refused as reason:
         print(f"refused: {reason}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        print(f"refused: {folder} cannot be proved ({_first_line(error)}): make the bundle anew", file=sys.stderr)
         return 1
     print(json.dumps(found))
     return 0

@@ -17,7 +17,8 @@ import numpy as np
 from gapt_jax import models
 from gapt_jax.errors import UserError
 from gapt_jax.export.functions import Functions, flatten
-from gapt_jax.export.verify import FUNCTIONS, MANIFEST, STATE_ARGUMENT, Refused, load, past
+from gapt_jax.export.proof import open_bundle
+from gapt_jax.export.verify import FUNCTIONS, MANIFEST, STATE_ARGUMENT, past
 from gapt_jax.live.intro import Intro, make_intro
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_vocabulary
@@ -158,10 +159,7 @@ def open_models(paths: Sequence[Path], console: Console) -> list[LiveModel]:
 
 
 def _of_bundle(folder: Path) -> LiveModel:
-    try:
-        bundle = load(folder)
-    except Refused as reason:
-        raise UserError(str(reason)) from None
+    bundle = open_bundle(folder)
     manifest = bundle.manifest
     return LiveModel(
         folder.resolve().name,

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gapt_jax.errors import UserError
 from gapt_jax.export.functions import allowed, drawn
-from gapt_jax.export.verify import Bundle, Refused, load, past
+from gapt_jax.export.proof import open_bundle
+from gapt_jax.export.verify import past
 from gapt_jax.runtime.files import read_vocabulary
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, SILENCE
 
@@ -37,10 +37,7 @@ class Player:
     """The functions of one bundle on this device. Not for several threads at once."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            self.bundle: Bundle = load(folder)
-        except Refused as reason:
-            raise UserError(str(reason)) from None
+        self.bundle = open_bundle(folder)
         manifest = self.bundle.manifest
         self.name, self.frames = folder.resolve().name, int(manifest["max_frames"])
         self.vocabulary = read_vocabulary(folder / "vocabulary.json")

@@ -25,7 +25,7 @@ from gapt_jax.vocabulary import Vocabulary
 
 BATCH, FRAMES = 8, 16
 MIN_FREE_GB = 1.0
-OPTIONAL = {"matplotlib": "gapt report (pip install 'gapt-jax[report]')"}
+OPTIONAL = {"matplotlib": "gapt report (pip install '.[report]')"}
 Check = tuple[str, bool, str]  # what, whether it holds, what was seen
 
 

@@ -31,9 +31,21 @@ def root_of(workdir: Path) -> Path:
 def _identity(experiment: Experiment) -> dict[str, Any]:
     """What makes two runs the same: not where the songs lie (their fingerprint stands for them), nor on what and how
     the run is computed, nor what raises an alarm."""
-    config = to_dict(experiment)
-    del config["data"]["songs"], config["runtime"], config["health"]
-    return config
+    return _without_means(to_dict(experiment))
+
+
+def _without_means(config: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in config.items() if name not in ("runtime", "health")}
+    return kept | {"data": {name: value for name, value in config.get("data", {}).items() if name != "songs"}}
+
+
+def check_unedited(workdir: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Refuses a run whose ``config.json`` is not what its ``run.json`` says that it was started with."""
+    if config_hash(_without_means(config)) != facts.get("config_hash"):
+        raise UserError(
+            f"{workdir / 'config.json'} was changed after the run had begun: put the original back, "
+            "or train a run with these settings"
+        )
 
 
 def run_hash(experiment: Experiment) -> str:

@@ -77,8 +77,9 @@ def open_without_songs(workdir: Path, console: Console) -> tuple[Job, dict[str, 
     """(a run without its songs, its facts)."""
     workdir = workdir.resolve()
     set_up()
-    experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
-    facts = read_json(workdir / "run.json", "gapt run")
+    settings, facts = read_json(workdir / "config.json", "gapt run"), read_json(workdir / "run.json", "gapt run")
+    experiment = from_dict(Experiment, settings)
+    run_folder.check_unedited(workdir, settings, facts)
     vocabulary = read_vocabulary(workdir / "vocabulary.json")
     models = model_library.build(experiment.models, vocabulary.size)
     layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh.build_any(experiment.runtime.mesh))

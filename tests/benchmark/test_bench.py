@@ -299,6 +299,7 @@ def test_rows_of_the_live_suite(monkeypatch):
     assert row.keys() >= measure.row(Case("x", lambda: None), [1.0], Ceilings(1, 1)).keys()
 
 
+@pytest.mark.onnx
 def test_rows_of_the_serve_suite(monkeypatch):
     monkeypatch.setattr(serve_cases, "BATCHES", (1, 3))
     found = {case.name: case for case in serve_cases.serve_cases(tiny())}

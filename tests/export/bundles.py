@@ -59,7 +59,7 @@ def reseal(folder: Path, **changes: object) -> None:
     manifest = json.loads((folder / "manifest.json").read_text()) | changes
     for path, entry in manifest["files"].items():
         if (folder / path).is_file():
-            entry["sha256"] = digest(path)
+            entry |= {"sha256": digest(path), "bytes": (folder / path).stat().st_size}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     paths = [path for path in manifest["files"] if (folder / path).is_file()]
     lines = [f"{digest(path)}  {path}\n" for path in (*paths, "manifest.json")]
