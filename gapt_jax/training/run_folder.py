@@ -17,7 +17,7 @@ import jax
 
 from gapt_jax.config import Experiment, config_hash, from_dict, to_dict, to_json
 from gapt_jax.errors import UserError
-from gapt_jax.runtime import devices, hosts
+from gapt_jax.runtime import devices, hosts, locks
 from gapt_jax.runtime.files import git_revision, read_json, strict_json, write_atomic
 
 ABLATION = "ablation.json"  # in a folder whose runs belong together
@@ -119,11 +119,12 @@ def timed(workdir: Path, stage: str) -> Iterator[None]:
 
 def add_results(path: Path, result: dict[str, Any]) -> None:
     """Keeps what the file knows of other sets, unless that was measured at another step."""
-    known = read_json(path, "gapt evaluate") if path.exists() else {}
-    known = known if known.get("step") == result["step"] else {}
-    merged = {
-        part: {system: known.get(part, {}).get(system, {}) | sets for system, sets in result[part].items()}
-        for part in ("systems", "adaptation")
-        if part in result
-    }
-    write_atomic(path, strict_json(result | merged, indent=1))
+    with locks.in_turn(path.parent, ".evaluation.lock"):  # evaluations of several sets may end at once
+        known = read_json(path, "gapt evaluate") if path.exists() else {}
+        known = known if known.get("step") == result["step"] else {}
+        merged = {
+            part: {system: known.get(part, {}).get(system, {}) | sets for system, sets in result[part].items()}
+            for part in ("systems", "adaptation")
+            if part in result
+        }
+        write_atomic(path, strict_json(result | merged, indent=1))

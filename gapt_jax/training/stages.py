@@ -17,6 +17,7 @@ from gapt_jax.runtime.checkpoint import checkpoints, load_tree, save_tree
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import strict_json, write_atomic
 from gapt_jax.runtime.metrics import MetricLog
+from gapt_jax.training import turns
 from gapt_jax.training.pretrain import Fit, FitState, fit_step, init_fit, validate
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Batch, Params
@@ -53,16 +54,27 @@ def run_stage(
     `batches(rows, start)` gives training batches of `rows` songs from batch number `start`. Raises Preempted.
     """
     folder = stage.folder(root)
-    if hosts.gather((folder / "done.json").exists())[0]:  # the first process decides for all
-        console.say(f"{stage.name}: reused from {folder}")
-        return load_tree(folder / "params", _abstract(stage).params)
+    if _is_done(folder):
+        return _reused(stage, folder, console)
     hosts.stop_if_told()
-    params = _fit(stage, folder, batches, validation, runtime, console)
-    save_tree(folder / "params", params)
-    if hosts.is_first():
-        write_atomic(folder / "done.json", strict_json({"stage": stage.name, "steps": stage.fit.config.steps}))
-    hosts.wait_for_all(stage.name)
-    return params
+    with turns.in_turn(folder, console):
+        if _is_done(folder):  # by the run that we waited for
+            return _reused(stage, folder, console)
+        params = _fit(stage, folder, batches, validation, runtime, console)
+        save_tree(folder / "params", params)
+        if hosts.is_first():
+            write_atomic(folder / "done.json", strict_json({"stage": stage.name, "steps": stage.fit.config.steps}))
+        hosts.wait_for_all(stage.name)
+        return params
+
+
+def _is_done(folder: Path) -> bool:
+    return hosts.gather((folder / "done.json").exists())[0]  # the first process decides for all
+
+
+def _reused(stage: Stage, folder: Path, console: Console) -> Params:
+    console.say(f"{stage.name}: reused from {folder}")
+    return load_tree(folder / "params", _abstract(stage).params)
 
 
 def _abstract(stage: Stage) -> FitState:
