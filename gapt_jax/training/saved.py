@@ -14,13 +14,13 @@ from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import Experiment, arm_name, from_dict
 from gapt_jax.errors import UserError
 from gapt_jax.runtime import mesh
-from gapt_jax.runtime.checkpoint import load_tree
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, read_vocabulary
 from gapt_jax.runtime.mesh import MeshLayout
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import Job, stages_of
+from gapt_jax.training.stages import load_params
 from gapt_jax.training.trainer import restore_policy
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import Vocabulary
@@ -93,4 +93,4 @@ def _supervised(job: Job, name: str, shapes: Params) -> tuple[Path, Params | Non
     folder = stage.folder(run_folder.root_of(job.workdir) / "stages")
     if not (folder / "done.json").exists():
         return folder, None
-    return folder, load_tree(folder / "params", job.layout.abstract(shapes))
+    return folder, load_params(folder, job.layout.abstract(shapes))

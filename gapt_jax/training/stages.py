@@ -13,9 +13,9 @@ import jax
 from gapt_jax.config import RuntimeConfig, config_hash
 from gapt_jax.errors import Preempted
 from gapt_jax.runtime import hosts
-from gapt_jax.runtime.checkpoint import checkpoints, load_tree, save_tree
+from gapt_jax.runtime.checkpoint import checkpoints, load_tree, save_tree, tree_hashes
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.files import strict_json, write_atomic
+from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.runtime.metrics import MetricLog
 from gapt_jax.training import turns
 from gapt_jax.training.pretrain import Fit, FitState, fit_step, init_fit, validate
@@ -23,6 +23,7 @@ from gapt_jax.training.watch import Watch
 from gapt_jax.types import Batch, Params
 
 SHOWN = ("loss", "accuracy", "valid/loss", "valid/accuracy")
+DONE = "done.json"  # in the folder of a finished stage
 VALIDATIONS = 10  # per stage
 
 
@@ -63,18 +64,29 @@ def run_stage(
         params = _fit(stage, folder, batches, validation, runtime, console)
         save_tree(folder / "params", params)
         if hosts.is_first():
-            write_atomic(folder / "done.json", strict_json({"stage": stage.name, "steps": stage.fit.config.steps}))
+            facts = {"stage": stage.name, "steps": stage.fit.config.steps, "sha256": tree_hashes(params)}
+            write_atomic(folder / DONE, strict_json(facts))
         hosts.wait_for_all(stage.name)
         return params
 
 
 def _is_done(folder: Path) -> bool:
-    return hosts.gather((folder / "done.json").exists())[0]  # the first process decides for all
+    return hosts.gather((folder / DONE).exists())[0]  # the first process decides for all
 
 
 def _reused(stage: Stage, folder: Path, console: Console) -> Params:
     console.say(f"{stage.name}: reused from {folder}")
-    return load_tree(folder / "params", _abstract(stage).params)
+    return load_params(folder, _abstract(stage).params)
+
+
+def load_params(folder: Path, like: Params) -> Params:
+    """The parameters of a finished stage, checked against the hashes in its ``done.json`` if it has any.
+
+    Raises UserError where they are damaged.
+    """
+    facts = read_json(folder / DONE, "gapt run")
+    hashes = facts.get("sha256", {}) if isinstance(facts, dict) else {}
+    return load_tree(folder / "params", like, hashes)
 
 
 def _abstract(stage: Stage) -> FitState:
