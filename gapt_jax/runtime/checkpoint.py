@@ -113,7 +113,7 @@ class Checkpoints:
     """Numbered steps in one folder. The newest ones stay, those of every so many steps, the best, and those saved to
     be kept."""
 
-    def __init__(self, folder: Path, config: RuntimeConfig, console: Console):
+    def __init__(self, folder: Path, config: RuntimeConfig, console: Console, *, only_reads: bool = False):
         policies: list[Any] = [preservation_policy.LatestN(config.keep_checkpoints), _Kept()]
         if config.keep_every:
             policies.append(preservation_policy.EveryNSteps(config.keep_every))
@@ -128,6 +128,7 @@ class Checkpoints:
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             best_fn=_score,  # deletes nothing beside the policies; without it Orbax does not store scores
             create=True,
+            read_only=only_reads,
             enable_async_checkpointing=True,
         )
         self.folder, self._console = folder, console
@@ -247,9 +248,14 @@ def _first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def checkpoints(folder: Path, config: RuntimeConfig, console: Console) -> Iterator[Checkpoints]:
-    """Opens a folder of checkpoints and waits for its saves on every way out."""
-    opened = Checkpoints(folder, config, console)
+def checkpoints(
+    folder: Path, config: RuntimeConfig, console: Console, *, only_reads: bool = False
+) -> Iterator[Checkpoints]:
+    """Opens a folder of checkpoints and waits for its saves on every way out.
+
+    With `only_reads` another process may save into the folder meanwhile: nothing is made or removed there.
+    """
+    opened = Checkpoints(folder, config, console, only_reads=only_reads)
     try:
         yield opened
     finally:

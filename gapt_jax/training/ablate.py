@@ -24,7 +24,7 @@ from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.runtime.mesh import MeshMembers
 from gapt_jax.training import run_folder, turns
-from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all
+from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all
 from gapt_jax.training.measure import baselines, evaluation_sets, evaluator_of, measure
 from gapt_jax.training.population import STOPPED, Member, post_train
 from gapt_jax.training.presets import Arm, settings_of
@@ -150,6 +150,7 @@ def _run_group(members: Sequence[Member], record: _Record, at_once: int | None, 
             run_folder.write_facts(member.folder, member.experiment, job.corpus, None)
         upstream = pretrain_all(job, STAGES[-1], lambda _: contextlib.nullcontext())
     assert upstream is not None  # the last stage is none of them
+    keep_stages(job, record.path.parent)
     with record.timed("training"):
         _train(job, upstream, [m for m in unmeasured if not _is_trained(m, console)], record, at_once)
     with record.timed("evaluation"):

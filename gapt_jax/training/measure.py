@@ -21,9 +21,9 @@ from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all, stages_of
+from gapt_jax.training.saved import missing, newest_policy, opened
 from gapt_jax.training.scorecard import Scorecard, System, rows_of, score_systems
 from gapt_jax.training.systems import Evaluator
-from gapt_jax.training.trainer import restore_policy
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import PAD
 
@@ -80,10 +80,11 @@ def sample(
     from gapt_jax.runtime.midi import melody_tokens, read_melody, write_accompaniment
 
     notes = read_melody(melody) if melody is not None else None
-    job, upstream, (_, policy) = _load_run(workdir, console, step)
+    job = _with_songs(workdir, console) if melody is None else opened(workdir, console)[0]
     if job.experiment.data.part != "chords":
         raise UserError(f"{workdir} is a melody agent: sample the run of a chord policy")
-    evaluator, frames = evaluator_of(job, upstream), job.experiment.data.max_frames
+    policy = newest_policy(job, step)[1]
+    evaluator, frames = Evaluator(job.spec, {}, job.experiment.evaluation), job.experiment.data.max_frames
     if melody is not None and notes is not None:
         heard = melody_tokens(notes, frames)
         tokens = np.pad(heard, (0, frames - len(heard)), constant_values=PAD)[None].repeat(songs, axis=0)
@@ -268,16 +269,19 @@ def _npz(arrays: dict[str, np.ndarray]) -> bytes:
 def _load_run(workdir: Path, console: Console, step: int | None) -> tuple[Job, Upstream, tuple[int, Params]]:
     """A run as its folder describes it: data, finished upstream stages, (step, policy) of the newest checkpoint or of
     the one asked for."""
+    job = _with_songs(workdir, console)
+    roots = run_folder.stage_roots(job.workdir)
+    unfinished = [stage for stage in stages_of(job) if stage.found(roots) is None]
+    if unfinished:
+        raise UserError(missing(job, unfinished[0].name, unfinished[0].folder(roots[0]).name))
+    upstream = pretrain_all(job, STAGES[-1], lambda _: contextlib.nullcontext())
+    assert upstream is not None
+    return job, upstream, newest_policy(job, step)
+
+
+def _with_songs(workdir: Path, console: Console) -> Job:
+    """A run as its folder describes it, its data opened."""
     workdir = workdir.resolve()
     set_up()
     experiment = from_dict(Experiment, read_json(workdir / "config.json", "gapt run"))
-    job = open_job(experiment, workdir, mesh.build_any(experiment.runtime.mesh), console)
-    unfinished = [s.name for s in stages_of(job) if not (s.folder(job.root / "stages") / "done.json").exists()]
-    if unfinished:
-        raise UserError(f"{workdir} has not finished {unfinished[0]} yet: go on with 'gapt run {experiment.name}'")
-    upstream = pretrain_all(job, STAGES[-1], lambda _: contextlib.nullcontext())
-    assert upstream is not None
-    found = restore_policy(job.spec, upstream.policy, experiment.runtime, workdir, console, step)
-    if found is None:
-        raise UserError(f"{workdir} has no checkpoint of the policy yet: go on with 'gapt run {experiment.name}'")
-    return job, upstream, found
+    return open_job(experiment, workdir, mesh.build_any(experiment.runtime.mesh), console)

@@ -17,7 +17,7 @@ from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, read_vocabulary, source_hash
 from gapt_jax.training import run_folder, turns
-from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all, stages_of
+from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all, stages_of
 from gapt_jax.training.measure import evaluation_sets, evaluator_of, measure, show
 from gapt_jax.training.trainer import has_checkpoint, post_train, restore_policy
 from gapt_jax.types import Params
@@ -62,6 +62,7 @@ def _run(experiment: Experiment, workdir: Path, console: Console, last: str, ini
     upstream = pretrain_all(job, last, timed)
     if upstream is None:
         return {}
+    keep_stages(job, workdir)
     with timed("gapt"):
         state = post_train(
             job.spec,

@@ -21,7 +21,7 @@ from gapt_jax.runtime.mesh import MeshLayout
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import Job, stages_of
 from gapt_jax.training.stages import load_params
-from gapt_jax.training.trainer import restore_policy
+from gapt_jax.training.trainer import has_checkpoint, restore_policy
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import Vocabulary
 
@@ -41,19 +41,16 @@ class SavedPolicy:
 
 def load_policy(workdir: Path, console: Console, *, supervised: bool = False, step: int | None = None) -> SavedPolicy:
     """The newest policy of a run, that of a kept `step`, or with `supervised` the one it was post-trained from."""
-    job, facts = _opened(workdir, console)
+    job, facts = opened(workdir, console)
     experiment, spec, workdir = job.experiment, job.spec, job.workdir
     shapes = jax.eval_shape(spec.models.policy.init, jax.random.key(0))
     if supervised:
         folder, trained = _supervised(job, "policy", shapes)
         if trained is None:
-            raise UserError(f"{workdir} has no supervised policy in {folder}: go on with 'gapt run {experiment.name}'")
+            raise UserError(missing(job, "policy", folder.name))
         params, number, system = trained, 0, MLE
     else:
-        found = restore_policy(spec, shapes, experiment.runtime, workdir, console, step)
-        if found is None:
-            raise UserError(f"{workdir} has no checkpoint of the policy yet: go on with 'gapt run {experiment.name}'")
-        (number, params), system = found, arm_name(experiment)
+        (number, params), system = newest_policy(job, step), arm_name(experiment)
     origin = {
         "run": workdir.name,
         "experiment": experiment.name,
@@ -66,14 +63,36 @@ def load_policy(workdir: Path, console: Console, *, supervised: bool = False, st
     return SavedPolicy(experiment, spec.vocabulary, jax.device_get(params), system, origin)
 
 
+def newest_policy(job: Job, step: int | None = None) -> tuple[int, Params]:
+    """(step, policy) of a run's newest checkpoint, or of that of `step`. Raises UserError where there is none."""
+    shapes, runtime = jax.eval_shape(job.spec.models.policy.init, jax.random.key(0)), job.experiment.runtime
+    found = restore_policy(job.spec, shapes, runtime, job.workdir, job.console, step)
+    if found is None:
+        name = job.experiment.name
+        raise UserError(f"{job.workdir} has no checkpoint of the policy yet: go on with 'gapt run {name}'")
+    return found
+
+
+def missing(job: Job, stage: str, name: str) -> str:
+    """What to say where the finished stage in the folder `name` is not found."""
+    workdir = job.workdir
+    if not has_checkpoint(workdir):
+        return f"{workdir} has not finished {stage} yet: go on with 'gapt run {job.experiment.name}'"
+    places = ", ".join(map(str, run_folder.stage_roots(workdir)))
+    return (
+        f"{workdir} lacks its trained stage {name}, which is in none of {places}: copy that folder into "
+        f"{workdir / run_folder.UPSTREAM} from where the run was made"
+    )
+
+
 def load_anchor(workdir: Path, console: Console) -> Params | None:
     """The anchor of a run, float32 on the host; None where it is not there."""
-    job, _ = _opened(workdir, console)
+    job, _ = opened(workdir, console)
     shapes = jax.eval_shape(job.spec.models.anchor.init, jax.random.key(0))
     return jax.device_get(_supervised(job, "anchor", shapes)[1])
 
 
-def _opened(workdir: Path, console: Console) -> tuple[Job, dict[str, Any]]:
+def opened(workdir: Path, console: Console) -> tuple[Job, dict[str, Any]]:
     """(a run without its songs, its facts)."""
     workdir = workdir.resolve()
     set_up()
@@ -90,7 +109,8 @@ def _opened(workdir: Path, console: Console) -> tuple[Job, dict[str, Any]]:
 def _supervised(job: Job, name: str, shapes: Params) -> tuple[Path, Params | None]:
     """(the folder of a supervised stage, what it has trained or None)."""
     (stage,) = (stage for stage in stages_of(job) if stage.name == name)
-    folder = stage.folder(run_folder.root_of(job.workdir) / "stages")
-    if not (folder / "done.json").exists():
-        return folder, None
+    roots = run_folder.stage_roots(job.workdir)
+    folder = stage.found(roots)
+    if folder is None:
+        return stage.folder(roots[0]), None
     return folder, load_params(folder, job.layout.abstract(shapes))

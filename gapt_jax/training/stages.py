@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ class Stage:
     def folder(self, root: Path) -> Path:
         key = {"fit": dataclasses.asdict(self.fit.config), "members": self.fit.members, "seed": self.seed}
         return root / f"{self.name}-{config_hash(self.identity | key)}"
+
+    def found(self, roots: Sequence[Path]) -> Path | None:
+        """Its folder in the first of the roots where it is finished."""
+        folders = (self.folder(root) for root in roots)
+        return next((folder for folder in folders if (folder / DONE).exists()), None)
 
 
 def run_stage(
