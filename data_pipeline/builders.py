@@ -33,6 +33,7 @@ from gapt_jax.errors import UserError
 
 MAX_REPORTED = 1_000
 REPORT = "report.json"
+_PREPARING = ".preparing-"  # begins the names of folders that are not whole yet
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 Progress = Callable[[str, int, int | None], None]  # what is going on, songs done, songs in all (None: not known)
@@ -66,21 +67,6 @@ class SongDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        def frames(dtype: Any) -> tfds.features.Tensor:
-            return tfds.features.Tensor(shape=(None,), dtype=dtype)
-
-        features = {
-            "id": tfds.features.Text(),
-            "title": tfds.features.Text(),  # empty where the source has none
-            "group": tfds.features.Text(),
-            "meter": tfds.features.Tensor(shape=(2,), dtype=np.int32),
-            "pickup": tfds.features.Scalar(np.float32),
-            "melody_pitch": frames(np.int16),
-            "melody_onset": frames(np.bool_),
-            "chord_root": frames(np.int8),
-            "chord_intervals": frames(np.int16),
-            "chord_onset": frames(np.bool_),
-        }
         known = upstream.UPSTREAM.get(self.name)
         about = (
             {
@@ -92,9 +78,7 @@ class SongDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             if known
             else {"description": "Melodies and chords on a sixteenth-note frame grid"}
         )
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True, **about
-        )
+        return tfds.core.DatasetInfo(builder=self, features=store.features(), disable_shuffling=True, **about)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         collected = self._collected or self._found(dl_manager)
@@ -261,6 +245,8 @@ def open_splits(prepared: PreparedDataset) -> dict[str, store.SplitFrames]:
     """All songs of a prepared dataset by split."""
     try:
         return store.load(prepared.path, prepared.fingerprint)
+    except UserError:
+        raise
     except Exception as error:  # the record readers raise errors of many kinds, RuntimeError among them
         raise UserError(
             f"the prepared dataset {prepared.path} is damaged: delete that folder and run "
@@ -323,7 +309,7 @@ def prepare(
     try:
         final = data_dir / f"{name}-{found.fingerprint}"
         if not (final / REPORT).is_file():
-            _prepare_new(found, final, on_progress)
+            _prepare_in_turn(found, final, on_progress)
         return PreparedDataset(name, final, read_report(final))
     except OSError as error:
         raise UserError(
@@ -336,6 +322,24 @@ def _fetched(source: Source, dl_manager: Any) -> Source:
     """A public archive with its files at hand."""
     assert source.place is not None
     return dataclasses.replace(source, path=upstream.fetch(source.name, dl_manager, source.place))
+
+
+def _prepare_in_turn(source: Source, final: Path, on_progress: Progress | None) -> None:
+    """One process at a time prepares in a data folder; those that waited find what they need."""
+    from gapt_jax.runtime import locks
+
+    def on_wait(holder: locks.Holder) -> None:
+        if on_progress is not None:
+            on_progress(f"waiting for {holder}, which prepares in {final.parent}", 0, None)
+
+    with locks.in_turn(final.parent, on_wait=on_wait) as is_taken:
+        if is_taken:
+            locks.clean(final.parent, f"{_PREPARING}*")
+        if (final / REPORT).is_file():
+            return
+        if final.exists():
+            raise UserError(f"{final} holds no whole dataset (no {REPORT}): remove that folder, it will be made again")
+        _prepare_new(source, final, on_progress)
 
 
 def _prepare_new(source: Source, final: Path, on_progress: Progress | None) -> None:
@@ -351,7 +355,7 @@ def _prepare_new(source: Source, final: Path, on_progress: Progress | None) -> N
     total = sum(map(len, collected.examples.values()))
     if on_progress is not None:
         on_progress(f"writing {source.name}", 0, total)
-    temporary = Path(tempfile.mkdtemp(prefix=f".preparing-{source.name}-", dir=final.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f"{_PREPARING}{source.name}-", dir=final.parent))
     try:
         _write(source, collected, temporary)
         temporary.chmod(0o755)  # mkdtemp makes a private folder

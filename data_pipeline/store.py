@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf import json_format  # with which TFDS writes the file
 
 from data_pipeline.songs import SPLITS, Frames, mask_intervals
+from gapt_jax.errors import UserError
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, SILENCE, Vocabulary
 
 FLAT_COPY = "frames.npz"
@@ -68,9 +72,50 @@ def of_frames(songs: Mapping[str, Frames]) -> SplitFrames:
     return SplitFrames(np.array(list(songs)), _starts(np.array([len(f) for f in songs.values()])), Frames(*columns))
 
 
+def features() -> tfds.features.FeaturesDict:
+    """What a record of a prepared dataset holds: the `Frames` of a song and where it is from."""
+
+    def frames(dtype: Any) -> tfds.features.Tensor:
+        return tfds.features.Tensor(shape=(None,), dtype=dtype)
+
+    return tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "title": tfds.features.Text(),  # empty where the source has none
+            "group": tfds.features.Text(),
+            "meter": tfds.features.Tensor(shape=(2,), dtype=np.int32),
+            "pickup": tfds.features.Scalar(np.float32),
+            "melody_pitch": frames(np.int16),
+            "melody_onset": frames(np.bool_),
+            "chord_root": frames(np.int8),
+            "chord_intervals": frames(np.int16),
+            "chord_onset": frames(np.bool_),
+        }
+    )
+
+
+def _check_features(folder: Path) -> None:
+    """TFDS imports whatever class the file names: it must name those of `features`, in the same places."""
+    path = folder / "features.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
+    if found != json_format.MessageToDict(features().to_proto()):
+        raise UserError(
+            f"{path} names other types than this program writes: nothing of it is loaded, delete the folder "
+            f"{folder.parents[1]} and prepare it again"
+        )
+
+
 def read_records(folder: Path, split: str) -> SplitFrames:
-    """Decodes a split from the TFDS records of a prepared dataset, in file order."""
-    builder = tfds.builder_from_directory(next(folder.glob("*/1.0.0")))
+    """Decodes a split from the TFDS records of a prepared dataset, in file order.
+
+    Raises UserError where they are declared as other types than `features`.
+    """
+    records = next(folder.glob("*/1.0.0"))
+    _check_features(records)
+    builder = tfds.builder_from_directory(records)
     if split not in builder.info.splits:
         return _EMPTY
     source = builder.as_data_source(split=split)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -34,21 +37,65 @@ def _disk_faults(folder: Path) -> Iterator[None]:
         ) from error
 
 
+HASHES = "sha256"  # among the metadata of a checkpoint
+
+
+def tree_hashes(tree: Any) -> dict[str, str]:
+    """For each field of a tree the SHA-256 over names, shapes, dtypes and bytes of its arrays, in hex.
+
+    A field with an array of which this process has only a part gets none: parameters split over several hosts.
+    """
+    fields: dict[str, list[tuple[str, Any]]] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        fields.setdefault(name.partition("/")[0], []).append((name, leaf))
+    whole = {field: leaves for field, leaves in fields.items() if all(_is_here(leaf) for _, leaf in leaves)}
+    with ThreadPoolExecutor() as threads:  # hashing lets go of the interpreter
+        digests = {field: [*threads.map(_leaf_digest, leaves)] for field, leaves in whole.items()}
+    return {field: hashlib.sha256(b"".join(found)).hexdigest() for field, found in digests.items()}
+
+
+def _is_here(leaf: Any) -> bool:
+    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+
+
+def _leaf_digest(named: tuple[str, Any]) -> bytes:
+    name, leaf = named
+    if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
+        leaf = leaf.addressable_data(0)
+    array = np.ascontiguousarray(leaf)
+    digest = hashlib.sha256(f"{name} {np.shape(leaf)} {array.dtype}\0".encode())
+    digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+def _damage(tree: Any, hashes: Mapping[str, str]) -> str:
+    """Which fields of a tree are not those of the hashes; "" where all are, as far as there are hashes."""
+    found = tree_hashes(tree)
+    damaged = [field for field, value in found.items() if hashes.get(field, value) != value]
+    return f"{' and '.join(damaged)} differ{'s' if len(damaged) == 1 else ''} from what was saved" if damaged else ""
+
+
 def save_tree(folder: Path, tree: Any) -> None:
     """Writes one tree and waits for it; replaces what an interrupted attempt left."""
     with _disk_faults(folder), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.resolve(), tree, force=True)
 
 
-def load_tree(folder: Path, like: Any) -> Any:
-    """The tree in `folder`, with the shapes, dtypes and shardings of `like`."""
+def load_tree(folder: Path, like: Any, hashes: Mapping[str, str] | None = None) -> Any:
+    """The tree in `folder`, with the shapes, dtypes and shardings of `like`.
+
+    Raises UserError where it cannot be read or, given the `tree_hashes` of what was saved, is another.
+    """
     with ocp.StandardCheckpointer() as checkpointer:
         try:
-            return checkpointer.restore(folder.resolve(), jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
-        except (ValueError, OSError, KeyError) as error:
-            raise UserError(
-                f"{folder} cannot be read ({_first_line(error)}): remove {folder.parent}, it will be made again"
-            ) from error
+            tree = checkpointer.restore(folder.resolve(), jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+            fault = _damage(tree, hashes or {})
+        except Exception as error:  # damaged files raise errors of many kinds
+            fault = _first_line(error)
+    if fault:
+        raise UserError(f"{folder} is damaged ({fault}): remove {folder.parent}, it will be made again")
+    return tree
 
 
 class _Kept(preservation_policy.PreservationPolicy):
@@ -66,7 +113,7 @@ class Checkpoints:
     """Numbered steps in one folder. The newest ones stay, those of every so many steps, the best, and those saved to
     be kept."""
 
-    def __init__(self, folder: Path, config: RuntimeConfig, console: Console):
+    def __init__(self, folder: Path, config: RuntimeConfig, console: Console, *, only_reads: bool = False):
         policies: list[Any] = [preservation_policy.LatestN(config.keep_checkpoints), _Kept()]
         if config.keep_every:
             policies.append(preservation_policy.EveryNSteps(config.keep_every))
@@ -81,6 +128,7 @@ class Checkpoints:
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             best_fn=_score,  # deletes nothing beside the policies; without it Orbax does not store scores
             create=True,
+            read_only=only_reads,
             enable_async_checkpointing=True,
         )
         self.folder, self._console = folder, console
@@ -100,7 +148,7 @@ class Checkpoints:
                     step,
                     args=ocp.args.StandardSave(tree),
                     metrics=metrics or None,
-                    custom_metadata=dict(facts),
+                    custom_metadata=dict(facts) | {HASHES: tree_hashes(tree)},
                     force=True,
                 )
 
@@ -126,7 +174,11 @@ class Checkpoints:
         or where one was saved under other `facts`.
         """
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._newest(ocp.args.StandardRestore(like), facts, self.steps() if steps is None else steps)
+        return self._newest(
+            lambda step: self._manager.restore(step, args=ocp.args.StandardRestore(like)),
+            facts,
+            self.steps() if steps is None else steps,
+        )
 
     def restore_part(
         self, like: dict[str, Any], facts: Mapping[str, Any], step: int | None = None
@@ -138,17 +190,29 @@ class Checkpoints:
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         places = ocp.checkpoint_utils.construct_restore_args(like)
         arguments = ocp.args.PyTreeRestore(like, restore_args=places, partial_restore=True)
-        return self._newest(arguments, facts, self._manager.all_steps() if step is None else [step])
 
-    def _newest(self, arguments: Any, facts: Mapping[str, Any], steps: Iterable[int]) -> tuple[int, Any] | None:
+        def read(step: int) -> Any:  # a manager that has saved reads whole trees only
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                return reader.restore(self.folder.resolve() / str(step) / "default", args=arguments)
+
+        return self._newest(read, facts, self._manager.all_steps() if step is None else [step])
+
+    def _newest(
+        self, read: Callable[[int], Any], facts: Mapping[str, Any], steps: Iterable[int]
+    ) -> tuple[int, Any] | None:
+        with _disk_faults(self.folder):
+            self._manager.wait_until_finished()  # a save may be under way
         faults: list[str] = []
         for step in sorted(steps, reverse=True):
             fault, tree = None, None
             try:
                 known = self._manager.metadata(step).custom_metadata or {}
                 self._check_facts(step, known, facts)
-                tree = self._manager.restore(step, args=arguments)
-            except (ValueError, OSError, KeyError, TypeError) as error:
+                tree = read(step)
+                fault = _damage(tree, known.get(HASHES, {})) or None
+            except UserError:
+                raise
+            except Exception as error:  # damaged files raise errors of many kinds
                 fault = _first_line(error)
             found = [fault for fault in hosts.gather(fault) if fault]  # each process reads its own part
             if not found:
@@ -184,9 +248,14 @@ def _first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def checkpoints(folder: Path, config: RuntimeConfig, console: Console) -> Iterator[Checkpoints]:
-    """Opens a folder of checkpoints and waits for its saves on every way out."""
-    opened = Checkpoints(folder, config, console)
+def checkpoints(
+    folder: Path, config: RuntimeConfig, console: Console, *, only_reads: bool = False
+) -> Iterator[Checkpoints]:
+    """Opens a folder of checkpoints and waits for its saves on every way out.
+
+    With `only_reads` another process may save into the folder meanwhile: nothing is made or removed there.
+    """
+    opened = Checkpoints(folder, config, console, only_reads=only_reads)
     try:
         yield opened
     finally:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 from jax._src import hardware_utils  # no public way to ask for TPU chips without starting their runtime
 from jax.experimental.compilation_cache import compilation_cache
+
+from gapt_jax.runtime import trust
 
 # With libtpu installed (for `gapt plan`) but no TPU, libtpu looks for its host, waits, complains on stderr, and lets
 # one process in at a time.
@@ -54,12 +58,28 @@ def set_up(most_cores: int = MOST_CORES) -> None:
     if "xla_force_host_platform_device_count" not in flags:
         flags = f"{flags} {CORES_AS_DEVICES.format(count=min(most_cores, cores()))}"
     os.environ["XLA_FLAGS"] = patient(flags.strip())
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "gapt-jax" / "xla"))
+    _keep_programs(os.environ.get("JAX_COMPILATION_CACHE_DIR"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up
     if hardware_utils.num_available_tpu_chips_and_device_id()[0] == 0:
         for variable, value in LIBTPU_WITHOUT_TPU.items():
             os.environ.setdefault(variable, value)
+
+
+@functools.cache
+def _keep_programs(named: str | None) -> None:
+    """Programs are code: our own folder is used only if nobody else can write it, one that the user names with a
+    warning."""
+    try:
+        folder = Path(named) if named else trust.private_folder(Path.home() / ".cache" / "gapt-jax" / "xla")
+        fault = trust.fault_of(folder) if folder.exists() else ""  # it may be the address of a bucket
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        fault = f"cannot be made or looked at ({error})"
+        folder = Path(named or "~/.cache/gapt-jax/xla")
+    if fault:
+        what = "is used all the same, as JAX_COMPILATION_CACHE_DIR says" if named else "compiled programs are not kept"
+        print(f"warning: {folder} {fault}; {what}", file=sys.stderr)
+    elif not named:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 @contextlib.contextmanager

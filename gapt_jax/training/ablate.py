@@ -23,8 +23,8 @@ from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.runtime.mesh import MeshMembers
-from gapt_jax.training import run_folder
-from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all
+from gapt_jax.training import run_folder, turns
+from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all
 from gapt_jax.training.measure import baselines, evaluation_sets, evaluator_of, measure
 from gapt_jax.training.population import STOPPED, Member, post_train
 from gapt_jax.training.presets import Arm, check_different, settings_of
@@ -59,14 +59,18 @@ def ablate(
     members = [Member(arm.experiment(base, seed), workdir / f"{arm.name}-seed{seed}") for seed in seeds for arm in arms]
     for member in members:
         run_folder.check_same_run(member.experiment, member.folder)
-    record = _Record(workdir, base, arms, seeds, preset)
-    record.write(members)
-    try:
-        with hosts.watching_for_hangs(base.runtime.hang_minutes):
-            for group in _groups(members):
-                _run_group(group, record, at_once, console)
-    finally:
-        content = record.write(members)
+    with turns.refused_if_taken(workdir, console), contextlib.ExitStack() as stack:
+        record = _Record(workdir, base, arms, seeds, preset)
+        for member in members:
+            if _entry(member)["status"] == "unfinished":
+                stack.enter_context(turns.refused_if_taken(member.folder, console))
+        record.write(members)
+        try:
+            with hosts.watching_for_hangs(base.runtime.hang_minutes):
+                for group in _groups(members):
+                    _run_group(group, record, at_once, console)
+        finally:
+            content = record.write(members)
     return content
 
 
@@ -148,6 +152,7 @@ def _run_group(members: Sequence[Member], record: _Record, at_once: int | None, 
         with hosts.saving_on_interrupt():
             upstream = pretrain_all(job, STAGES[-1], lambda _: contextlib.nullcontext())
     assert upstream is not None  # the last stage is none of them
+    keep_stages(job, record.path.parent)
     with record.timed("training"), hosts.saving_on_interrupt():
         _train(job, upstream, [m for m in unmeasured if not _is_trained(m, console)], record, at_once)
     with record.timed("evaluation"):

@@ -147,7 +147,7 @@ def stages_of(job: Job) -> list[Stage]:
 def pretrain_all(job: Job, last: str, timed: Callable[[str], AbstractContextManager[None]]) -> Upstream | None:
     """Runs or reuses the supervised stages; None when `last` is one of them."""
     made: dict[str, Params] = {}
-    root = job.root / "stages"
+    roots = run_folder.stage_roots(job.workdir)
     pairs = dataclasses.replace(job, corpus=job.corpus.for_part("chords"))  # as reward models see the songs
     for stage in stages_of(job):
         source = job if stage.name in OF_ONE_PART else pairs
@@ -155,11 +155,19 @@ def pretrain_all(job: Job, last: str, timed: Callable[[str], AbstractContextMana
         validation = Batch(songs.melody, songs.chords, songs.index)
         # Rhythm does not depend on the key, and variety lies elsewhere: no transposition (papers.md a4).
         batches = source.batches(stage.seed, transpose=not stage.name.startswith("rhythm"))
+        root = (stage.found(roots) or stage.folder(roots[0])).parent
         with timed(stage.name):
             made[stage.name] = run_stage(stage, root, batches, validation, job.experiment.runtime, job.console)
         if stage.name == last:
             return None
     return Upstream(made.pop("policy"), made.pop("anchor"), made)
+
+
+def keep_stages(job: Job, folder: Path) -> None:
+    """Gives `folder`, that of a run or an ablation, the finished stages of the job."""
+    if hosts.is_first():
+        roots = run_folder.stage_roots(job.workdir)
+        run_folder.keep_stages(folder, [found for stage in stages_of(job) if (found := stage.found(roots))])
 
 
 def frozen_of(job: Job, upstream: Upstream) -> Frozen:

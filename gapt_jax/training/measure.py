@@ -21,10 +21,9 @@ from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all, stages_of
-from gapt_jax.training.saved import open_without_songs
+from gapt_jax.training.saved import missing, newest_policy, open_without_songs
 from gapt_jax.training.scorecard import Scorecard, System, rows_of, score_systems
 from gapt_jax.training.systems import Evaluator
-from gapt_jax.training.trainer import restore_policy
 from gapt_jax.types import Params
 
 _MOST_FRAMES = 1 << 20  # of a melody; `midi` reads no longer ones
@@ -84,7 +83,7 @@ def sample(
         return _accompany(workdir, console, melody, folder, songs, seed, step)
     from gapt_jax.runtime.midi import write_accompaniment
 
-    job = _open(workdir, console)
+    job = _with_songs(workdir, console)
     evaluator, policy = _player_of(job, songs, step)
     name, split = evaluation_sets(job.experiment)[0]
     chosen = job.corpus.evaluation_songs(name, split, songs)
@@ -123,8 +122,7 @@ def _player_of(job: Job, songs: int, step: int | None) -> tuple[Evaluator, Param
         raise UserError(f"{job.workdir} is a melody agent: sample the run of a chord policy")
     config = job.experiment.evaluation
     config = dataclasses.replace(config, batch_size=min(config.batch_size, songs))
-    shapes = jax.eval_shape(job.spec.models.policy.init, jax.random.key(0))
-    return Evaluator(job.spec, {}, config), _policy_of(job, shapes, step)[1]
+    return Evaluator(job.spec, {}, config), newest_policy(job, step)[1]
 
 
 def show(result: dict[str, Any], console: Console) -> None:
@@ -290,7 +288,7 @@ def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     return content.getvalue()
 
 
-def _open(workdir: Path, console: Console) -> Job:
+def _with_songs(workdir: Path, console: Console) -> Job:
     """A run as its folder describes it, with its data."""
     workdir = workdir.resolve()
     set_up()
@@ -298,25 +296,14 @@ def _open(workdir: Path, console: Console) -> Job:
     return open_job(experiment, workdir, mesh.build_any(experiment.runtime.mesh), console)
 
 
-def _policy_of(job: Job, shapes: Params, step: int | None) -> tuple[int, Params]:
-    """(step, policy) of a run's newest checkpoint or of the one asked for; `shapes` gives those of its arrays."""
-    found = restore_policy(job.spec, shapes, job.experiment.runtime, job.workdir, job.console, step)
-    if found is None:
-        raise UserError(
-            f"{job.workdir} has no checkpoint of the policy yet: go on with 'gapt run {job.experiment.name}'"
-        )
-    return found
-
-
 def _load_run(workdir: Path, console: Console, step: int | None) -> tuple[Job, Upstream, tuple[int, Params]]:
     """A run as its folder describes it: data, finished upstream stages, (step, policy) of the newest checkpoint or of
     the one asked for."""
-    job = _open(workdir, console)
-    unfinished = [s.name for s in stages_of(job) if not (s.folder(job.root / "stages") / "done.json").exists()]
+    job = _with_songs(workdir, console)
+    roots = run_folder.stage_roots(job.workdir)
+    unfinished = [stage for stage in stages_of(job) if stage.found(roots) is None]
     if unfinished:
-        raise UserError(
-            f"{job.workdir} has not finished {unfinished[0]} yet: go on with 'gapt run {job.experiment.name}'"
-        )
+        raise UserError(missing(job, unfinished[0].name, unfinished[0].folder(roots[0]).name))
     upstream = pretrain_all(job, STAGES[-1], lambda _: contextlib.nullcontext())
     assert upstream is not None
-    return job, upstream, _policy_of(job, upstream.policy, step)
+    return job, upstream, newest_policy(job, step)

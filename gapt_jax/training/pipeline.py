@@ -16,8 +16,8 @@ from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, read_vocabulary, source_hash
-from gapt_jax.training import run_folder
-from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all, stages_of
+from gapt_jax.training import run_folder, turns
+from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all, stages_of
 from gapt_jax.training.measure import evaluation_sets, evaluator_of, measure, show
 from gapt_jax.training.trainer import has_checkpoint, post_train, restore_policy
 from gapt_jax.types import Params
@@ -36,7 +36,10 @@ def run(
     hosts.start(console)
     workdir, experiment = workdir.resolve(), run_folder.with_absolute_paths(experiment)
     run_folder.check_same_run(experiment, workdir)
-    with hosts.watching_for_hangs(experiment.runtime.hang_minutes):
+    with (
+        hosts.watching_for_hangs(experiment.runtime.hang_minutes),
+        turns.refused_if_taken(workdir, console),
+    ):
         return _run(experiment, workdir, console, stage or STAGES[-1], init_from)
 
 
@@ -60,6 +63,7 @@ def _run(experiment: Experiment, workdir: Path, console: Console, last: str, ini
         upstream = pretrain_all(job, last, timed)
     if upstream is None:
         return {}
+    keep_stages(job, workdir)
     with timed("gapt"), hosts.saving_on_interrupt():
         state = post_train(
             job.spec,

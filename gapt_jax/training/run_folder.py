@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import platform
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,48 @@ import jax
 
 from gapt_jax.config import Experiment, config_hash, from_dict, to_dict, to_json
 from gapt_jax.errors import UserError
-from gapt_jax.runtime import devices, hosts
+from gapt_jax.runtime import devices, hosts, locks
 from gapt_jax.runtime.files import git_revision, read_json, strict_json, write_atomic
 
+UPSTREAM = "upstream"  # in a run or an ablation: the finished stages that it used
 ABLATION = "ablation.json"  # in a folder whose runs belong together
 
 
 def root_of(workdir: Path) -> Path:
     """The folder that holds the prepared data and the supervised stages of a run: that of its neighbours."""
     return workdir.parent.parent if (workdir.parent / ABLATION).exists() else workdir.parent
+
+
+def stage_roots(workdir: Path) -> list[Path]:
+    """Where the finished supervised stages of a run may lie: beside it, in it, in the ablation that it is part of."""
+    return [root_of(workdir) / "stages", workdir / UPSTREAM, workdir.parent / UPSTREAM]
+
+
+def keep_stages(workdir: Path, folders: Iterable[Path]) -> None:
+    """Gives a run, or an ablation, its own finished stages, so that it can be moved: links where the file system has
+    them, copies elsewhere. Raises UserError where they cannot be written."""
+    for folder in folders:
+        kept, temporary = workdir / UPSTREAM / folder.name, workdir / f".{folder.name}.{os.getpid()}.tmp"
+        if kept.exists():
+            continue
+        try:
+            kept.parent.mkdir(exist_ok=True)
+            shutil.copytree(folder / "params", temporary / "params", copy_function=_link)
+            shutil.copy2(folder / "done.json", temporary)
+            temporary.rename(kept)
+        except (OSError, shutil.Error) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise UserError(
+                f"{folder} cannot be copied into {kept.parent} ({getattr(error, 'strerror', None) or error}): free "
+                "some space and run the same command again"
+            ) from error
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
@@ -131,11 +166,12 @@ def timed(workdir: Path, stage: str) -> Iterator[None]:
 
 def add_results(path: Path, result: dict[str, Any]) -> None:
     """Keeps what the file knows of other sets, unless that was measured at another step."""
-    known = read_json(path, "gapt evaluate") if path.exists() else {}
-    known = known if known.get("step") == result["step"] else {}
-    merged = {
-        part: {system: known.get(part, {}).get(system, {}) | sets for system, sets in result[part].items()}
-        for part in ("systems", "adaptation")
-        if part in result
-    }
-    write_atomic(path, strict_json(result | merged, indent=1))
+    with locks.in_turn(path.parent, ".evaluation.lock"):  # evaluations of several sets may end at once
+        known = read_json(path, "gapt evaluate") if path.exists() else {}
+        known = known if known.get("step") == result["step"] else {}
+        merged = {
+            part: {system: known.get(part, {}).get(system, {}) | sets for system, sets in result[part].items()}
+            for part in ("systems", "adaptation")
+            if part in result
+        }
+        write_atomic(path, strict_json(result | merged, indent=1))

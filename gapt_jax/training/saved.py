@@ -14,14 +14,14 @@ from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import Experiment, arm_name, from_dict
 from gapt_jax.errors import UserError
 from gapt_jax.runtime import mesh
-from gapt_jax.runtime.checkpoint import load_tree
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, read_vocabulary
 from gapt_jax.runtime.mesh import MeshLayout
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import Job, stages_of
-from gapt_jax.training.trainer import restore_policy
+from gapt_jax.training.stages import load_params
+from gapt_jax.training.trainer import has_checkpoint, restore_policy
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import Vocabulary
 
@@ -47,13 +47,10 @@ def load_policy(workdir: Path, console: Console, *, supervised: bool = False, st
     if supervised:
         folder, trained = _supervised(job, "policy", shapes)
         if trained is None:
-            raise UserError(f"{workdir} has no supervised policy in {folder}: go on with 'gapt run {experiment.name}'")
+            raise UserError(missing(job, "policy", folder.name))
         params, number, system = trained, 0, MLE
     else:
-        found = restore_policy(spec, shapes, experiment.runtime, workdir, console, step)
-        if found is None:
-            raise UserError(f"{workdir} has no checkpoint of the policy yet: go on with 'gapt run {experiment.name}'")
-        (number, params), system = found, arm_name(experiment)
+        (number, params), system = newest_policy(job, step), arm_name(experiment)
     origin = {
         "run": workdir.name,
         "experiment": experiment.name,
@@ -64,6 +61,28 @@ def load_policy(workdir: Path, console: Console, *, supervised: bool = False, st
         **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
     }
     return SavedPolicy(experiment, spec.vocabulary, jax.device_get(params), system, origin)
+
+
+def newest_policy(job: Job, step: int | None = None) -> tuple[int, Params]:
+    """(step, policy) of a run's newest checkpoint, or of that of `step`. Raises UserError where there is none."""
+    shapes, runtime = jax.eval_shape(job.spec.models.policy.init, jax.random.key(0)), job.experiment.runtime
+    found = restore_policy(job.spec, shapes, runtime, job.workdir, job.console, step)
+    if found is None:
+        name = job.experiment.name
+        raise UserError(f"{job.workdir} has no checkpoint of the policy yet: go on with 'gapt run {name}'")
+    return found
+
+
+def missing(job: Job, stage: str, name: str) -> str:
+    """What to say where the finished stage in the folder `name` is not found."""
+    workdir = job.workdir
+    if not has_checkpoint(workdir):
+        return f"{workdir} has not finished {stage} yet: go on with 'gapt run {job.experiment.name}'"
+    places = ", ".join(map(str, run_folder.stage_roots(workdir)))
+    return (
+        f"{workdir} lacks its trained stage {name}, which is in none of {places}: copy that folder into "
+        f"{workdir / run_folder.UPSTREAM} from where the run was made"
+    )
 
 
 def load_anchor(workdir: Path, console: Console) -> Params | None:
@@ -91,7 +110,8 @@ def open_without_songs(workdir: Path, console: Console) -> tuple[Job, dict[str, 
 def _supervised(job: Job, name: str, shapes: Params) -> tuple[Path, Params | None]:
     """(the folder of a supervised stage, what it has trained or None)."""
     (stage,) = (stage for stage in stages_of(job) if stage.name == name)
-    folder = stage.folder(run_folder.root_of(job.workdir) / "stages")
-    if not (folder / "done.json").exists():
-        return folder, None
-    return folder, load_tree(folder / "params", job.layout.abstract(shapes))
+    roots = run_folder.stage_roots(job.workdir)
+    folder = stage.found(roots)
+    if folder is None:
+        return stage.folder(roots[0]), None
+    return folder, load_params(folder, job.layout.abstract(shapes))

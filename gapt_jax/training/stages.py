@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,17 @@ import jax
 from gapt_jax.config import RuntimeConfig, config_hash
 from gapt_jax.errors import Preempted
 from gapt_jax.runtime import hosts
-from gapt_jax.runtime.checkpoint import checkpoints, load_tree, save_tree
+from gapt_jax.runtime.checkpoint import checkpoints, load_tree, save_tree, tree_hashes
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.files import strict_json, write_atomic
+from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.runtime.metrics import MetricLog
+from gapt_jax.training import turns
 from gapt_jax.training.pretrain import Fit, FitState, fit_step, init_fit, validate
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Batch, Params
 
 SHOWN = ("loss", "accuracy", "valid/loss", "valid/accuracy")
+DONE = "done.json"  # in the folder of a finished stage
 VALIDATIONS = 10  # per stage
 
 
@@ -39,6 +41,11 @@ class Stage:
         key = {"fit": dataclasses.asdict(self.fit.config), "members": self.fit.members, "seed": self.seed}
         return root / f"{self.name}-{config_hash(self.identity | key)}"
 
+    def found(self, roots: Sequence[Path]) -> Path | None:
+        """Its folder in the first of the roots where it is finished."""
+        folders = (self.folder(root) for root in roots)
+        return next((folder for folder in folders if (folder / DONE).exists()), None)
+
 
 def run_stage(
     stage: Stage,
@@ -53,16 +60,38 @@ def run_stage(
     `batches(rows, start)` gives training batches of `rows` songs from batch number `start`. Raises Preempted.
     """
     folder = stage.folder(root)
-    if hosts.gather((folder / "done.json").exists())[0]:  # the first process decides for all
-        console.say(f"{stage.name}: reused from {folder}")
-        return load_tree(folder / "params", _abstract(stage).params)
+    if _is_done(folder):
+        return _reused(stage, folder, console)
     hosts.stop_if_told()
-    params = _fit(stage, folder, batches, validation, runtime, console)
-    save_tree(folder / "params", params)
-    if hosts.is_first():
-        write_atomic(folder / "done.json", strict_json({"stage": stage.name, "steps": stage.fit.config.steps}))
-    hosts.wait_for_all(stage.name)
-    return params
+    with turns.in_turn(folder, console):
+        if _is_done(folder):  # by the run that we waited for
+            return _reused(stage, folder, console)
+        params = _fit(stage, folder, batches, validation, runtime, console)
+        save_tree(folder / "params", params)
+        if hosts.is_first():
+            facts = {"stage": stage.name, "steps": stage.fit.config.steps, "sha256": tree_hashes(params)}
+            write_atomic(folder / DONE, strict_json(facts))
+        hosts.wait_for_all(stage.name)
+        return params
+
+
+def _is_done(folder: Path) -> bool:
+    return hosts.gather((folder / DONE).exists())[0]  # the first process decides for all
+
+
+def _reused(stage: Stage, folder: Path, console: Console) -> Params:
+    console.say(f"{stage.name}: reused from {folder}")
+    return load_params(folder, _abstract(stage).params)
+
+
+def load_params(folder: Path, like: Params) -> Params:
+    """The parameters of a finished stage, checked against the hashes in its ``done.json`` if it has any.
+
+    Raises UserError where they are damaged.
+    """
+    facts = read_json(folder / DONE, "gapt run")
+    hashes = facts.get("sha256", {}) if isinstance(facts, dict) else {}
+    return load_tree(folder / "params", like, hashes)
 
 
 def _abstract(stage: Stage) -> FitState:

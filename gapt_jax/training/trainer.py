@@ -188,7 +188,7 @@ def restore_policy(
 ) -> tuple[int, Params] | None:
     """(step, policy) of a run's newest checkpoint, or of that of `step`; None where there is none at all. `policy`
     gives the shapes."""
-    with checkpoints(folder / "checkpoints", runtime, console) as saved:
+    with checkpoints(folder / "checkpoints", runtime, console, only_reads=True) as saved:
         like = {"policy": spec.layout.abstract(policy)}
         found = saved.restore_part(like, {"vocabulary": spec.vocabulary.to_json()}, step)
     return found and (found[0], found[1]["policy"])

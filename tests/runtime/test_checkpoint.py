@@ -9,7 +9,7 @@ import pytest
 
 from gapt_jax.config import RuntimeConfig
 from gapt_jax.errors import UserError
-from gapt_jax.runtime.checkpoint import checkpoints, load_tree, save_tree
+from gapt_jax.runtime.checkpoint import checkpoints, load_tree, save_tree, tree_hashes
 from gapt_jax.runtime.console import Console
 
 TENSORSTORE = (
@@ -107,7 +107,8 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path):
     with opened(tmp_path) as saved, pytest.raises(UserError, match="saved with another config"):
         saved.restore(tree(0), {"config": "y"})
     with opened(tmp_path) as saved:
-        assert saved._manager.metadata(1).custom_metadata == {"config": "x", "data_position": 8}
+        facts = saved._manager.metadata(1).custom_metadata
+    assert facts == {"config": "x", "data_position": 8, "sha256": tree_hashes(tree(1))}
 
 
 def test_the_newest_the_best_and_every_so_many_stay(tmp_path):

@@ -1,0 +1,115 @@
+"""Prepared datasets that others have touched, and folders in which several processes prepare."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from song_records import numbered_records
+
+from data_pipeline import builders, store
+from data_pipeline.builders import open_splits, prepare
+from gapt_jax.errors import UserError
+from gapt_jax.runtime import locks
+
+Folders = Callable[..., Path]
+ROOT = Path(builders.__file__).parents[1]
+
+
+def _planted(kind: str, text: str) -> str:
+    """features.json in which one class is a planted one."""
+    found = json.loads(text)
+    if kind == "root":
+        found["pythonClassName"] = "planted.Feature"
+    elif kind == "field":
+        found["featuresDict"]["features"]["title"]["pythonClassName"] = "planted.Feature"
+    elif kind == "other spelling":
+        field = found["featuresDict"]["features"]["title"]
+        field["python_class_name"] = field.pop("pythonClassName").replace("Text", "planted")
+    elif kind == "one more":
+        found["featuresDict"]["features"]["more"] = {"pythonClassName": "planted.Feature", "text": {}}
+    elif kind == "old form":
+        found = {"type": "planted.Feature", "content": {}}
+    elif kind == "another type of ours":
+        found["featuresDict"]["features"]["melody_onset"] = found["featuresDict"]["features"]["title"]
+    return json.dumps(found)
+
+
+@pytest.mark.parametrize("kind", ["root", "field", "other spelling", "one more", "old form", "another type of ours"])
+def test_a_class_that_a_dataset_names_is_not_imported(
+    song_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    prepared = prepare("tunes", song_folder(tunes=numbered_records(5)), tmp_path / "data")
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (prepared.path / store.FLAT_COPY).unlink()
+    features = next(prepared.path.rglob("features.json"))
+    features.write_text(_planted(kind, features.read_text()))
+    with pytest.raises(UserError, match=r"features.json names other types .* prepare it again") as error:
+        open_splits(prepared)
+    assert "\n" not in str(error.value) and not (tmp_path / "ran").exists() and "planted" not in sys.modules
+
+
+_PREPARE = """
+import sys, time
+from pathlib import Path
+from data_pipeline import builders
+from gapt_jax.runtime import locks
+locks.POLL_SECONDS = 0.05
+write = builders._write
+def slow(*arguments):
+    print("writes", flush=True)
+    time.sleep(float(sys.argv[3]))
+    write(*arguments)
+builders._write = slow
+say = lambda phase, done, total: print(phase, flush=True)
+print(builders.prepare("tunes", Path(sys.argv[1]), Path(sys.argv[2]), say).path, flush=True)
+"""
+
+
+def _start(songs: Path, data: Path, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _PREPARE, str(songs), str(data), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def test_a_second_process_waits_and_reuses_what_the_first_prepares(song_folder: Folders, tmp_path: Path) -> None:
+    songs, data = song_folder(tunes=numbered_records(5)), tmp_path / "data"
+    first = _start(songs, data, 8.0)
+    assert first.stdout is not None
+    while first.stdout.readline().strip() != "writes":
+        assert first.poll() is None
+    second = _start(songs, data, 0.0)
+    told, _ = second.communicate(timeout=120)
+    path = first.communicate(timeout=120)[0].split()[-1]
+    assert f"waiting for process {first.pid} of host" in told and "writes" not in told
+    assert told.split()[-1] == path and sorted(os.listdir(data)) == [Path(path).name]
+
+
+def test_what_a_killed_preparation_left_is_removed_at_the_next_start(song_folder: Folders, tmp_path: Path) -> None:
+    songs, data = song_folder(tunes=numbered_records(5)), tmp_path / "data"
+    killed = _start(songs, data, 600.0)
+    assert killed.stdout is not None
+    while killed.stdout.readline().strip() != "writes":
+        assert killed.poll() is None
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert {name[:11] for name in os.listdir(data)} == {".lock", ".preparing-"}
+    started = time.monotonic()
+    prepared = prepare("tunes", songs, data)
+    assert time.monotonic() - started < locks.SILENCE_SECONDS / 2  # nobody waits for the dead
+    assert os.listdir(data) == [prepared.path.name]
+
+
+def test_a_folder_without_its_report_is_named(song_folder: Folders, tmp_path: Path) -> None:
+    songs = song_folder(tunes=numbered_records(5))
+    prepared = prepare("tunes", songs, tmp_path / "data")
+    (prepared.path / builders.REPORT).unlink()
+    with pytest.raises(UserError, match=r"holds no whole dataset \(no report.json\): remove that folder"):
+        prepare("tunes", songs, tmp_path / "data")
