@@ -7,13 +7,11 @@ import asyncio
 import contextlib
 import json
 import logging
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI, Request, WebSocket
@@ -22,7 +20,6 @@ from fastapi.staticfiles import StaticFiles
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from gapt_jax import __version__
-from gapt_jax.errors import UserError
 from gapt_jax.live.model import LiveModel, open_models
 from gapt_jax.live.recording import sound_font, to_wav
 from gapt_jax.live.session import Fault, LiveSession, paced, read_controls, read_message
@@ -36,6 +33,7 @@ from gapt_jax.live.study import (
     check_models,
 )
 from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.loopback import OwnHost, listen, url_of
 
 PROTOCOL = "gapt-live.1"
 MESSAGE_BYTES = 16 << 10
@@ -206,11 +204,6 @@ class _Player:
             await self._studio.compute(session.engine.catch_up)
 
 
-def is_own_origin(origin: str | None, host: str | None) -> bool:
-    """Whether a page of this server, or a program that is no browser, asks."""
-    return origin is None or urlsplit(origin).netloc == host
-
-
 def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS, study: StudyLog | None = None) -> FastAPI:
     """The application, its models compiled. With a study their names are hidden, and takes are logged."""
     studio = Studio(models, sessions, study)
@@ -226,9 +219,6 @@ def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS, study: Study
 
     @app.websocket("/v1/live")
     async def live(socket: WebSocket) -> None:
-        if not is_own_origin(socket.headers.get("origin"), socket.headers.get("host")):
-            await socket.close(1008)
-            return
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(PROTOCOL if PROTOCOL in offered else None)
         await _Player(studio, socket).play()
@@ -304,22 +294,18 @@ def run(
     folder of a study's log."""
     if study:
         check_models(len(paths) + bool(songs))
-    try:
-        listening = socket.create_server((host, port))
-    except OSError as error:
-        raise UserError(f"port {port} of {host} cannot be had ({error.strerror}): choose another --port") from None
-    with contextlib.closing(listening):
+    with contextlib.closing(listen(host, port)) as listening:
         log = StudyLog(study) if study else None
         models = open_models(paths, console)
         if songs:
             models.append(song_model(songs, models[0].vocabulary))
         for model in models:
             model.warm_up()
-        console.say(f"open http://{host}:{listening.getsockname()[1]} in a browser; stop with Ctrl-C")
+        console.say(f"open {url_of(host, listening)} in a browser; stop with Ctrl-C")
         if log:
             console.say(f"takes are written to {log.folder}; then: gapt study analyse {log.ratings}")
         config = uvicorn.Config(
-            make_app(models, sessions, log),
+            OwnHost(make_app(models, sessions, log), host, ["/v1/live"]),
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=2,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -30,6 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gapt_jax import __version__
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.loopback import OwnHost, listen, url_of
 from gapt_jax.serving.player import Player, Sampling, Session, is_note
 
 MAX_BODY = 1 << 20  # bytes of a request
@@ -332,6 +332,17 @@ def _error(status: int, text: str) -> JSONResponse:
 
 def run(bundles: Sequence[Path], console: Console, *, host: str, port: int, sessions: int) -> None:
     """Serves until it is told to stop."""
+    with contextlib.closing(listen(host, port)) as listening:
+        players = _loaded(bundles, console)
+        app = OwnHost(make_app(players, sessions), host)
+        for player in players:
+            console.say(f"{url_of(host, listening)}/v2/models/{player.name}")
+        console.say("stop with Ctrl-C")
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _loaded(bundles: Sequence[Path], console: Console) -> list[Player]:
     players: list[Player] = []
     for folder in bundles:
         console.say(f"loading {folder}")
@@ -340,13 +351,4 @@ def run(bundles: Sequence[Path], console: Console, *, host: str, port: int, sess
             raise UserError(f"two folders are called {player.name}, as their models would be: rename one")
         player.warm_up()
         players.append(player)
-    try:
-        listening = socket.create_server((host, port))
-    except OSError as error:
-        raise UserError(f"port {port} of {host} cannot be had ({error.strerror}): choose another --port") from None
-    app = make_app(players, sessions)
-    for player in players:
-        console.say(f"http://{host}:{listening.getsockname()[1]}/v2/models/{player.name}")
-    console.say("stop with Ctrl-C")
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
-    uvicorn.Server(config).run(sockets=[listening])
+    return players
