@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -34,6 +33,7 @@ from gapt_jax.live.study import (
 )
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.loopback import OwnHost, listen, url_of
+from gapt_jax.runtime.web import serve
 
 PROTOCOL = "gapt-live.1"
 MESSAGE_BYTES = 16 << 10
@@ -304,11 +304,5 @@ def run(
         console.say(f"open {url_of(host, listening)} in a browser; stop with Ctrl-C")
         if log:
             console.say(f"takes are written to {log.folder}; then: gapt study analyse {log.ratings}")
-        config = uvicorn.Config(
-            OwnHost(make_app(models, sessions, log), host, ["/v1/live"]),
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=2,
-            ws_max_size=4 * MESSAGE_BYTES,
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+        app = OwnHost(make_app(models, sessions, log), host, ["/v1/live"])
+        serve(app, listening, console, grace_s=2, message_bytes=4 * MESSAGE_BYTES)
