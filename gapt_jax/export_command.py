@@ -11,6 +11,7 @@ from typing import Any
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json
+from gapt_jax.runtime.loopback import until_stopped
 
 _DTYPES = ("float32", "bfloat16", "int8")
 _ABOUT = """\
@@ -136,12 +137,13 @@ def _serve(args: argparse.Namespace, console: Console) -> None:
         raise UserError(f"--port must be in 0..65535, not {args.port}")
     if args.sessions < 1:
         raise UserError(f"--sessions must be at least 1, not {args.sessions}")
-    from gapt_jax.runtime.devices import set_up
+    with until_stopped(console):
+        from gapt_jax.runtime.devices import set_up
 
-    set_up()
-    from gapt_jax.serving.server import run
+        set_up()
+        from gapt_jax.serving.server import run
 
-    run(args.bundles, console, host=args.host, port=args.port, sessions=args.sessions)
+        run(args.bundles, console, host=args.host, port=args.port, sessions=args.sessions)
 
 
 def _show(folder: Path, manifest: dict[str, Any], console: Console) -> None:

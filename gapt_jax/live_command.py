@@ -11,6 +11,7 @@ from typing import Any
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import write_atomic
+from gapt_jax.runtime.loopback import until_stopped
 
 
 def add_parser(commands: Any, add: Any) -> None:
@@ -51,13 +52,14 @@ def _jam(args: argparse.Namespace, console: Console) -> None:
         raise UserError(f"--port must be in 0..65535, not {args.port}")
     if args.sessions < 1:
         raise UserError(f"--sessions must be at least 1, not {args.sessions}")
-    from gapt_jax.runtime.devices import set_up
+    with until_stopped(console):
+        from gapt_jax.runtime.devices import set_up
 
-    set_up()
-    from gapt_jax.live.server import run
+        set_up()
+        from gapt_jax.live.server import run
 
-    places = {"host": args.host, "port": args.port, "sessions": args.sessions}
-    run(args.policies, console, **places, songs=args.songs, study=args.study)
+        places = {"host": args.host, "port": args.port, "sessions": args.sessions}
+        run(args.policies, console, **places, songs=args.songs, study=args.study)
 
 
 def _play(args: argparse.Namespace, console: Console) -> None:

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
 from gapt_jax.errors import UserError
 from gapt_jax.live.model import LiveModel
-from gapt_jax.live.server import PROTOCOL, make_app, settings
+from gapt_jax.live.server import GRACE, PROTOCOL, SOCKET_BYTES, make_app
+from gapt_jax.runtime.web import MAX_CONNECTIONS, bounded
 
 _PATIENCE = 60  # seconds that a session may take beyond its frames
 _START_SECONDS = 30
@@ -125,7 +125,8 @@ def served(models: Sequence[LiveModel]) -> Iterator[str]:
     """A server of models that are warm, in a thread of its own, on a free port of this machine: its address."""
     listening = socket.create_server(("127.0.0.1", 0))
     app = make_app(models)
-    server = uvicorn.Server(settings(app, app.state.studio))
+    refused = app.state.studio.counts.dropped.labels("connections").inc
+    server = bounded(app, MAX_CONNECTIONS, grace_s=GRACE, message_bytes=SOCKET_BYTES, refused=refused)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     try:

@@ -8,14 +8,11 @@ import contextlib
 import json
 import logging
 import math
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import uvicorn
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -23,8 +20,7 @@ from prometheus_client import generate_latest
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from gapt_jax import __version__
-from gapt_jax.errors import UserError
-from gapt_jax.live import connections, limits
+from gapt_jax.live import limits
 from gapt_jax.live.model import LiveModel, open_models
 from gapt_jax.live.session import (
     Fault,
@@ -46,9 +42,13 @@ from gapt_jax.live.study import (
     check_models,
 )
 from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.loopback import OwnHost, listen, url_of
+from gapt_jax.runtime.web import serve
 
 PROTOCOL = "gapt-live.1"
 MESSAGE_BYTES = 16 << 10
+SOCKET_BYTES = 4 * MESSAGE_BYTES  # beyond, a message ends its connection without an answer
+GRACE = 2  # seconds that requests under way get when the server ends
 MESSAGES_PER_SECOND = 200
 SESSIONS = 64
 _LOG = logging.getLogger(__name__)
@@ -254,11 +254,6 @@ class _Player:
             await self._studio.catch_up(session)
 
 
-def is_own_origin(origin: str | None, host: str | None) -> bool:
-    """Whether a page of this server, or a program that is no browser, asks."""
-    return origin is None or urlsplit(origin).netloc == host
-
-
 def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS, study: StudyLog | None = None) -> FastAPI:
     """The application, its models compiled. With a study their names are hidden, and takes are logged."""
     studio = Studio(models, sessions, study)
@@ -276,9 +271,6 @@ def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS, study: Study
 
     @app.websocket("/v1/live")
     async def live(socket: WebSocket) -> None:
-        if not is_own_origin(socket.headers.get("origin"), socket.headers.get("host")):
-            await socket.close(1008)
-            return
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(PROTOCOL if PROTOCOL in offered else None)
         await _Player(studio, socket).play()
@@ -327,12 +319,6 @@ class _Headers:
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
-def settings(app: Any, studio: Studio) -> uvicorn.Config:
-    """How uvicorn serves the application of a studio."""
-    refused = studio.counts.dropped.labels("connections").inc
-    return connections.settings(app, connections.most_connections(), refused, ws_max_size=4 * MESSAGE_BYTES)
-
-
 def run(
     paths: Sequence[Path],
     console: Console,
@@ -347,21 +333,17 @@ def run(
     folder of a study's log."""
     if study:
         check_models(len(paths) + bool(songs))
-    try:
-        listening = socket.create_server((host, port))
-    except OSError as error:
-        raise UserError(f"port {port} of {host} cannot be had ({error.strerror}): choose another --port") from None
-    with contextlib.closing(listening):
+    with contextlib.closing(listen(host, port)) as listening:
         log = StudyLog(study) if study else None
         models = open_models(paths, console)
         if songs:
             models.append(song_model(songs, models[0].vocabulary))
         for model in models:
             model.warm_up()
-        console.say(f"open http://{host}:{listening.getsockname()[1]} in a browser; stop with Ctrl-C")
-        if connections.most_connections() < sessions:
-            console.warn(f"the limit of open files leaves room for {connections.most_connections()} players: raise it")
+        console.say(f"open {url_of(host, listening)} in a browser; stop with Ctrl-C")
         if log:
             console.say(f"takes are written to {log.folder}; then: gapt study analyse {log.ratings}")
         app = make_app(models, sessions, log)
-        uvicorn.Server(settings(app, app.state.studio)).run(sockets=[listening])
+        own = OwnHost(app, host, ["/v1/live"])
+        refused = app.state.studio.counts.dropped.labels("connections").inc
+        serve(own, listening, console, grace_s=GRACE, message_bytes=SOCKET_BYTES, refused=refused)

@@ -22,8 +22,11 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra 'live' is not installed")
 pytest.importorskip("websockets", reason="the extra 'live' is not installed")
-from gapt_jax.live import connections, downloads, recording
+from gapt_jax.live import client as live_client
+from gapt_jax.live import downloads, recording
 from gapt_jax.live.client import served
+from gapt_jax.live.server import GRACE
+from gapt_jax.runtime import web
 
 pytestmark = pytest.mark.timeout(180)
 ROOT = Path(__file__).parents[2]
@@ -159,7 +162,7 @@ def test_a_bad_message_is_answered(name, place, tracebacks):
 
 
 def test_who_says_nothing_is_let_go(place, monkeypatch):
-    monkeypatch.setattr(connections, "PATIENCE", 0.3)
+    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.3)
     for half in (b"", b"GET / HT", request()[:40], b"GET /app.js HTTP/1.1\r\nHost: a\r\n\r\nGET / HT"):
         began = time.monotonic()
         said(place, half)
@@ -173,7 +176,7 @@ def test_who_says_nothing_is_let_go(place, monkeypatch):
 
 
 def test_too_many_connections_are_told(make_model, monkeypatch, caplog):
-    monkeypatch.setattr(connections, "most_connections", lambda: 3)
+    monkeypatch.setattr(live_client, "MAX_CONNECTIONS", 3)
     with served([make_model()]) as url:
         place = ("127.0.0.1", int(url.rpartition(":")[2]))
         held = [socket.create_connection(place, timeout=10) for _ in range(3)]
@@ -182,7 +185,7 @@ def test_too_many_connections_are_told(make_model, monkeypatch, caplog):
             assert b"101" in client.recv(1 << 16)
         for _ in range(4):
             answer = said(place, b"")
-            assert answer.startswith(b"HTTP/1.1 503") and b"retry-after: 10" in answer and b"come again" in answer
+            assert answer.startswith(b"HTTP/1.1 503") and b"retry-after: 10" in answer and b"try again" in answer
         held[2].close()
         time.sleep(0.3)
         counted = urlopen(f"{url}/metrics", timeout=10).read().decode()
@@ -272,7 +275,7 @@ def test_half_requests_do_not_hold_up_the_end(start):
             tick = json.dumps({"type": "tick", "now_frame": now}).encode()
             client.sendall(frame(1, tick))
     time.sleep(0.5)
-    assert server.end() < connections.GRACE + 5
+    assert server.end() < GRACE + 5
     for client in clients:
         client.close()
     assert "Traceback" not in server.said and server.said.count("\n") < 30, server.said
@@ -301,8 +304,10 @@ def test_few_open_files_are_no_silence(start):
         client.close()
     time.sleep(0.5)
     assert urlopen("http://{}:{}/healthz".format(*server.place), timeout=10).status == 200
-    assert server.end() < connections.GRACE + 5
-    assert "limit of open files" in server.said and "Traceback" not in server.said
+    assert server.end() < GRACE + 5
+    assert (
+        "of 120 open files" in server.said and "connections are taken" in server.said and "Traceback" not in server.said
+    )
 
 
 @pytest.fixture

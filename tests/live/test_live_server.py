@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra 'live' is not installed")
-from starlette.testclient import TestClient
+from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 from gapt_jax.live.recording import replay
-from gapt_jax.live.server import MESSAGE_BYTES, is_own_origin, make_app
+from gapt_jax.live.server import MESSAGE_BYTES, make_app
 from gapt_jax.live.session import LiveSession
+from gapt_jax.runtime.loopback import OwnHost, is_own_origin
 
 START = {"type": "start", "lookahead_frames": 8, "commit_frames": 3, "intro_frames": 4, "seed": 3}
 
@@ -221,8 +222,16 @@ def test_floods_end_the_connection(client, texts, code):
 def test_pages_of_other_sites_are_kept_out(client):
     assert is_own_origin("http://127.0.0.1:8080", "127.0.0.1:8080") and is_own_origin(None, "a")
     assert not is_own_origin("http://evil.example", "127.0.0.1:8080") and not is_own_origin("null", "a")
-    with pytest.raises(WebSocketDisconnect), connected(client, headers={"origin": "http://evil.example"}):
-        pass
+    own = TestClient(OwnHost(client.app, "127.0.0.1", ["/v1/live"]), "http://127.0.0.1:8080")
+    address = "ws://127.0.0.1:8080/v1/live"
+    with own.websocket_connect(address, headers={"origin": "http://127.0.0.1:8080"}) as socket:
+        assert json.loads(socket.receive_text())["type"] == "ready"
+    for evil in ({"origin": "http://evil.example"}, {"origin": "http://evil.example", "host": "evil.example"}):
+        with (
+            pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)),
+            own.websocket_connect(address, headers=evil),
+        ):
+            pass
 
 
 def test_fifty_players_at_once(client):
