@@ -26,18 +26,19 @@ from gapt_jax.chords import Chord
 
 _FIELD = re.compile(r"([A-Za-z+]):(?![|:])\s*(.*)")
 _LENGTH = r"(?P<{0}up>[0-9]{{0,6}})(?P<{0}over>/*)(?P<{0}down>[0-9]{{0,6}})"
+# What is quoted or bracketed has a length limit: else a line of opening marks is read again from each of them.
 _TOKEN = re.compile(
-    r'"(?P<text>[^"]*)"'
+    r'"(?P<text>[^"]{0,1000})"'
     # decorations, but not the notes between two old line breaks
-    r"|!(?:(?=[0-9f<>()+.]*!)|(?![A-Ga-gxzZ0-9,'/|:\[\]^_=<>()-]*!))[^!\s]*!"
-    r"|\+[^+\s]*\+|\{[^}]*\}|y[0-9]*"  # grace notes, space
-    r"|\[(?P<field>[A-Za-z]):\s*(?P<value>[^\]]*)\]"
+    r"|!(?:(?=[0-9f<>()+.]{0,99}!)|(?![A-Ga-gxzZ0-9,'/|:\[\]^_=<>()-]{0,99}!))[^!\s]{0,99}!"
+    r"|\+[^+\s]{0,99}\+|\{[^}]{0,1000}\}|y[0-9]*"  # grace notes, space
+    r"|\[(?P<field>[A-Za-z]):\s*(?P<value>[^\]]{0,1000})\]"
     r"|(?P<bar>(?:\[(?=\|))?[:|]*\|[:|]*\]?|::+)\s*(?:\[?(?P<after>[0-9][0-9,\-]*))?"
     r"|\[(?P<ending>[0-9][0-9,\-]*)"
     r"|\((?P<tuplet>[2-9])(?::(?P<time>[1-9]?))?(?::(?P<among>[1-9]?))?"
     rf"|(?P<rest>[zxZX]){_LENGTH.format('r')}"
     rf"|(?P<accidental>\^\^?|__?|=)?(?P<letter>[A-Ga-g])(?P<octave>[,']*){_LENGTH.format('n')}"
-    rf"|\[(?P<chord>[^\]\[|]*)\]{_LENGTH.format('c')}"
+    rf"|\[(?P<chord>[^\]\[|]{{0,1000}})\]{_LENGTH.format('c')}"
     r"|(?P<broken>>{1,3}|<{1,3})"
     r"|(?P<tie>-)"
     r"|(?P<overlay>&)"

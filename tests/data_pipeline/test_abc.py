@@ -344,6 +344,12 @@ def test_a_fault_is_told_with_its_line():
     assert fault('C D |\nE "Hmm"F |\nG').line == 7
 
 
+@pytest.mark.parametrize("marks", ["[V:", "!C", "+C", '"', "{", "(3", "["])
+@pytest.mark.timeout(20)  # of a line twice as long, twice the time: read anew from each mark it would be a minute
+def test_a_line_of_opening_marks_takes_no_time(marks):
+    list(abc.read('X:1\nM:4/4\nL:1/4\nK:C\n"C" CDEF |' + marks * 30_001, "x"))
+
+
 def test_the_writer_cuts_notes_where_bars_and_chords_change():
     song = parse_song(
         {
@@ -380,6 +386,8 @@ def test_round_trip():
 # The record begins with half a beat more: its reader took "e.", the end of a header line that is folded in the
 # file, for a note. From there on the two agree.
 EXPLAINED = {"slowerthandirt_8"}
+# A || B :| is A B B by section 4.8 of the standard; the record repeats A too.
+AFTER_DOUBLE_BAR = "xmas10"
 
 
 @pytest.mark.real_data
@@ -398,6 +406,10 @@ def test_agreement_with_the_records(dataset, pattern, count):
                 continue
             found = to_song(score, dataset)
             compared += 1
+            if score.name == AFTER_DOUBLE_BAR:
+                assert (found.beats_total, expected.beats_total) == (79.5, 104)
+                assert [n for n in found.melody if n.offset <= 52] == [n for n in expected.melody if n.offset <= 52]
+                continue
             if score.name in EXPLAINED:
                 moved = [[n.onset + 0.5, n.offset + 0.5, n.pitch] for n in found.melody]
                 assert [[0, 0.5, 76], *moved] == [list(note) for note in expected.melody]
