@@ -19,6 +19,7 @@ def warnings(study: Study) -> list[str]:
             f"{': ' + member.reason if member.reason else ''}."
             for member in ablation.missing
         ]
+    found += [f"In pre-training {text}." for text in dict.fromkeys(text for run in runs for text in run.warnings)]
     meant = {*OWN, *(path for ablation in study.ablations for arm in ablation.settings.values() for path in arm)}
     first = _comparable(runs[0], meant)
     paths = sorted({path for run in runs[1:] for path in _differences(first, _comparable(run, meant))})

@@ -13,7 +13,7 @@ import numpy as np
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation import results
 from gapt_jax.evaluation.results import Ablation, Member, Run, Study
-from gapt_jax.runtime.files import read_json, read_vocabulary
+from gapt_jax.runtime.files import read_json, read_vocabulary, stage_warnings
 
 SCHEMA = 1
 FINISHED, STOPPED = "finished", "stopped"
@@ -86,6 +86,7 @@ def read_run(folder: Path) -> Run:
         vocabulary=vocabulary,
         alarms=_log(folder / "alarms.jsonl") if (folder / "alarms.jsonl").exists() else [],
         songs=_songs(folder / "songs.npz"),
+        warnings=stage_warnings(folder),
     )
 
 

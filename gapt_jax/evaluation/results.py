@@ -34,6 +34,7 @@ class Run:
     vocabulary: Vocabulary
     alarms: list[dict[str, Any]]  # alarms.jsonl
     songs: dict[str, np.ndarray]  # songs.npz: "<system>|<dataset>|hits" and so on, a row per song
+    warnings: list[str] = dataclasses.field(default_factory=list)  # of its supervised stages
 
     @property
     def arm(self) -> str:

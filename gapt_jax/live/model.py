@@ -21,7 +21,7 @@ from gapt_jax.export.proof import open_bundle
 from gapt_jax.export.verify import FUNCTIONS, MANIFEST, STATE_ARGUMENT, past
 from gapt_jax.live.intro import Intro, make_intro
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.files import read_vocabulary
+from gapt_jax.runtime.files import read_vocabulary, stage_warnings
 from gapt_jax.training.saved import load_anchor, load_policy
 from gapt_jax.vocabulary import SILENCE, Vocabulary
 
@@ -174,6 +174,8 @@ def _of_bundle(folder: Path) -> LiveModel:
 
 def _of_run(workdir: Path, console: Console) -> LiveModel:
     policy = load_policy(workdir, console)
+    for warning in stage_warnings(workdir):
+        console.warn(warning)
     if policy.experiment.data.part != "chords":
         raise UserError(f"{workdir} is a melody agent: play with the run of a chord policy")
     config, frames = policy.experiment.models.policy, policy.experiment.data.max_frames

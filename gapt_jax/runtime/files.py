@@ -46,6 +46,16 @@ def read_json(path: Path, made_by: str) -> Any:
         raise UserError(f"{path} is damaged ({error}): make it anew with '{made_by}'") from None
 
 
+UPSTREAM = "upstream"  # in a run or an ablation: the finished stages that it used
+DONE = "done.json"  # in the folder of a finished stage
+
+
+def stage_warnings(workdir: Path) -> list[str]:
+    """What the supervised stages of a run, or of the ablation that it is part of, have ended with."""
+    files = [path for root in (workdir, workdir.parent) for path in sorted((root / UPSTREAM).glob(f"*/{DONE}"))]
+    return list(dict.fromkeys(filter(None, (read_json(path, "gapt run").get("warning") for path in files))))
+
+
 def read_vocabulary(path: Path) -> Vocabulary:
     """The ``vocabulary.json`` of a run."""
     from gapt_jax.vocabulary import Vocabulary  # brings NumPy, which the command line does without

@@ -20,6 +20,7 @@ from gapt_jax.models.networks import interleave
 from gapt_jax.runtime import native
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
+from gapt_jax.runtime.files import stage_warnings
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import Vocabulary
 
@@ -39,6 +40,9 @@ def run(console: Console) -> bool:
     rows = [["ok" if holds else "FAILED", what, seen] for what, holds, seen in checks]
     rows += [["ok" if present else "absent", f"optional: {name}", use] for name, present, use in optional]
     console.table("gapt doctor", ["", "check", "seen"], rows)
+    for folder in sorted(Path("runs").glob("*")):
+        for warning in stage_warnings(folder):
+            console.warn(f"{folder}: {warning}")
     holds = all(ok for _, ok, _ in checks)
     console.say("all checks hold; next: gapt run smoke" if holds else "some checks failed: see above")
     console.emit(

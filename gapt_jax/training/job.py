@@ -6,6 +6,7 @@ They lie beside the run folder under ``stages/``: every run that needs the same 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -124,23 +125,32 @@ def stages_of(job: Job) -> list[Stage]:
         "compute_dtype": config.models.compute_dtype,
     }
 
-    def stage(number: int, name: str, loss: Any, fit_config: Any, model_config: Any, members: int | None) -> Stage:
-        fit = pretrain.Fit(loss, fit_config, members, job.layout)
+    def stage(
+        number: int, name: str, loss: Any, guessing: Any, fit_config: Any, model_config: Any, members: int | None
+    ) -> Stage:
+        fit = pretrain.Fit(loss, fit_config, members, job.layout, guessing)
         identity = common | {"model": dataclasses.asdict(model_config)}
         if name in OF_ONE_PART and config.data.part != "chords":  # rewards judge pairs: agents of both parts share them
             identity |= {"part": config.data.part}
         return Stage(name, fit, getattr(models, name).init, fits.seed * len(STAGES) + number, identity)
 
+    def any_token(songs: int) -> float:
+        return math.log(job.spec.vocabulary.size)
+
+    def any_pair(songs: int) -> float:
+        return math.log(2)
+
     stages = [
-        stage(0, "policy", pretrain.policy_loss(models), fits.policy, config.models.policy, None),
-        stage(1, "anchor", pretrain.anchor_loss(models), fits.anchor, config.models.anchor, None),
+        stage(0, "policy", pretrain.policy_loss(models), any_token, fits.policy, config.models.policy, None),
+        stage(1, "anchor", pretrain.anchor_loss(models), any_token, fits.anchor, config.models.anchor, None),
     ]
     for number, kind in enumerate(REWARD_KINDS, start=2):
         if kind == "contrastive" or getattr(weights, kind) > 0:
             make = pretrain.contrastive_loss if kind.endswith("contrastive") else pretrain.discriminative_loss
             members = fits.members + (fits.held_out if kind == "contrastive" else 0)
             loss = make(models, kind, tables)
-            stages.append(stage(number, kind, loss, getattr(fits, kind), config.models.reward, members))
+            guessing = math.log if kind.endswith("contrastive") else any_pair  # one of the songs, or yes and no
+            stages.append(stage(number, kind, loss, guessing, getattr(fits, kind), config.models.reward, members))
     return stages
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -162,6 +163,7 @@ class Fit:
     config: FitConfig
     members: int | None = None
     layout: Layout = ONE_DEVICE
+    guessing: Callable[[int], float] = lambda songs: math.inf  # loss of guessing among so many songs
 
     @property
     def rows(self) -> int:
@@ -212,10 +214,21 @@ def fit_step(fit: Fit, state: FitState, batch: Batch) -> tuple[FitState, Metrics
 @functools.partial(jax.jit, static_argnames="fit")
 def validate(fit: Fit, params: Params, batch: Batch) -> Metrics:
     """Loss and accuracy without dropout, negatives drawn with a fixed key; means over members."""
+    return jax.tree.map(jnp.mean, _of_each(fit, params, batch))
+
+
+@functools.partial(jax.jit, static_argnames="fit")
+def worst_loss(fit: Fit, params: Params, batch: Batch) -> jax.Array:
+    """The largest `valid/loss` of a member, []."""
+    return jnp.max(_of_each(fit, params, batch)["valid/loss"])
+
+
+def _of_each(fit: Fit, params: Params, batch: Batch) -> Metrics:
+    """Validation of every member, [members], or of the one model, []."""
     key = jax.random.key(0)
 
     def one(params):
         loss, metrics = fit.loss(params, batch, key, None)
         return {f"valid/{name}": ratio.value() for name, ratio in ({"loss": loss} | metrics).items()}
 
-    return one(params) if fit.members is None else jax.tree.map(jnp.mean, jax.vmap(one)(params))
+    return one(params) if fit.members is None else jax.vmap(one)(params)

@@ -20,9 +20,8 @@ import jax
 from gapt_jax.config import Experiment, config_hash, from_dict, to_dict, to_json
 from gapt_jax.errors import UserError
 from gapt_jax.runtime import devices, hosts, locks
-from gapt_jax.runtime.files import git_revision, read_json, strict_json, write_atomic
+from gapt_jax.runtime.files import UPSTREAM, git_revision, read_json, strict_json, write_atomic
 
-UPSTREAM = "upstream"  # in a run or an ablation: the finished stages that it used
 ABLATION = "ablation.json"  # in a folder whose runs belong together
 
 

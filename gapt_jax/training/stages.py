@@ -15,15 +15,15 @@ from gapt_jax.errors import Preempted
 from gapt_jax.runtime import hosts
 from gapt_jax.runtime.checkpoint import checkpoints, load_tree, save_tree, tree_hashes
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.files import read_json, strict_json, write_atomic
+from gapt_jax.runtime.files import DONE, read_json, strict_json, write_atomic
 from gapt_jax.runtime.metrics import MetricLog
 from gapt_jax.training import turns
-from gapt_jax.training.pretrain import Fit, FitState, fit_step, init_fit, validate
+from gapt_jax.training.pretrain import Fit, FitState, fit_step, init_fit, validate, worst_loss
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Batch, Params
 
 SHOWN = ("loss", "accuracy", "valid/loss", "valid/accuracy")
-DONE = "done.json"  # in the folder of a finished stage
+AT_CHANCE = 0.98  # of the loss of guessing: from there on a stage has learnt nothing
 VALIDATIONS = 10  # per stage
 
 
@@ -67,10 +67,13 @@ def run_stage(
         if _is_done(folder):  # by the run that we waited for
             return _reused(stage, folder, console)
         params = _fit(stage, folder, batches, validation, runtime, console)
+        warning = _at_chance(stage, params, validation)
+        if warning:
+            console.warn(warning)
         save_tree(folder / "params", params)
         if hosts.is_first():
             facts = {"stage": stage.name, "steps": stage.fit.config.steps, "sha256": tree_hashes(params)}
-            write_atomic(folder / DONE, strict_json(facts))
+            write_atomic(folder / DONE, strict_json(facts | ({"warning": warning} if warning else {})))
         hosts.wait_for_all(stage.name)
         return params
 
@@ -81,7 +84,31 @@ def _is_done(folder: Path) -> bool:
 
 def _reused(stage: Stage, folder: Path, console: Console) -> Params:
     console.say(f"{stage.name}: reused from {folder}")
+    if warning := _facts(folder).get("warning"):
+        console.warn(warning)
     return load_params(folder, _abstract(stage).params)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    facts = read_json(folder / DONE, "gapt run")
+    return facts if isinstance(facts, dict) else {}
+
+
+def _at_chance(stage: Stage, params: Params, validation: Batch) -> str:
+    """The sentence about a stage of which a member has learnt nothing; empty = all have learnt."""
+    songs = stage.fit.layout.share(_validated(stage, validation))
+    loss, guess = float(worst_loss(stage.fit, params, songs)), stage.fit.guessing(len(songs.melody))
+    if not loss >= AT_CHANCE * guess:  # NaN, as a guess without songs, is none
+        return ""
+    return (
+        f"the stage '{stage.name}' has learnt nothing: its loss on held-out songs is {loss:.3g}, that of guessing "
+        f"{guess:.3g}; give it more steps or another rate (pretrain.{stage.name}.*), or do without it"
+    )
+
+
+def _validated(stage: Stage, validation: Batch) -> Batch:
+    """The songs that a stage is validated on."""
+    return jax.tree.map(lambda x: x[: stage.fit.config.batch_size * 4], validation)
 
 
 def load_params(folder: Path, like: Params) -> Params:
@@ -89,9 +116,7 @@ def load_params(folder: Path, like: Params) -> Params:
 
     Raises UserError where they are damaged.
     """
-    facts = read_json(folder / DONE, "gapt run")
-    hashes = facts.get("sha256", {}) if isinstance(facts, dict) else {}
-    return load_tree(folder / "params", like, hashes)
+    return load_tree(folder / "params", like, _facts(folder).get("sha256", {}))
 
 
 def _abstract(stage: Stage) -> FitState:
@@ -107,8 +132,7 @@ def _fit(
     console: Console,
 ) -> Params:
     steps, layout, rows = stage.fit.config.steps, stage.fit.layout, stage.fit.rows
-    validation = jax.tree.map(lambda x: x[: stage.fit.config.batch_size * 4], validation)
-    validation = layout.share(validation)
+    validation = layout.share(_validated(stage, validation))
     keep = dataclasses.replace(runtime, keep_checkpoints=2, keep_every=0, keep_best=0)
     with checkpoints(folder / "checkpoints", keep, console) as saved:
         start, state = saved.restore(_abstract(stage), {}) or (0, None)

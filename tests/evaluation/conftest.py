@@ -68,8 +68,8 @@ def write_run(
     """Writes all files of a finished run with made-up numbers; `arm` is of another kind than λ, its weight 1."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng([seed, int(100 * weight)])
-    sets = [f"seed={seed}", f"algorithm.adversarial_weight={weight}", f"name={json.dumps(name)}"]
-    config = to_dict(override(Experiment(), sets))
+    sets = [f"seed={seed}", f"algorithm.adversarial_weight={weight}"]
+    config = to_dict(override(Experiment(), sets)) | {"name": name}  # any text: what is stored may be hostile
     hashes = {"config_hash": f"hash{seed}{weight:g}", "data_fingerprint": "f00d", "git_revision": "abc123"}
     record = hashes | {"command": f"gapt run {name} --set seed={seed}", "versions": {"jax": "0.10"},
                        "hardware": "2 x cpu", "time_s": {"policy": 100.0, "gapt": 3700.5}}  # fmt: skip

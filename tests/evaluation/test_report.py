@@ -183,7 +183,7 @@ def test_without_matplotlib(monkeypatch, tmp_path):
     monkeypatch.delattr("gapt_jax.evaluation.figures", raising=False)
     monkeypatch.delattr("gapt_jax.evaluation.piano_roll", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match=r"pip install 'gapt-jax\[report\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[report\]'"):
         write_report([tmp_path], tmp_path / "out")
 
 
@@ -203,6 +203,15 @@ def test_warnings_name_what_differs(make_run, tmp_path):
     text = " ".join(agreement.warnings(read_study(folders)))
     assert "algorithm.kl_coef" in text and "f00d, other" in text and "evaluated under another data" in text
     assert "seed," not in text and "adversarial_weight" not in text
+
+
+def test_a_stage_at_chance_is_named_once(make_run, tmp_path):
+    folders = [make_run(tmp_path / name, 1, seed, steps=1) for seed, name in enumerate("ab")]
+    for folder in folders:
+        stage = folder / "upstream" / "policy-1"
+        stage.mkdir(parents=True)
+        (stage / "done.json").write_text('{"warning": "the stage \'policy\' has learnt nothing"}')
+    assert agreement.warnings(read_study(folders)) == ["In pre-training the stage 'policy' has learnt nothing."]
 
 
 def test_pairs_are_the_shared_seeds(make_run, tmp_path):
