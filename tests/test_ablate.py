@@ -119,7 +119,7 @@ def test_bad_input_gets_one_sentence(tmp_path, capsys, arguments, sentence):
 def test_a_folder_with_something_else_is_left_alone(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     assert ablate(tmp_path / "file", "--lambdas", "0,1") == 2
-    assert "is not a folder" in capsys.readouterr().err
+    assert "is a file, not a folder" in capsys.readouterr().err
     for content, sentence in (([], "not the record of an ablation"), ({"arms": [{"name": "x"}]}, "has the arm x too")):
         (tmp_path / "ablation.json").write_text(json.dumps(content))
         assert ablate(tmp_path, "--lambdas", "0,1") == 2

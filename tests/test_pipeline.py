@@ -197,7 +197,7 @@ def test_a_stage_that_the_run_does_not_have_is_refused(tmp_path, capsys):
 
 def test_a_negative_reward_weight_is_refused(tmp_path, capsys):
     assert gapt("run", "smoke", "--workdir", str(tmp_path / "r"), "--set", "algorithm.rewards.silence=-1") == 2
-    assert "0 or more" in capsys.readouterr().err
+    assert "silence must be at least 0, not -1.0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

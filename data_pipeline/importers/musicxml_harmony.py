@@ -54,7 +54,8 @@ _KINDS = {
 _ACCIDENTALS = str.maketrans({"\ue10c": "#", "\ue10d": "b", "\ue260": "b", "\ue262": "#"})
 _SILENCE = re.compile(r"\(?(?:n\.? ?c\.?|no chords?)\)?", re.IGNORECASE)
 _LETTER = re.compile(r"\(?([A-G])[1-3]?\)?")  # a chord, or a section: A, A2
-_WORD = re.compile(r"[^(A-G].*|[A-G][oh]|.*--.*")  # Go, Ah, a fingering with its line: no chord, though it reads as one
+# Go, Ah, Ad, Bb7a, a fingering with its line: no chord, though it reads as one.
+_WORD = re.compile(r"[^(A-G].*|[A-G][oh]|[A-G][b#]?7?[ad]7?|.*--.*")
 _Tones = list[tuple[int, int]]  # number of the degree (0: not known), semitones above the root
 
 

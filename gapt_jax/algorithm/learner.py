@@ -203,7 +203,7 @@ def estimate(
         metrics["kl"] = masked.mean(kl, mask)
     experience, judged = _rated(spec, trajectory, shaped, found.get("values"))
     metrics |= judged
-    rho = ppo.ratio_deviation(*spec.layout.everywhere((found["log_probs"], trajectory.log_probs, mask)))
+    rho = ppo.ratio_deviation(found["log_probs"], trajectory.log_probs, mask, spec.layout.everywhere)
     return experience, metrics | {f"ratio_deviation/{name}": value for name, value in rho.items()}
 
 

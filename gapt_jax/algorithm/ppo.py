@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -48,15 +50,20 @@ def value_loss(values: jax.Array, returns: jax.Array, mask: jax.Array) -> Ratio:
 RARE = 1_000  # of so many actions one deviates by `high` or more in `ratio_deviation`
 
 
-def ratio_deviation(log_probs: jax.Array, behaviour_log_probs: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+def ratio_deviation(
+    log_probs: jax.Array,
+    behaviour_log_probs: jax.Array,
+    mask: jax.Array,
+    everywhere: Callable[[jax.Array], jax.Array] = lambda x: x,
+) -> dict[str, jax.Array]:
     """|rho - 1| of all actions, [B, T] -> [] each: its mean, its 99.9 % quantile (`high`) and the largest.
 
     Zero to rounding before the first update, else rollout and training disagree. Of n actions n // 1000 deviate by
-    `high` or more, and at least one does.
+    `high` or more, and at least one does. `everywhere` gives every device all of [B, T], for the quantile.
     """
     chex.assert_equal_shape([log_probs, behaviour_log_probs, mask])
     rho = jnp.exp(jnp.where(mask > 0, log_probs - behaviour_log_probs, 0.0))
     deviation = jnp.abs(rho - 1)
-    largest = jax.lax.top_k(deviation.ravel(), max(mask.size // RARE, 1))[0]
+    largest = jax.lax.top_k(everywhere(deviation).ravel(), max(mask.size // RARE, 1))[0]
     rare = jnp.maximum(jnp.sum(mask).astype(jnp.int32) // RARE, 1)
     return {"mean": masked.mean(deviation, mask), "high": largest[rare - 1], "largest": largest[0]}

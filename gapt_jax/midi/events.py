@@ -41,9 +41,11 @@ class _Cut(Exception):
 
 def read(content: bytes) -> Tracks:
     """All tracks of a file. Raises ValueError with the reason where it is none, or ends too early."""
+    if not content:
+        raise ValueError("it is empty")
     start = content.find(b"MThd", 0, _HEADER_WITHIN)
     if start < 0:
-        raise _unreadable("it does not begin as one" if content else "it is empty")
+        raise _unreadable("it does not begin as one")
     if len(content) < start + 14:
         raise _unreadable("it ends in its header")
     size, type_, _, division = struct.unpack_from(">IHHH", content, start + 4)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -81,12 +82,14 @@ class Lock:
         self._seen: tuple[Holder, int, float] | None = None  # holder, mtime, when we saw that mtime first
         self.is_alive = False  # whether the holder of the last attempt is known to live
         self.token = ""
+        self._made: list[Path] = []  # folders that were made for the lock, the innermost first
 
     def attempt(self) -> Holder | None:
         """Takes the lock if it is free or its holder is dead: None then, else who holds it.
 
         Raises OSError where no file can be made in the folder.
         """
+        self._made += itertools.takewhile(lambda folder: not folder.exists(), self.path.parents)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self._make():
             return None
@@ -166,6 +169,8 @@ class Lock:
         with contextlib.suppress(OSError):
             if self.is_mine():
                 self.path.unlink()
+                for folder in self._made:
+                    folder.rmdir()  # raises where something has come into it
         self.token = ""
 
 

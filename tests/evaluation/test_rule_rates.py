@@ -51,7 +51,7 @@ def test_repetition_does_not_cross_songs(song, vocabulary):
 
 @pytest.mark.parametrize(("frames", "long"), [(32, False), (33, True)])
 def test_long_note(song, vocabulary, frames, long):
-    chords = song((None, 40), ("C", frames), ("C", 20))
+    chords = song((None, 31), ("C", frames), ("C", 20))
     assert rules.long_note(chords).tolist() == [long]
 
 

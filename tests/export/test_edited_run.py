@@ -34,7 +34,13 @@ def said(run: Path, capsys) -> str:
     ),
 )
 def test_a_changed_or_removed_setting_is_refused(place, run, capsys):
-    values = {"data.part": "melody", "models.compute_dtype": "bfloat16", "name": "other", "arm": "other"}
+    values = {
+        "data.part": "melody",
+        "data.max_frames": 8,
+        "models.compute_dtype": "bfloat16",
+        "name": "other",
+        "arm": "other",
+    }
     *parents, last = place.split(".")
     for new in (values.get(place, 7), None):
         config = to_dict(tiny())

@@ -96,7 +96,7 @@ def counts(phases: Sequence[Phase]) -> dict[str, dict[str, int]]:
 COLLECTIVES = {
     "rollout": {},
     "judge": {"all-reduce": 3},  # metrics; a spread needs its mean first
-    "estimate": {"all-reduce": 3},  # whitening, metrics
+    "estimate": {"all-reduce": 2, "all-gather": 1},  # whitening, metrics; the deviations of the ratio to all, [B, T]
     "policy_update": {"all-reduce": MINIBATCHES, "all-gather": 6},  # one per gradient; the rollout to all, once
     "discriminator_update": {"all-reduce": STEPS, "all-gather": 2},
 }
