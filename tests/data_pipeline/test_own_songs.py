@@ -62,7 +62,7 @@ def test_a_set_named_all_goes_before(tmp_path):
 
 def test_too_few_tunes_say_that_a_hash_makes_the_splits(tmp_path):
     songs = write_tunes(tmp_path / "songs", 1)
-    with pytest.raises(UserError, match="add tunes to its 1, for a hash of the melody puts each in a split"):
+    with pytest.raises(UserError, match=r"\(1 in .*\): a hash of their melody puts 80, 10 and 10 of a hundred"):
         open_corpus(
             songs=str(songs), mixture=[("all", 1.0)], out_of_domain=(), max_frames=32, chord_coverage=1.0,
             data_dir=tmp_path / "data",
