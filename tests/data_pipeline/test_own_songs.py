@@ -82,5 +82,5 @@ def test_forty_tunes_become_a_reported_run_by_three_commands(tmp_path):
         assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "own"
     systems = json.loads((run / "evaluation.json").read_text())["systems"]
-    assert set(systems) == {"data", "mle", "gapt_lambda=1"} and set(systems["mle"]) == {"all"}
+    assert set(systems) == {"data", "mle", "gapt_lambda=1"} and set(systems["mle"]) == {"all/test"}
     assert (run / "report.html").is_file()
