@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import hashlib
 import json
 import re
@@ -138,11 +137,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` with the nearest known word, or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def value_at(config: Any, path: str) -> Any:
-    """The setting at a path like ``algorithm.steps``."""
-    return functools.reduce(getattr, path.split("."), config)
 
 
 def _join(path: str, key: str) -> str:

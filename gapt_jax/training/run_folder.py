@@ -20,7 +20,7 @@ import jax
 from gapt_jax.config import Experiment, config_hash, from_dict, to_dict, to_json
 from gapt_jax.errors import UserError
 from gapt_jax.runtime import devices, hosts, locks
-from gapt_jax.runtime.files import UPSTREAM, git_revision, read_json, strict_json, write_atomic
+from gapt_jax.runtime.files import DONE, UPSTREAM, git_revision, read_json, strict_json, write_atomic
 
 ABLATION = "ablation.json"  # in a folder whose runs belong together
 
@@ -45,7 +45,7 @@ def keep_stages(workdir: Path, folders: Iterable[Path]) -> None:
         try:
             kept.parent.mkdir(exist_ok=True)
             shutil.copytree(folder / "params", temporary / "params", copy_function=_link)
-            shutil.copy2(folder / "done.json", temporary)
+            shutil.copy2(folder / DONE, temporary)
             temporary.rename(kept)
         except (OSError, shutil.Error) as error:
             shutil.rmtree(temporary, ignore_errors=True)
