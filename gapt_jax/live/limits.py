@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-FASTEST = 16  # frames a second at 240 BPM, the fastest tempo
-FRAMES_PER_SECOND = 20  # that a player may ask for: a quarter more than the fastest tempo
+FRAMES_PER_SECOND = 20  # that a player may ask for: a quarter more than 16, the fastest tempo (240 BPM)
 FRAMES_AT_ONCE = 512  # of which so many at once: half a minute at the fastest tempo, for who was cut off
 NOTES_PER_SECOND, NOTES_AT_ONCE = 128, 1024  # keys that go down or up
 START_FRAMES, MODEL_FRAMES = 8, 32  # what a start or reset, and another model, cost of the frames
