@@ -23,7 +23,7 @@ Folders = Callable[..., Path]
 
 
 def _visible(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.glob("*"))
 
 
 def test_records_hold_the_frames_of_the_file_in_its_order(song_folder: Folders, tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ def test_events_before_the_first_beat_are_placed_by_its_length():
 @pytest.mark.parametrize(
     "midi_file, beats, chords, reason",
     [
-        (b"", beats_of(8), "0 1 C:maj", "not a readable MIDI"),
+        (b"", beats_of(8), "0 1 C:maj", "it is empty"),
+        (b"RIFF", beats_of(8), "0 1 C:maj", "not a readable MIDI"),
         (midi_of([Note(0, 1, 60)], "MELODX"), beats_of(8), "0 1 C:maj", "no track MELODY"),
         (midi_of([Note(0, 1, 60)]), "", "0 1 C:maj", "file of beats must have lines of 3"),
         (midi_of([Note(0, 1, 60)]), "0 1 1\n1 0 0\n", "0 1 C:maj", "four beats"),
