@@ -34,7 +34,7 @@ SEEDS = 3  # batches of songs
 def behind(name: str, spec: Spec, frozen, params, songs: Batch, seed: int) -> dict[str, float]:
     """|ratio - 1| of one batch with the fault `name`."""
     state = init_state(spec, params, seed, songs.melody.shape[1])
-    played = learner.play(spec, state, songs)
+    played = learner.rollout(spec, state, songs)
     judged, terms = params, learner.judge(spec, state, frozen, songs, played)[0]
     if name == "stale policy":
         experience, _ = learner.estimate(spec, state, frozen, played, terms)

@@ -23,26 +23,20 @@ from gapt_jax.training.job import frozen_of
 REPEATS = 7
 
 
-def timed(clock: dict[str, list[float]], name: str, fn, *args):
-    started = time.perf_counter()
-    out = jax.block_until_ready(fn(*args))
-    clock[name].append(time.perf_counter() - started)
-    return out
+def one_iteration(clock: dict[str, list[float]], spec, state, frozen, batch):
+    seconds: dict[str, float] = {}
 
+    def timed(phase, *inputs):
+        started = time.perf_counter()
+        outputs = jax.block_until_ready(phase(*inputs))
+        seconds[phase.__name__] = time.perf_counter() - started
+        return outputs
 
-def one_iteration(clock, spec, state, frozen, batch):
-    trajectory = timed(clock, "play", learner.play, spec, state, batch)
-    terms, realism = timed(clock, "judge", learner.judge, spec, state, frozen, batch, trajectory)
-    experience, _ = timed(clock, "estimate", learner.estimate, spec, state, frozen, trajectory, terms)
-    state, _ = timed(clock, "improve_policy", learner.improve_policy, spec, state, experience)
-    step = int(state.step) + 1
-    state, metrics = timed(
-        clock, "discriminator", learner.improve_discriminator, spec, state, batch, trajectory, realism
-    )
-    is_open = float(metrics["discriminator/is_open"])
-    name = "improve_discriminator, gate open" if is_open else "improve_discriminator, gate shut"
-    clock[name].append(clock.pop("discriminator")[-1])
-    return step, state
+    state, metrics = learner.iteration(spec, state, frozen, batch, timed)
+    gate = "open" if float(metrics["discriminator/is_open"]) else "shut"
+    for name, spent in seconds.items():
+        clock[f"{name}, gate {gate}" if name == "improve_discriminator" else name].append(spent)
+    return state
 
 
 def trace_times(folder: Path) -> dict[str, float]:
@@ -60,10 +54,10 @@ def main() -> None:
     spec, frozen = job.spec, frozen_of(job, upstream)
     state = init_state(spec, policy[1], 0, job.experiment.data.max_frames)
     batches = job.batches(0)(spec.config.batch_size, 0)
-    _, state = one_iteration(collections.defaultdict(list), spec, state, frozen, jax.device_put(next(batches)))
+    state = one_iteration(collections.defaultdict(list), spec, state, frozen, jax.device_put(next(batches)))
     clock: dict[str, list[float]] = collections.defaultdict(list)
     for _ in range(REPEATS):
-        _, state = one_iteration(clock, spec, state, frozen, jax.device_put(next(batches)))
+        state = one_iteration(clock, spec, state, frozen, jax.device_put(next(batches)))
     print(f"{jax.devices()[0].device_kind}, {spec.config.batch_size} songs of {job.experiment.data.max_frames} frames")
     for name, seconds in clock.items():
         print(f"{name:36s} {1e3 * statistics.median(seconds):8.1f} ms  (median of {len(seconds)})")

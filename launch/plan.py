@@ -247,28 +247,23 @@ class PhaseCompiler:
         self.spec = Spec(networks, experiment.algorithm, vocabulary, layout, experiment.data.part)
         self.resident = _abstract(experiment, self.spec, mesh)
         self.state_bytes = _bytes_per_device(self.resident)
-        self.static: tuple[Any, ...] = (self.spec,)
         self.phases: list[Phase] = []
 
     def iteration(self) -> None:
-        """As `learner.iteration`. Raises `_NoRoom` after a phase that does not fit."""
-        state, frozen, batch = self.resident
-        trajectory = self.phase("rollout", learner.play, state, batch)
-        terms, realism = self.phase("judge", learner.judge, state, frozen, batch, trajectory)
-        experience, _ = self.phase("estimate", learner.estimate, state, frozen, trajectory, terms)
-        self.phase("policy_update", learner.improve_policy, state, experience)
-        self.phase("discriminator_update", learner.improve_discriminator, state, batch, trajectory, realism)
+        """Raises `_NoRoom` after a phase that does not fit."""
+        learner.iteration(self.spec, *self.resident, lambda phase, *inputs: self.phase(phase.__name__, phase, *inputs))
 
     def phase(self, name: str, function: Any, *arguments: Any) -> Any:
-        """Shapes and shardings of what the phase returns."""
+        """Shapes and shardings of what the function, a phase or an iteration of a population, returns."""
         began = time.monotonic()
         self.say(f"compiling {name}")
-        traced = function.trace(*self.static, *arguments)
+        traced = function.trace(*arguments)
         compiled, needed, text = _compile(traced)
         slices = self.mesh.shape["slice"]
         found = collectives.parse(text, self.mesh.size // slices, slices) if compiled is not None else []
         resident = {id(leaf) for leaf in jax.tree.leaves(self.resident)}
-        passed = [leaf for leaf in jax.tree.leaves(arguments) if id(leaf) not in resident]
+        arrays = [leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.ShapeDtypeStruct)]
+        passed = [leaf for leaf in arrays if id(leaf) not in resident]
         phase = Phase(
             name=name,
             bytes=self.state_bytes + _bytes_per_device(passed) + needed,
@@ -298,7 +293,6 @@ class PopulationCompiler(PhaseCompiler):
         self.spread = meshes.MeshMembers.of(meshes.split(mesh, members))
         self.mesh = self.spread.mesh
         self.spec = dataclasses.replace(self.spec, layout=self.spread.layout(experiment.runtime.microbatch_rows))
-        self.static = (self.spec, self.spread)
         state, frozen, batch = self.resident
         count, rows = self.spread.filled(members), self.spread.rows_filled(experiment.algorithm.batch_size)
 
@@ -312,8 +306,7 @@ class PopulationCompiler(PhaseCompiler):
         self.state_bytes = _bytes_per_device(self.resident)
 
     def iteration(self) -> None:
-        states, frozen, batches = self.resident
-        self.phase("population", population.iteration, states, frozen, batches)
+        self.phase("population", population.iteration, self.spec, self.spread, *self.resident)
 
     def cost(self, traced: Any) -> Cost:
         # That of its members one by one: what is outside `shard_map` would count for those of all devices.
@@ -351,9 +344,9 @@ def _compile(traced: Any) -> tuple[Any, int, str]:
 def _rows(name: str, experiment: Experiment, mesh: Mesh) -> tuple[int, int]:
     """(songs of a phase, or of one gradient step in it; rows that each device computes for them at a time)."""
     algorithm, microbatch = experiment.algorithm, experiment.runtime.microbatch_rows
-    if not name.endswith("update"):
+    if not name.startswith("improve"):
         return algorithm.batch_size, math.ceil(algorithm.batch_size / _devices(mesh))
-    songs = (algorithm if name == "policy_update" else algorithm.discriminator).minibatch_size
+    songs = (algorithm if name == "improve_policy" else algorithm.discriminator).minibatch_size
     rows = math.ceil(songs / _song_devices(mesh))
     return songs, min(rows, microbatch) if microbatch else rows
 
@@ -369,7 +362,7 @@ def _song_devices(mesh: Mesh) -> int:
 
 def _song_share(name: str, experiment: Experiment, mesh: Mesh) -> float:
     songs, rows = _rows(name, experiment, mesh)
-    devices = _song_devices(mesh) if name.endswith("update") else _devices(mesh)
+    devices = _song_devices(mesh) if name.startswith("improve") else _devices(mesh)
     return songs / (math.ceil(songs / (devices * rows)) * devices * rows)
 
 
@@ -378,9 +371,9 @@ def _problem(phase: Phase, experiment: Experiment, mesh: Mesh, state_bytes: int)
     room, rows = phase.chip.hbm_bytes, _rows(phase.name, experiment, mesh)[1]
     if state_bytes > room / 2:
         way = f"split the {gib(state_bytes)} of state with runtime.mesh.fsdp={2 * mesh.shape['fsdp']}"
-    elif phase.name.endswith("update") and rows > 1:
+    elif phase.name.startswith("improve") and rows > 1:
         way = f"compute fewer rows at a time with runtime.microbatch_rows={rows // 2}"
-    elif phase.name.endswith("update") and not experiment.models.remat:
+    elif phase.name.startswith("improve") and not experiment.models.remat:
         way = "keep fewer activations with models.remat=true"
     else:
         way = f"spread the songs over more devices, or lower algorithm.batch_size={experiment.algorithm.batch_size}"

@@ -1,6 +1,6 @@
 """One iteration of Generative Adversarial Post-Training, in the order of the paper's Algorithm 1.
 
-    play                   roll the policy out over melodies from the data
+    rollout                the policy plays over melodies from the data
     judge                  coherence + rules + λ · realism, every term kept apart
     estimate               KL to the anchor, values, advantages
     improve_policy         PPO on policy and critic, minibatch by minibatch
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from gapt_jax import masked, prng
 from gapt_jax.algorithm import adversary, gradients, groups, optim, ppo, returns, rewards, rules
 from gapt_jax.algorithm.layout import in_chunks
-from gapt_jax.algorithm.rollout import distribution, rollout
+from gapt_jax.algorithm.rollout import distribution, roll_out
 from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, LearnerState, Spec
 from gapt_jax.models import Model
 from gapt_jax.models.networks import interleave, part
@@ -31,6 +31,7 @@ from gapt_jax.types import Batch, Params, RewardTerms, Trajectory, pytree
 from gapt_jax.vocabulary import PAD
 
 Metrics = dict[str, jax.Array]  # [] float32 each
+Call = Callable[..., Any]  # (phase, *inputs) -> the outputs of the phase
 POSITIONS_AT_ONCE = 2_048  # whose logits exist at the same time in `estimate`
 
 
@@ -48,49 +49,45 @@ def iteration(
     state: LearnerState,
     frozen: Frozen,
     batch: Batch,
-    done: Callable[[str, Any], None] = lambda phase, result: None,
+    call: Call = lambda phase, *inputs: phase(*inputs),
 ) -> tuple[LearnerState, Metrics]:
-    """State after one more step, and what happened in it; `done` hears of each phase, to time it for example."""
-    trajectory = play(spec, state, batch)
-    done("play", trajectory)
-    reward_terms, realism = judge(spec, state, frozen, batch, trajectory)
-    done("judge", realism)
-    experience, estimate_metrics = estimate(spec, state, frozen, trajectory, reward_terms)
-    done("estimate", experience)
-    state, policy_metrics = improve_policy(spec, state, experience)
-    done("improve_policy", state)
-    state, adversary_metrics = improve_discriminator(spec, state, batch, trajectory, realism)
-    done("improve_discriminator", state)
+    """State after one more step, and what happened in it.
+
+    `call(phase, *inputs)` runs a phase and returns its outputs. Whatever times, traces or compiles the phases passes
+    its own; the name of a phase is `phase.__name__`.
+    """
+    trajectory = call(rollout, spec, state, batch)
+    reward_terms, realism = call(judge, spec, state, frozen, batch, trajectory)
+    experience, estimate_metrics = call(estimate, spec, state, frozen, trajectory, reward_terms)
+    state, policy_metrics = call(improve_policy, spec, state, experience)
+    state, adversary_metrics = call(improve_discriminator, spec, state, batch, trajectory, realism)
     return state, estimate_metrics | policy_metrics | realism | adversary_metrics
 
 
 def traced(spec: Spec, state: Any, frozen: Any, batch: Any) -> dict[str, Any]:
     """The phases of an iteration by name, traced for arrays or for their shapes; nothing is computed."""
-    played = play.trace(spec, state, batch)
-    judged = judge.trace(spec, state, frozen, batch, played.out_info)
-    terms, realism = judged.out_info
-    estimated = estimate.trace(spec, state, frozen, played.out_info, terms)
-    return {
-        "play": played,
-        "judge": judged,
-        "estimate": estimated,
-        "improve_policy": improve_policy.trace(spec, state, estimated.out_info[0]),
-        "improve_discriminator": improve_discriminator.trace(spec, state, batch, played.out_info, realism),
-    }
+    found: dict[str, Any] = {}
+
+    def trace(phase: Any, *inputs: Any) -> Any:
+        found[phase.__name__] = phase.trace(*inputs)
+        return found[phase.__name__].out_info
+
+    iteration(spec, state, frozen, batch, trace)
+    return found
 
 
 phase = functools.partial(jax.jit, static_argnames="spec")
 
 
 @phase
-def play(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
+def rollout(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
     """The policy accompanies the melodies of the batch: each once, or the first of every group `group_size` times."""
     key, size = _stream(state, "rollout"), spec.config.group_size
     if size > 1:  # each row keeps its index, and so its own draws
         batch = dataclasses.replace(batch, melody=groups.first_of_group(batch.melody, size))
 
     def accompany(policy: Params, songs: Batch) -> Trajectory:
-        return rollout(
+        return roll_out(
             spec.models.policy,
             policy,
             songs.melody,

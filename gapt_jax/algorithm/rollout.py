@@ -69,7 +69,7 @@ class Decoding(Protocol):
     def decode(self, tokens: jax.Array, cache: Any, position: jax.Array) -> tuple[jax.Array, Any]: ...
 
 
-def rollout(
+def roll_out(
     policy: Model,
     params: Params,
     melody: jax.Array,
@@ -90,7 +90,7 @@ def rollout(
     def playing(decoding: Callable[[Any], Decoding], parts: Sequence[tuple[int, int]]) -> Callable[..., Trajectory]:
         def play(params: Params, melody: jax.Array, index: jax.Array, key: jax.Array) -> Trajectory:
             decoder = decoding(policy.bind(params))
-            return _rollout(decoder, parts, melody, index, key, tables, validity_mask=validity_mask)
+            return _roll_out(decoder, parts, melody, index, key, tables, validity_mask=validity_mask)
 
         return play
 
@@ -102,7 +102,7 @@ def rollout(
     return jax.lax.platform_dependent(params, melody, index, key, cpu=by_kernel, default=plain)
 
 
-def _rollout(
+def _roll_out(
     decoder: Decoding,
     parts: Sequence[tuple[int, int]],
     melody: jax.Array,

@@ -15,7 +15,7 @@ import numpy as np
 from gapt_jax import models, prng
 from gapt_jax.algorithm import learner, population
 from gapt_jax.algorithm.layout import ONE_DEVICE, Layout
-from gapt_jax.algorithm.rollout import rollout
+from gapt_jax.algorithm.rollout import roll_out
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
 from gapt_jax.benchmark.measure import Case, Program, fed_back
 from gapt_jax.config import AlgorithmConfig, Dtype, Experiment, MeshConfig
@@ -143,43 +143,33 @@ def placed(size: Size, songs: int) -> Batch:
 class Iteration:
     """The phases, compiled ahead. All go on from one state: an update donates it and leaves the next."""
 
-    PHASES = ("play", "judge", "estimate", "improve_policy", "improve_discriminator")
-
     def __init__(self, size: Size):
-        self._size, self.programs = size, dict[str, Program]()
-        self.state, self._frozen, self._batch = learner_inputs(size)
+        self._size, self.programs, self._inputs = size, dict[str, Program](), dict[str, tuple[Any, ...]]()
+        self._state, self._frozen, self._batch = learner_inputs(size)
         self.whole()
 
-    def _run(self, name: str, *inputs: Any) -> Any:
+    def _call(self, phase: Any, spec: Spec, state: LearnerState, *inputs: Any) -> Any:
+        name = phase.__name__
         if name not in self.programs:  # for inputs as the phases before it leave them on the devices
-            self.programs[name] = self._size.compiled(getattr(learner, name).trace(self._size.spec, *inputs))
-        return self.programs[name](*inputs)
+            self.programs[name] = self._size.compiled(phase.trace(spec, state, *inputs))
+        self._inputs[name] = inputs
+        return self._run(name, state)
 
-    def play(self) -> Any:
-        self._trajectory = self._run("play", self.state, self._batch)
-        return self._trajectory
+    def _run(self, name: str, state: LearnerState) -> Any:
+        outputs = self.programs[name](state, *self._inputs[name])
+        self._state = next((x for x in jax.tree.leaves(outputs, is_leaf=_is_state) if _is_state(x)), state)
+        return outputs
 
-    def judge(self) -> Any:
-        self._terms, self._realism = self._run("judge", self.state, self._frozen, self._batch, self._trajectory)
-        return self._terms
-
-    def estimate(self) -> Any:
-        self._experience, _ = self._run("estimate", self.state, self._frozen, self._trajectory, self._terms)
-        return self._experience
-
-    def improve_policy(self) -> Any:
-        self.state, _ = self._run("improve_policy", self.state, self._experience)
-        return self.state
-
-    def improve_discriminator(self) -> Any:
-        inputs = self.state, self._batch, self._trajectory, self._realism
-        self.state, _ = self._run("improve_discriminator", *inputs)
-        return self.state
+    def alone(self, name: str) -> Any:
+        """The phase once more, with the inputs that it had."""
+        return self._run(name, self._state)
 
     def whole(self) -> Any:
-        for name in self.PHASES:
-            out = getattr(self, name)()
-        return out
+        return learner.iteration(self._size.spec, self._state, self._frozen, self._batch, self._call)
+
+
+def _is_state(tree: Any) -> bool:
+    return isinstance(tree, LearnerState)
 
 
 def rollout_cases(size: Size) -> Iterator[Case]:
@@ -190,7 +180,7 @@ def rollout_cases(size: Size) -> Iterator[Case]:
     @jax.jit
     def play(params: Params, songs: Batch, key: jax.Array) -> Any:
         network, tables = spec.models.policy, spec.tables
-        return rollout(network, params, songs.melody, songs.index, key, tables, validity_mask=masked)
+        return roll_out(network, params, songs.melody, songs.index, key, tables, validity_mask=masked)
 
     for songs in ROLLOUT_BATCHES:
         inputs = policy, jax.device_put(size.batch(songs, frames)), jax.random.key(0)
@@ -212,7 +202,9 @@ def iteration_cases(size: Size) -> Iterator[Case]:
     extra = {"improve_policy": f", {updates}", "improve_discriminator": f", {steps}"}
     iteration = Iteration(size)
     for name, program in iteration.programs.items():
-        yield Case(f"{prefix}/{name}", getattr(iteration, name), [program], frames, songs + extra.get(name, ""))
+        yield Case(
+            f"{prefix}/{name}", functools.partial(iteration.alone, name), [program], frames, songs + extra.get(name, "")
+        )
     programs = list(iteration.programs.values())
     yield Case(f"{prefix}/all", iteration.whole, programs, frames, f"{songs}, {updates}, {steps}")
 

@@ -15,15 +15,7 @@ from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 
 FILE_NAME = "account.json"
-# Phases of an iteration -> where they are booked.
-PHASES = {
-    "play": "rollout",
-    "judge": "score",
-    "estimate": "score",
-    "improve_policy": "update",
-    "improve_discriminator": "update",
-}
-ORDER = ("compile", "restore", "input", "rollout", "score", "update", "checkpoint", "evaluation", "idle", "lost")
+BEFORE, AFTER = ("compile", "restore", "input"), ("checkpoint", "evaluation", "idle", "lost")  # the phases between
 SAMPLE_EVERY = 11  # iterations, of which one is timed phase by phase; prime: a gate may open every few
 _ITERATIONS = "iterations"  # their time before it is divided among the phases
 _COMPILING = "/jax/core/compile/"
@@ -77,35 +69,36 @@ class Account:
             self._add(name, time.monotonic() - started - (self._compiling - compiling))
 
     @contextlib.contextmanager
-    def iteration(self, number: int, state: Any) -> Iterator[Callable[[str, Any], None]]:
-        """Counts iteration `number` of this attempt (from 1), which starts from `state`; gives what is to be told
-        after each phase."""
+    def iteration(self, number: int, state: Any) -> Iterator[Callable[..., Any]]:
+        """Counts iteration `number` of this attempt (from 1), which starts from `state`; gives the `call` that runs
+        its phases."""
         self._iterations += 1
         with self.of(_ITERATIONS):
             if number % SAMPLE_EVERY != 3:  # the first two compile
-                yield lambda phase, result: None
+                yield lambda phase, *inputs: phase(*inputs)
                 return
             jax.block_until_ready(state)  # else the first phase would be charged with the iteration before
             marked = time.monotonic()
 
-            def done(phase: str, result: Any) -> None:
+            def timed(phase: Callable[..., Any], *inputs: Any) -> Any:
                 nonlocal marked
-                jax.block_until_ready(result)
+                outputs = jax.block_until_ready(phase(*inputs))
                 now = time.monotonic()
-                self._phases.setdefault(phase, []).append(round(now - marked, 4))
+                self._phases.setdefault(phase.__name__, []).append(round(now - marked, 4))
                 marked = now
+                return outputs
 
-            yield done
+            yield timed
 
     def divided(self) -> dict[str, float]:
-        """Seconds by category, in the order of `ORDER`."""
+        """Seconds by what they were spent on, in the order of a run."""
         known, spent = dict(self._seconds), self._seconds.get(_ITERATIONS, 0.0)
         means = {phase: sum(times) / len(times) for phase, times in self._phases.items()}
         busy = self._iterations * sum(means.values())
         for phase, seconds in means.items():
-            known[PHASES[phase]] = known.get(PHASES[phase], 0.0) + self._iterations * seconds * min(1.0, spent / busy)
+            known[phase] = self._iterations * seconds * min(1.0, spent / busy)
         known["idle"] = max(spent - busy, 0.0) if busy else spent
-        return {name: round(known[name], 2) for name in ORDER if name in known}
+        return {name: round(known[name], 2) for name in (*BEFORE, *means, *AFTER) if name in known}
 
     def write(self, frames: int, flops: float) -> dict[str, Any]:
         """Writes the account; `frames` of one iteration, `flops` of the matmuls that a mean one is worth."""

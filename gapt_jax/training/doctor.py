@@ -76,14 +76,14 @@ def _method() -> list[Check]:
     members = {kind: jax.vmap(spec.models.reward(kind).init)(jax.random.split(key, 2)) for kind in models.REWARD_KINDS}
     frozen = Frozen(spec.models.anchor.init(key), members)
     state, batch = init_state(spec, policy, 0, FRAMES), _songs(spec.vocabulary)
-    trajectory = learner.play(spec, state, batch)
+    trajectory = learner.rollout(spec, state, batch)
     tokens = interleave(trajectory.chords, trajectory.melody)[:, :-1]
     log_p = distribution(spec.models.policy.method(policy, "at_states", tokens), None)
     kl_itself = float(jnp.max(jnp.abs(ppo.kl_divergence(log_p, log_p))))
     scores = rewards.coherence_scores(
         spec.models, members, batch.melody, batch.chords, spec.vocabulary.tables
     )["contrastive"]  # fmt: skip
-    replayed = bool(jnp.array_equal(trajectory.chords, learner.play(spec, state, batch).chords))
+    replayed = bool(jnp.array_equal(trajectory.chords, learner.rollout(spec, state, batch).chords))
     state, metrics = learner.iteration(spec, state, frozen, batch)
     values = {name: float(value) for name, value in metrics.items()}
     bad = [name for name, value in values.items() if not np.isfinite(value)]

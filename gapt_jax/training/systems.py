@@ -16,7 +16,7 @@ from gapt_jax import prng
 from gapt_jax.algorithm import ppo, rewards, rules
 from gapt_jax.algorithm.adversary import discriminator_input
 from gapt_jax.algorithm.layout import in_chunks
-from gapt_jax.algorithm.rollout import distribution, rollout, sample
+from gapt_jax.algorithm.rollout import distribution, roll_out, sample
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import EvaluationConfig
 from gapt_jax.evaluation.interaction import summarize_melody
@@ -35,7 +35,7 @@ def _play(spec: Spec, params: Params, songs, key, *, validity_mask: bool) -> jax
 
     def accompany(params, rows):
         melody, index = rows
-        return rollout(policy, params, melody, index, key, tables, validity_mask=validity_mask).chords
+        return roll_out(policy, params, melody, index, key, tables, validity_mask=validity_mask).chords
 
     return spec.layout.everywhere(spec.layout.each(accompany, params, songs))
 

@@ -91,8 +91,8 @@ def post_train(
                     if batch is None:
                         break
                     batch = spec.layout.place(batch, rows)
-                with account.iteration(step - first + 1, state) as done:
-                    state, measured = learner.iteration(spec, state, frozen, batch, done)
+                with account.iteration(step - first + 1, state) as call:
+                    state, measured = learner.iteration(spec, state, frozen, batch, call)
                     metrics: dict[str, Any] = dict(measured)
                     watch.flush()  # waits for the iteration before
                 score, is_evaluated = None, step % every == 0 or step == steps

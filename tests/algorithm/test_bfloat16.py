@@ -7,7 +7,7 @@ import pytest
 
 from gapt_jax import masked, models
 from gapt_jax.algorithm import ppo, rules
-from gapt_jax.algorithm.rollout import distribution, rollout
+from gapt_jax.algorithm.rollout import distribution, roll_out
 from gapt_jax.config import Experiment, ModelsConfig, TransformerConfig
 from gapt_jax.models.layers import rounded
 from gapt_jax.models.networks import interleave
@@ -30,7 +30,7 @@ def played(vocabulary):
     @jax.jit
     def play(params):
         key, index = jax.random.key(2), jnp.arange(SONGS)
-        return rollout(networks.policy, params, melody, index, key, vocabulary.tables, validity_mask=False)
+        return roll_out(networks.policy, params, melody, index, key, vocabulary.tables, validity_mask=False)
 
     return networks, params, play(params)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gapt_jax import prng
-from gapt_jax.algorithm.rollout import Player, interplay, rollout
+from gapt_jax.algorithm.rollout import Player, interplay, roll_out
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, PAD, SILENCE
 
 SONGS, FRAMES = 12, 8
@@ -53,7 +53,7 @@ def melodies() -> np.ndarray:
 def test_with_the_notes_of_the_data_it_is_the_rollout(networks, params, vocabulary, play):
     melody = melodies()
     played = play(melody, DATA)
-    alone = jax.jit(lambda *a: rollout(networks.policy, params[0], *a, vocabulary.tables, validity_mask=True))
+    alone = jax.jit(lambda *a: roll_out(networks.policy, params[0], *a, vocabulary.tables, validity_mask=True))
     expected = alone(jnp.asarray(melody), jnp.arange(SONGS), jax.random.key(0))
     np.testing.assert_array_equal(played.chords, expected.chords)
     np.testing.assert_array_equal(played.melody, melody)
@@ -63,7 +63,7 @@ def test_the_agent_is_its_own_rollout_over_the_chords_that_it_heard(networks, pa
     played = play(melodies())
     key = prng.stream(jax.random.key(0), 0, "agent")
     tables = vocabulary.tables_for("melody")
-    alone = jax.jit(lambda *a: rollout(networks.policy, params[1], *a, tables, validity_mask=True))
+    alone = jax.jit(lambda *a: roll_out(networks.policy, params[1], *a, tables, validity_mask=True))
     expected = alone(jnp.asarray(played.chords), jnp.arange(SONGS), key)
     np.testing.assert_array_equal(played.melody, expected.chords)
     real = played.melody != PAD

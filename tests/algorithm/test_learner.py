@@ -18,7 +18,7 @@ from gapt_jax.types import Batch, Trajectory
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET, PAD, SILENCE
 
 FRAMES = 16
-PHASES = ("play", "judge", "estimate", "improve_policy", "improve_discriminator")
+PHASES = ("rollout", "judge", "estimate", "improve_policy", "improve_discriminator")
 
 
 @pytest.fixture(scope="module")
@@ -121,20 +121,20 @@ def test_lambda_of_the_config_is_not_compiled_in(spec, frozen, start):
     texts = []
     for weight in (0.0, 1.0):
         arm = dataclasses.replace(spec, config=dataclasses.replace(spec.config, adversarial_weight=weight))
-        trajectory = jax.eval_shape(lambda arm=arm: learner.play(arm, start(), batch(arm, 0)))
+        trajectory = jax.eval_shape(lambda arm=arm: learner.rollout(arm, start(), batch(arm, 0)))
         texts.append(learner.judge.lower(arm, start(), frozen, batch(arm, 0), trajectory).as_text())
     assert texts[0] == texts[1]
 
 
 def test_the_batch_is_played_not_copied(spec, start):
-    played = learner.play(spec, start(), batch(spec, 0))
+    played = learner.rollout(spec, start(), batch(spec, 0))
     songs = batch(spec, 0)
     np.testing.assert_array_equal(played.melody, songs.melody)
     np.testing.assert_array_equal(played.mask, songs.melody != PAD)
     assert np.mean(np.asarray(played.chords) == songs.chords) < 0.5
-    again = learner.play(spec, start(), songs)
+    again = learner.rollout(spec, start(), songs)
     assert same(played, again)
-    assert not same(played, learner.play(spec, start(seed=1), songs))
+    assert not same(played, learner.rollout(spec, start(seed=1), songs))
 
 
 def test_kl_is_that_of_aligned_distributions(spec, networks, frozen, start, vocabulary):
@@ -143,7 +143,7 @@ def test_kl_is_that_of_aligned_distributions(spec, networks, frozen, start, voca
     from gapt_jax.algorithm import rules
 
     state, songs = start(kl_coef=0.5), batch(spec, 0)
-    played = learner.play(spec, state, songs)
+    played = learner.rollout(spec, state, songs)
     reward_terms, _ = learner.judge(spec, state, frozen, songs, played)
     policy, anchor = jax.jit(networks.policy.__call__), jax.jit(networks.anchor.__call__)
     total = frames = 0.0
@@ -173,7 +173,7 @@ def test_kl_is_that_of_aligned_distributions(spec, networks, frozen, start, voca
 
 def test_positions_a_few_at_a_time_change_nothing(spec, frozen, start, monkeypatch):
     state, songs = start(kl_coef=0.5), batch(spec, 0)
-    played = learner.play(spec, state, songs)
+    played = learner.rollout(spec, state, songs)
     terms, _ = learner.judge(spec, state, frozen, songs, played)
     whole = learner.estimate(spec, state, frozen, played, terms)
     monkeypatch.setattr(learner, "POSITIONS_AT_ONCE", 7)  # 128 positions of a minibatch are no multiple of it
@@ -188,7 +188,7 @@ def test_kl_lowers_the_return(spec, frozen, start):
     returns = []
     for coefficient in (0.0, 1.0):
         state, songs = start(kl_coef=coefficient), batch(spec, 0)
-        played = learner.play(spec, state, songs)
+        played = learner.rollout(spec, state, songs)
         terms, _ = learner.judge(spec, state, frozen, songs, played)
         experience, metrics = learner.estimate(spec, state, frozen, played, terms)
         returns.append(np.asarray(experience.returns)[:, 0])

@@ -66,8 +66,10 @@ class Run:
     def start(self):
         return jax.jit(lambda policy: init_state(self.spec, policy, 0, FRAMES))(self.policy)
 
-    def _keep(self, phase, result):
-        self.phases[phase] = None if phase.startswith("improve") else copy(result)
+    def _keep(self, phase, *inputs):
+        outputs = phase(*inputs)
+        self.phases[phase.__name__] = None if phase.__name__.startswith("improve") else copy(outputs)
+        return outputs
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,7 @@ def test_two_iterations_are_finite_and_only_what_learns_moves(name, request):
 
 
 def test_a_group_plays_one_melody_in_its_own_ways(by_group):
-    played, batch = by_group.phases["play"], songs(by_group.spec, 0)
+    played, batch = by_group.phases["rollout"], songs(by_group.spec, 0)
     np.testing.assert_array_equal(played.melody, np.repeat(batch.melody[::SIZE], SIZE, axis=0))
     assert (played.mask.sum(axis=1) == np.repeat([16, 11, 16, 16], SIZE)).all()
     assert len({tuple(row) for row in played.chords}) == 16
@@ -129,7 +131,7 @@ def test_a_group_plays_one_melody_in_its_own_ways(by_group):
 
 def test_advantages_are_those_of_songs_among_their_group(by_group, networks):
     """At the first step the policy is its own anchor: KL is 0 and the reward alone counts."""
-    played, terms = by_group.phases["play"], judged(by_group)[0]
+    played, terms = by_group.phases["rollout"], judged(by_group)[0]
     assert abs(float(by_group.metrics[0]["kl"])) < 1e-6
     assert float(by_group.metrics[1]["kl"]) > 1e-6
     tokens = interleave(jnp.asarray(played.chords), jnp.asarray(played.melody))[:, :-1]
@@ -146,12 +148,12 @@ def test_advantages_are_those_of_songs_among_their_group(by_group, networks):
 def judged(run: Run):
     fresh = run.start()
     return copy(
-        learner.judge(run.spec, fresh, run.frozen, songs(run.spec, 0), jax.tree.map(jnp.asarray, run.phases["play"]))
+        learner.judge(run.spec, fresh, run.frozen, songs(run.spec, 0), jax.tree.map(jnp.asarray, run.phases["rollout"]))
     )
 
 
 def test_diversity_is_paid_at_the_end_of_each_song(by_group, networks):
-    played, terms = by_group.phases["play"], judged(by_group)[0].terms
+    played, terms = by_group.phases["rollout"], judged(by_group)[0].terms
     first = jax.tree.map(lambda x: x[0], by_group.frozen.rewards["contrastive"])
     embeddings = networks.contrastive.method(first, "embed_chords", part(jnp.asarray(played.chords)))
     expected = np.asarray(groups.log_determinant_gains(embeddings, SIZE))
@@ -161,7 +163,7 @@ def test_diversity_is_paid_at_the_end_of_each_song(by_group, networks):
 
 
 def test_realism_pays_for_valid_output_alone(by_group):
-    played, (terms, metrics) = by_group.phases["play"], judged(by_group)
+    played, (terms, metrics) = by_group.phases["rollout"], judged(by_group)
     valid = np.asarray(rules.invalid_output(played.chords, played.mask, by_group.spec.tables)) == 0
     paid = terms.terms[ADVERSARIAL].sum(axis=1)
     assert np.all(paid[~valid] == 0) and (~valid).sum() > 0
@@ -177,7 +179,7 @@ def test_spread_of_each_member(by_group):
 
 
 def test_the_replay_of_a_conditional_discriminator_holds_both_parts(by_group):
-    batch, played = songs(by_group.spec, 0), by_group.phases["play"]
+    batch, played = songs(by_group.spec, 0), by_group.phases["rollout"]
     assert by_group.after.replay.real.shape == (2, 16, 2 * FRAMES)
     np.testing.assert_array_equal(
         by_group.after_one.replay.real[0], np.concatenate([batch.melody, batch.chords], axis=1)

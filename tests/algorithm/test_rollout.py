@@ -11,7 +11,7 @@ from scipy import stats
 from gapt_jax import masked, models
 from gapt_jax.algorithm import ppo, rules
 from gapt_jax.algorithm import rollout as rollouts
-from gapt_jax.algorithm.rollout import distribution, rollout, sample
+from gapt_jax.algorithm.rollout import distribution, roll_out, sample
 from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.models.networks import interleave
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET, PAD, SILENCE, Vocabulary
@@ -29,7 +29,7 @@ def params(networks):
 def play(networks, params, vocabulary):
     def run(melody, index, key, *, validity_mask):
         tables = vocabulary.tables
-        return rollout(networks.policy, params, melody, index, key, tables, validity_mask=validity_mask)
+        return roll_out(networks.policy, params, melody, index, key, tables, validity_mask=validity_mask)
 
     compiled = jax.jit(run, static_argnames="validity_mask")
     return lambda melody, index=None, seed=0, *, validity_mask=False: jax.tree.map(
@@ -74,7 +74,7 @@ def test_a_cache_that_grows_in_parts_changes_nothing(networks, params, vocabular
     monkeypatch.setattr(rollouts, "LEAST_FRAMES", least)
     assert rollouts._parts(FRAMES) == parts
     inputs = melodies(), jnp.arange(SONGS), jax.random.key(0), vocabulary.tables
-    grown = rollout(networks.policy, params, *inputs, validity_mask=False)
+    grown = roll_out(networks.policy, params, *inputs, validity_mask=False)
     np.testing.assert_array_equal(grown.chords, whole.chords)
     np.testing.assert_allclose(grown.log_probs, whole.log_probs, atol=5e-6)
 
@@ -110,7 +110,7 @@ def test_in_bfloat16_play_and_training_part_by_no_more_than_rounding(vocabulary)
     @jax.jit
     def play(melody):
         index, key = jnp.arange(SONGS), jax.random.key(0)
-        return rollout(rounded, params, melody, index, key, vocabulary.tables, validity_mask=False)
+        return roll_out(rounded, params, melody, index, key, vocabulary.tables, validity_mask=False)
 
     played = play(jnp.asarray(melodies()))
 

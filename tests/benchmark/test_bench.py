@@ -38,7 +38,7 @@ TINY = config.override(
         *("evaluation.batch_size=8", "pretrain.held_out=0"),
     ],
 )
-PHASES = ("play", "judge", "estimate", "improve_policy", "improve_discriminator")
+PHASES = ("rollout", "judge", "estimate", "improve_policy", "improve_discriminator")
 
 
 class Counted:
@@ -379,7 +379,7 @@ def test_lambda_seeds_and_steps_compile_nothing():
 
 # Of one iteration of `smoke` with a vocabulary of 11 interval sets, in MFLOP of matmuls, and MB of memory.
 SMOKE = {
-    "play": (413, 155),
+    "rollout": (413, 155),
     "judge": (954, 150),
     "estimate": (1174, 192),
     "improve_policy": (2220, 348),
@@ -399,7 +399,7 @@ def test_work_of_smoke_does_not_grow_unnoticed(monkeypatch):
     head = 2 * dim * size.vocabulary.size
     blocks = 2 * frames * (token + (2 * frames + 1) * pair) + token + pair  # the first sees itself alone
     by_hand = songs * (layers * blocks + (frames + 1) * head)
-    assert found["play"].flops == by_hand
+    assert found["rollout"].flops == by_hand
     for name, (mflop, megabytes) in SMOKE.items():
         assert found[name].flops <= 1.02e6 * mflop, name
         assert found[name].bytes <= 1.02e6 * megabytes, name

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gapt_jax import models
-from gapt_jax.algorithm.rollout import rollout
+from gapt_jax.algorithm.rollout import roll_out
 from gapt_jax.errors import UserError
 from gapt_jax.export import bundle, card, functions, onnx, verify
 from gapt_jax.export.verify import Refused
@@ -301,7 +301,7 @@ def test_the_functions_are_the_policy_that_training_plays():
     policy = random_policy()
     network = models.build(policy.experiment.models, VOCABULARY.size).policy
     melody = bundle._melodies(FRAMES)
-    played_ = rollout(
+    played_ = roll_out(
         network, policy.params, melody, jnp.arange(2), jax.random.key(0), VOCABULARY.tables, validity_mask=False
     )
     found = functions.Functions(network, VOCABULARY.tables, 2, 1 + 2 * FRAMES)

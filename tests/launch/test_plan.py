@@ -83,9 +83,9 @@ def sharded() -> list[Phase]:
     tiny = experiment(fsdp=2)
     compiler = PhaseCompiler(tiny, meshes.build(tiny.runtime.mesh, jax.devices()[:8]), chips.V5E, quiet)
     state, _, batch = compiler.resident
-    played = compiler.phase("rollout", learner.play, state, batch)
+    played = compiler.phase("rollout", learner.rollout, compiler.spec, state, batch)
     experience = learner.Experience(played, advantages=played.log_probs, returns=played.log_probs)
-    compiler.phase("policy_update", learner.improve_policy, state, experience)
+    compiler.phase("improve_policy", learner.improve_policy, compiler.spec, state, experience)
     return compiler.phases
 
 
@@ -97,8 +97,8 @@ COLLECTIVES = {
     "rollout": {},
     "judge": {"all-reduce": 3},  # metrics; a spread needs its mean first
     "estimate": {"all-reduce": 2, "all-gather": 1},  # whitening, metrics; the deviations of the ratio to all, [B, T]
-    "policy_update": {"all-reduce": MINIBATCHES, "all-gather": 6},  # one per gradient; the rollout to all, once
-    "discriminator_update": {"all-reduce": STEPS, "all-gather": 2},
+    "improve_policy": {"all-reduce": MINIBATCHES, "all-gather": 6},  # one per gradient; the rollout to all, once
+    "improve_discriminator": {"all-reduce": STEPS, "all-gather": 2},
 }
 
 
@@ -110,7 +110,7 @@ def test_collectives_of_sharded_phases(sharded):
     split = 16  # arrays of policy and critic that fsdp splits
     assert counts(sharded) == {
         "rollout": {"all-gather": split // 2},  # of the policy, before the first frame
-        "policy_update": {
+        "improve_policy": {
             "all-gather": 6 + MINIBATCHES * split,
             "reduce-scatter": MINIBATCHES * split,
             "all-reduce": MINIBATCHES * 5,  # gradients: what is split, and what is not; norms
@@ -209,7 +209,7 @@ def test_a_gpu_that_is_not_there():
     assert chips.BY_DEVICE_KIND[gpu.device_kind] is chips.H100
 
 
-def phase(name: str = "policy_update", **changes) -> Phase:
+def phase(name: str = "improve_policy", **changes) -> Phase:
     """Per run: 1 s of matmuls, 2 s of HBM, 1.5 s of ICI, 4 s of DCN."""
     chip = Chip("test", flops=10.0, hbm_bytes=2**30, hbm_bandwidth=5.0, ici_bandwidth=4.0, dcn_bandwidth=0.5)
     found = [Collective("all-gather", 4, 4, False, 2, True), Collective("all-reduce", 2, 2, True, 1, False)]
@@ -249,18 +249,18 @@ def test_share_of_songs_in_the_rows():
     assert share("rollout", data=256) == 384 / 512
     assert share("rollout", data=128) == 1
     assert share("rollout", data=64, tensor=4) == 384 / 512  # tensor takes songs as well, outside of updates
-    assert share("policy_update", data=256) == 48 / 256
-    assert share("policy_update", data=8, microbatch=4) == 48 / 64  # six rows in two microbatches of four
-    assert share("policy_update", data=8, microbatch=16) == 1
+    assert share("improve_policy", data=256) == 48 / 256
+    assert share("improve_policy", data=8, microbatch=4) == 48 / 64  # six rows in two microbatches of four
+    assert share("improve_policy", data=8, microbatch=16) == 1
 
 
 @pytest.mark.parametrize(
     ("name", "state", "remat", "rows", "advice"),
     [
-        ("policy_update", 2**30, False, 64, "runtime.mesh.fsdp=2"),
-        ("policy_update", 100, False, 64, "runtime.microbatch_rows=4"),
-        ("policy_update", 100, False, 8, "models.remat=true"),
-        ("policy_update", 100, True, 8, "algorithm.batch_size=8"),
+        ("improve_policy", 2**30, False, 64, "runtime.mesh.fsdp=2"),
+        ("improve_policy", 100, False, 64, "runtime.microbatch_rows=4"),
+        ("improve_policy", 100, False, 8, "models.remat=true"),
+        ("improve_policy", 100, True, 8, "algorithm.batch_size=8"),
         ("rollout", 100, False, 64, "algorithm.batch_size=64"),
     ],
 )
@@ -321,7 +321,7 @@ def test_command_prints_a_table_or_one_object(monkeypatch, capsys):
 
 @pytest.mark.usefixtures("_settings_stay")
 def test_command_refuses_what_does_not_fit(monkeypatch, capsys):
-    monkeypatch.setattr(planning, "plan", lambda *_: result(phase(), problem="policy_update needs more"))
+    monkeypatch.setattr(planning, "plan", lambda *_: result(phase(), problem="improve_policy needs more"))
     args = cli._parse(["plan", "smoke", "--topology", "v5e:2x2"])
     assert args.command(args, Console()) == plan_command.EXIT_DOES_NOT_FIT
-    assert "does not fit: policy_update needs more" in capsys.readouterr().out
+    assert "does not fit: improve_policy needs more" in capsys.readouterr().out

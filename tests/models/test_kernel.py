@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from gapt_jax import masked, models
-from gapt_jax.algorithm.rollout import distribution, rollout
+from gapt_jax.algorithm.rollout import distribution, roll_out
 from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.models import kernel
 from gapt_jax.models.networks import interleave
@@ -91,7 +91,7 @@ def songs_of(count, frames=24):
 def player(network, vocabulary, validity_mask=False):
     def play(params, melody, index):
         key, tables = jax.random.key(3), vocabulary.tables
-        return rollout(network, params, melody, index, key, tables, validity_mask=validity_mask)
+        return roll_out(network, params, melody, index, key, tables, validity_mask=validity_mask)
 
     return play
 

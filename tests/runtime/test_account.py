@@ -3,12 +3,13 @@
 import json
 import os
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from gapt_jax.runtime.account import ORDER, Account
+from gapt_jax.runtime.account import Account
 
 
 class Clock:
@@ -18,6 +19,15 @@ class Clock:
 
     def spend(self, seconds):
         self.now += seconds
+
+    def phase(self, name: str) -> Callable[[float], None]:
+        """A phase of that name, which takes the seconds that it is given."""
+
+        def phase(seconds: float) -> None:
+            self.spend(seconds)
+
+        phase.__name__ = name
+        return phase
 
 
 @pytest.fixture
@@ -30,39 +40,41 @@ def test_iterations_are_divided_as_the_sampled_one(clock, tmp_path):
     with account.of("input"):
         clock.spend(2.0)
     for number in range(1, 11):
-        with account.iteration(number, None) as done:
+        with account.iteration(number, None) as call:
             if number == 3:  # the one that waits after each phase
-                for phase, seconds in (("play", 0.3), ("judge", 0.1), ("estimate", 0.1), ("improve_policy", 0.3)):
-                    clock.spend(seconds)
-                    done(phase, None)
+                for name, seconds in (("rollout", 0.3), ("judge", 0.1), ("estimate", 0.1), ("improve_policy", 0.3)):
+                    call(clock.phase(name), seconds)
             else:
-                done("play", None)
-                clock.spend(1.0)
+                call(clock.phase("rollout"), 1.0)
     # 10 iterations took 9 × 1.0 + 0.8; at 0.8 s each they would have taken 8: the rest is idle
-    assert account.divided() == {"input": 2.0, "rollout": 3.0, "score": 2.0, "update": 3.0, "idle": 1.8}
+    assert account.divided() == {
+        "input": 2.0,
+        "rollout": 3.0,
+        "judge": 1.0,
+        "estimate": 1.0,
+        "improve_policy": 3.0,
+        "idle": 1.8,
+    }
     written = account.write(frames=64, flops=1e9)
     assert written["frames_per_s"] == pytest.approx(10 * 64 / 11.8, abs=0.1)
     assert written["tokens_per_s"] == pytest.approx(2 * 10 * 64 / 11.8, abs=0.1)
     assert written["flops_per_s"] == pytest.approx(10 * 1e9 / 11.8) and written["mfu"] is None  # of a CPU: unknown
-    assert set(written["seconds"]) <= set(ORDER)
 
 
 def test_faster_iterations_than_the_sample_leave_nothing_idle(clock, tmp_path):
     account = Account(tmp_path, 1)
     for number in range(1, 5):
-        with account.iteration(number, None) as done:
-            clock.spend(2.0 if number == 3 else 1.0)
-            done("play", None)
+        with account.iteration(number, None) as call:
+            call(clock.phase("rollout"), 2.0 if number == 3 else 1.0)
     assert account.divided() == {"rollout": 5.0, "idle": 0.0}
 
 
 def test_one_in_eleven_is_timed_by_phase(clock, tmp_path):
     account = Account(tmp_path, 1)
     for number in range(1, 26):
-        with account.iteration(number, None) as done:
-            clock.spend(number)
-            done("play", None)
-    assert account.write(1, 0.0)["phases_s"] == {"play": [3, 14, 25]}
+        with account.iteration(number, None) as call:
+            call(clock.phase("rollout"), number)
+    assert account.write(1, 0.0)["phases_s"] == {"rollout": [3, 14, 25]}
 
 
 def test_compilation_is_taken_out_of_the_block_it_happens_in(tmp_path):

@@ -83,7 +83,7 @@ def train(layout: Layout):
     played = []
     for number in range(STEPS):
         songs = layout.place(batch(number), ROWS)
-        played.append(np.asarray(learner.play(spec, state, songs).chords)[:ROWS])
+        played.append(np.asarray(learner.rollout(spec, state, songs).chords)[:ROWS])
         state, metrics = learner.iteration(spec, state, frozen, songs)
     assert metrics["discriminator/is_open"] == 1
     return played, jax.tree.map(np.asarray, (state.policy, state.critic, state.discriminator)), metrics
@@ -114,10 +114,10 @@ def test_the_rollout_says_nothing_and_a_minibatch_one_thing():
     layout = on(8, microbatch_rows=1)
     spec, state, frozen = begin(layout)
     songs = layout.place(batch(0), ROWS)
-    assert collectives(learner.play.lower(spec, state, songs).compile()) == {}
+    assert collectives(learner.rollout.lower(spec, state, songs).compile()) == {}
     uneven = layout.place(jax.tree.map(lambda x: x[:13], batch(0)), 13)
-    assert collectives(learner.play.lower(spec, state, uneven).compile()) == {}
-    trajectory = learner.play(spec, state, songs)
+    assert collectives(learner.rollout.lower(spec, state, uneven).compile()) == {}
+    trajectory = learner.rollout(spec, state, songs)
     terms, _ = learner.judge(spec, state, frozen, songs, trajectory)
     experience, _ = learner.estimate(spec, state, frozen, trajectory, terms)
     fields = len(jax.tree.leaves(experience))
