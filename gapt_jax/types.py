@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import operator
 import typing
 from typing import Any, TypeVar
 
@@ -50,13 +48,8 @@ class Trajectory:
 
 
 @pytree
-class RewardTerms:
-    """Named rewards, each [B, T] float32 before its weight; nothing is summed away."""
+class Reward:
+    """What a rollout is paid, [B, T] float32: the sum, and each term by name before its weight."""
 
+    total: jax.Array
     terms: dict[str, jax.Array]
-    weights: dict[str, jax.Array]  # [] float32 each
-
-    def total(self) -> jax.Array:
-        """[B, T] float32: the weighted sum of all terms; a term of weight 0 cannot spoil it, whatever it holds."""
-        weighted = (jnp.where(self.weights[k] == 0, 0.0, self.weights[k] * term) for k, term in self.terms.items())
-        return functools.reduce(operator.add, weighted)

@@ -27,7 +27,7 @@ from gapt_jax.algorithm.rollout import distribution, roll_out
 from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, LearnerState, Spec
 from gapt_jax.models import Model
 from gapt_jax.models.networks import interleave, part
-from gapt_jax.types import Batch, Params, RewardTerms, Trajectory, pytree
+from gapt_jax.types import Batch, Params, Reward, T, Trajectory, pytree
 from gapt_jax.vocabulary import PAD
 
 Metrics = dict[str, jax.Array]  # [] float32 each
@@ -57,11 +57,11 @@ def iteration(
     its own; the name of a phase is `phase.__name__`.
     """
     trajectory = call(rollout, spec, state, batch)
-    reward_terms, realism = call(judge, spec, state, frozen, batch, trajectory)
-    experience, estimate_metrics = call(estimate, spec, state, frozen, trajectory, reward_terms)
+    reward, judged = call(judge, spec, state, frozen, batch, trajectory)
+    experience, estimate_metrics = call(estimate, spec, state, frozen, trajectory, reward)
     state, policy_metrics = call(improve_policy, spec, state, experience)
-    state, adversary_metrics = call(improve_discriminator, spec, state, batch, trajectory, realism)
-    return state, estimate_metrics | policy_metrics | realism | adversary_metrics
+    state, adversary_metrics = call(improve_discriminator, spec, state, batch, trajectory, judged)
+    return state, estimate_metrics | policy_metrics | judged | adversary_metrics
 
 
 def traced(spec: Spec, state: Any, frozen: Any, batch: Any) -> dict[str, Any]:
@@ -103,105 +103,133 @@ def rollout(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
 @phase
 def judge(
     spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch, trajectory: Trajectory
-) -> tuple[RewardTerms, Metrics]:
-    """All reward terms [B, T], and the discriminator's view of the rollout and of the data (no dropout)."""
-    tables, config, weights = spec.tables, spec.config.discriminator, state.hyper.reward_weights
+) -> tuple[Reward, Metrics]:
+    """What the rollout is paid (Eq. 6), and how its reward models and the discriminator see it."""
+    coherence_terms, member_metrics = _coherence(spec, state, frozen, trajectory)
+    realism, realism_metrics = _realism(spec, state, batch, trajectory)
+    rule_terms = rewards.rule_terms(trajectory, spec.tables)
 
-    def learned(params, rows):
-        members, adversary_params = params
+    weights = state.hyper.reward_weights
+    coherence, λ = rewards.weighted_sum(weights, coherence_terms), weights[ADVERSARIAL]
+    penalties = rewards.weighted_sum(weights, rule_terms)
+    reward = coherence + rewards.weighted(λ, realism) + penalties  # Eq. 6: r = coherence + λ · realism + rules
+    return Reward(reward, coherence_terms | {ADVERSARIAL: realism} | rule_terms), realism_metrics | member_metrics
 
-        def judged(part):
-            generated, real = part
-            played = spec.in_place(generated.melody, generated.chords)
-            scores = rewards.coherence_scores(spec.models, members, *played, tables)
-            embeddings = _embedded(spec, members, *played) if "diversity" in weights else None
-            songs = adversary.shown(config, generated.melody, generated.chords), real
-            logits = (spec.models.discriminator(adversary_params, adversary.shown_tokens(config, x)) for x in songs)
-            return {kind: s.T for kind, s in scores.items()}, *logits, embeddings
 
-        return in_chunks(judged, spec.config.minibatch_size, rows)
+def _coherence(
+    spec: Spec, state: LearnerState, frozen: Frozen, trajectory: Trajectory
+) -> tuple[dict[str, jax.Array], Metrics]:
+    """Terms [B, T] of the frozen reward models, all on the last frame; the spread of each member over the songs."""
+    config, tables, is_diverse = spec.config, spec.tables, "diversity" in state.hyper.reward_weights
 
-    params = frozen.rewards, state.discriminator
-    rows = trajectory, adversary.shown(config, batch.melody, batch.chords)
-    scores, logits, real_logits, embeddings = spec.layout.each(learned, params, rows)
-    realism = adversary.REWARD_FORMS[config.reward_form](logits)
-    ensemble = spec.config.rewards.ensemble, weights.get("ensemble_std_weight", 1.0)
-    terminal = {kind: rewards.combine(s.T, *ensemble) for kind, s in scores.items()}
-    terminal[ADVERSARIAL] = realism
-    if config.only_valid:  # verifier-gated: no realism pays for an output that cannot be decoded
-        is_valid = rules.invalid_output(trajectory.chords, trajectory.mask, tables) == 0
-        terminal[ADVERSARIAL] = jnp.where(is_valid, realism, 0.0)
+    def scored(members: dict[str, Params], played: Trajectory) -> tuple[dict[str, jax.Array], jax.Array | None]:
+        pair = spec.in_place(played.melody, played.chords)
+        scores = rewards.coherence_scores(spec.models, members, *pair, tables)
+        return {kind: s.T for kind, s in scores.items()}, _embedded(spec, members, *pair) if is_diverse else None
+
+    scores, embeddings = _in_minibatches(spec, scored, frozen.rewards, trajectory)
+    std_weight = state.hyper.ensemble_std_weight
+    terms = {kind: rewards.combine(s.T, config.rewards.ensemble, std_weight) for kind, s in scores.items()}
     if embeddings is not None:
         embeddings = spec.layout.everywhere(embeddings)  # groups do not end where devices do
-        terminal["diversity"] = groups.log_determinant_gains(embeddings, spec.config.group_size)
-    terms = {name: rewards.at_last(value, trajectory.mask) for name, value in terminal.items()}
-    is_song = trajectory.is_song()
-    metrics = {
+        terms["diversity"] = groups.log_determinant_gains(embeddings, config.group_size)
+    spreads = {
+        f"reward_member_std/{kind}/{member}": rewards.spread(s[:, member], trajectory.is_song())
+        for kind, s in scores.items()
+        for member in range(s.shape[1])
+    }
+    return {name: rewards.at_last(value, trajectory.mask) for name, value in terms.items()}, spreads
+
+
+def _realism(spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajectory) -> tuple[jax.Array, Metrics]:
+    """The realism term [B, T], on the last frame, and the discriminator's view of rollout and data (no dropout)."""
+    config, is_song = spec.config.discriminator, trajectory.is_song()
+
+    def logits_of(params: Params, songs: jax.Array) -> jax.Array:
+        return spec.models.discriminator(params, adversary.shown_tokens(config, songs))
+
+    shown = [adversary.shown(config, songs.melody, songs.chords) for songs in (trajectory, batch)]
+    logits, real_logits = (_in_minibatches(spec, logits_of, state.discriminator, songs) for songs in shown)
+    realism = paid = adversary.REWARD_FORMS[config.reward_form](logits)
+    if config.only_valid:  # verifier-gated: no realism pays for an output that cannot be decoded
+        is_valid = rules.invalid_output(trajectory.chords, trajectory.mask, spec.tables) == 0
+        paid = jnp.where(is_valid, realism, 0.0)
+    return rewards.at_last(paid, trajectory.mask), {
         "discriminator/accuracy": adversary.ACCURACIES[config.loss](real_logits, logits, is_song),
         "discriminator/reward_mean": masked.mean(realism, is_song),
         "discriminator/fooled": masked.mean(adversary.fooled(logits), is_song),
         "discriminator/reward_std": rewards.spread(realism, is_song),
-    } | {
-        f"reward_member_std/{kind}/{member}": rewards.spread(s[:, member], is_song)
-        for kind, s in scores.items()
-        for member in range(s.shape[1])
     }
-    return RewardTerms(terms | rewards.rule_terms(trajectory, tables), weights), metrics
+
+
+def _in_minibatches(spec: Spec, fn: Callable[[Any, Any], T], params: Any, rows: Any) -> T:
+    """fn(params, rows) on every device for its rows, a minibatch of them at a time."""
+    size = spec.config.minibatch_size
+    return spec.layout.each(lambda params, rows: in_chunks(functools.partial(fn, params), size, rows), params, rows)
+
+
+@pytree
+class Estimates:
+    """What is known of each action before the update, [B, T] float32; None where no option asks for it."""
+
+    log_probs: jax.Array
+    kl: jax.Array | None  # from the anchor
+    entropy: jax.Array | None
+    values: jax.Array | None
 
 
 @phase
 def estimate(
-    spec: Spec, state: LearnerState, frozen: Frozen, trajectory: Trajectory, reward_terms: RewardTerms
+    spec: Spec, state: LearnerState, frozen: Frozen, trajectory: Trajectory, reward: Reward
 ) -> tuple[Experience, Metrics]:
     """KL-shaped rewards, advantages and returns."""
-    models, config, mask = spec.models, spec.config, trajectory.mask
+    weights, mask, is_song = state.hyper.reward_weights, trajectory.mask, trajectory.is_song()
+    params = state.policy, state.critic, frozen.anchor
+    estimates = functools.partial(_estimates, spec, "entropy" in weights)
+    found = _in_minibatches(spec, estimates, params, trajectory)
 
-    def evaluate(params, rows):
-        policy, critic, anchor = params
+    total, terms = reward.total, reward.terms
+    if found.entropy is not None:  # KL = cross-entropy - entropy: this changes the weight of the second part alone
+        terms = terms | {"entropy": jnp.where(mask > 0, found.entropy, 0.0)}
+        total = total + rewards.weighted(weights["entropy"], terms["entropy"])
+    by_song = {f"reward/{name}": term for name, term in terms.items()} | {"reward/total": total}
+    metrics = {name: masked.mean(jnp.sum(x, axis=1), is_song) for name, x in by_song.items()}
 
-        def at_positions(part):
-            """Logits of a few positions at a time, and at once all that is to be known of their distributions."""
-            states, chords, previous = part
-            valid = rules.valid_tokens(previous, spec.tables) if config.validity_mask else None
-            log_p = distribution(models.policy.method(policy, "head", states["policy"]), valid)
-            found = {"log_probs": masked.select(log_p, chords)}
-            if "anchor" in states:
-                log_q = distribution(_anchor_model(spec).method(anchor, "head", states["anchor"]), valid)
-                found["kl"] = ppo.kl_divergence(log_p, log_q)
-            if "entropy" in reward_terms.weights:
-                found["entropy"] = ppo.entropy(log_p)
-            return found
-
-        def evaluated(played: Trajectory):
-            tokens = interleave(played.chords, played.melody)[:, :-1]
-            states = {"policy": models.policy.method(policy, "states", tokens)}
-            if config.anchor != "none":
-                states["anchor"] = _anchor_states(spec, anchor, played)
-            positions = states, played.chords, rules.before(played.chords)
-            positions = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), positions)
-            found = in_chunks(at_positions, POSITIONS_AT_ONCE, positions)
-            found = jax.tree.map(lambda x: x.reshape(played.chords.shape), found)
-            if config.advantages == "gae":
-                found["values"] = models.critic.method(critic, "at_states", tokens)[..., 0]
-            return found
-
-        return in_chunks(evaluated, config.minibatch_size, rows)
-
-    found = spec.layout.each(evaluate, (state.policy, state.critic, frozen.anchor), trajectory)
-    if "entropy" in found:  # KL = cross-entropy - entropy: this changes the weight of the second part alone
-        entropy = {"entropy": jnp.where(mask > 0, found["entropy"], 0.0)}
-        reward_terms = dataclasses.replace(reward_terms, terms=reward_terms.terms | entropy)
-    reward = shaped = reward_terms.total()
-    by_song = {f"reward/{name}": term for name, term in reward_terms.terms.items()} | {"reward/total": reward}
-    metrics = {name: masked.mean(jnp.sum(x, axis=1), trajectory.is_song()) for name, x in by_song.items()}
-    if "kl" in found:
-        kl = jnp.where(mask > 0, found["kl"], 0.0)
-        shaped = reward - state.hyper.kl_coef * kl
+    shaped = total
+    if found.kl is not None:
+        kl = jnp.where(mask > 0, found.kl, 0.0)
+        shaped = total - state.hyper.kl_coef * kl
         metrics["kl"] = masked.mean(kl, mask)
-    experience, judged = _rated(spec, trajectory, shaped, found.get("values"))
-    metrics |= judged
-    rho = ppo.ratio_deviation(found["log_probs"], trajectory.log_probs, mask, spec.layout.everywhere)
-    return experience, metrics | {f"ratio_deviation/{name}": value for name, value in rho.items()}
+    experience, rated = _rated(spec, trajectory, shaped, found.values)
+    rho = ppo.ratio_deviation(found.log_probs, trajectory.log_probs, mask, spec.layout.everywhere)
+    return experience, metrics | rated | {f"ratio_deviation/{name}": value for name, value in rho.items()}
+
+
+def _estimates(spec: Spec, wants_entropy: bool, params: tuple[Params, Params, Params], played: Trajectory) -> Estimates:
+    """Those of a minibatch; logits exist for a few positions at a time."""
+    models, config, (policy, critic, anchor) = spec.models, spec.config, params
+    tokens = interleave(played.chords, played.melody)[:, :-1]
+    states = models.policy.method(policy, "states", tokens)
+    anchor_states = None if config.anchor == "none" else _anchor_states(spec, anchor, played)
+
+    def at_positions(rows: tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]) -> Estimates:
+        states, anchor_states, chords, previous = rows
+        valid = rules.valid_tokens(previous, spec.tables) if config.validity_mask else None
+        log_p = distribution(models.policy.method(policy, "head", states), valid)
+        kl = None
+        if anchor_states is not None:
+            log_q = distribution(_anchor_model(spec).method(anchor, "head", anchor_states), valid)
+            kl = ppo.kl_divergence(log_p, log_q)
+        return Estimates(masked.select(log_p, chords), kl, ppo.entropy(log_p) if wants_entropy else None, None)
+
+    positions = states, anchor_states, played.chords, rules.before(played.chords)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), positions)
+    found = in_chunks(at_positions, POSITIONS_AT_ONCE, flat)
+    found = jax.tree.map(lambda x: x.reshape(played.chords.shape), found)
+    if config.advantages == "gae":
+        values = models.critic.method(critic, "at_states", tokens)[..., 0]
+        found = dataclasses.replace(found, values=values)
+    return found
 
 
 def _rated(
@@ -286,7 +314,7 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
 
 @functools.partial(phase, donate_argnames="state")
 def improve_discriminator(
-    spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajectory, realism: Metrics
+    spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajectory, judged: Metrics
 ) -> tuple[LearnerState, Metrics]:
     """Ends the step: the discriminator learns if its gate is open; the gate's window and the step move on."""
     config = spec.config.discriminator
@@ -298,7 +326,7 @@ def improve_discriminator(
     discriminator, optimizer, metrics = spec.layout.when(
         is_open, functools.partial(_train_discriminator, spec), _keep_discriminator, state, replay
     )
-    newest = realism["discriminator/fooled"]
+    newest = judged["discriminator/fooled"]
     steps_since_open = jnp.where(is_open, 0, state.steps_since_open + 1)
     state = dataclasses.replace(
         state,

@@ -15,13 +15,23 @@ from gapt_jax.types import Params, Trajectory
 from gapt_jax.vocabulary import TokenTables
 
 
+def weighted(weight: jax.Array, term: jax.Array) -> jax.Array:
+    """weight [] times term [B, T]. A weight of 0 gives 0 whatever the term holds, NaN included."""
+    return jnp.where(weight == 0, 0.0, weight * term)
+
+
+def weighted_sum(weights: Mapping[str, jax.Array], terms: Mapping[str, jax.Array]) -> jax.Array:
+    """The terms [B, T], each times its weight, summed in their order; 0 where there is none."""
+    return sum((weighted(weights[name], term) for name, term in terms.items()), jnp.float32(0))
+
+
 def at_last(values: jax.Array, mask: jax.Array) -> jax.Array:
     """[B] -> [B, T]: each value on the last frame of its song, 0 elsewhere; nothing for an empty song."""
     is_last = (jnp.cumsum(mask, axis=1) == jnp.sum(mask, axis=1, keepdims=True)) & (mask > 0)
     return jnp.where(is_last, values[:, None], 0.0)
 
 
-def combine(scores: jax.Array, ensemble: str, std_weight: jax.Array | float = 1.0) -> jax.Array:
+def combine(scores: jax.Array, ensemble: str, std_weight: jax.Array | float | None = 1.0) -> jax.Array:
     """[members, B] -> [B]: sum (released code), mean (paper's text), min (worst case), or mean - k deviations, with
     k = `std_weight` (uncertainty-weighted; both of Coste et al. 2024)."""
     match ensemble:
@@ -32,6 +42,7 @@ def combine(scores: jax.Array, ensemble: str, std_weight: jax.Array | float = 1.
         case "min":
             return jnp.min(scores, axis=0)
         case "mean_minus_std":
+            assert std_weight is not None
             return jnp.mean(scores, axis=0) - std_weight * jnp.std(scores, axis=0)
     raise ValueError(ensemble)
 

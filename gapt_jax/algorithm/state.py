@@ -60,7 +60,8 @@ class Frozen:
 class Hyperparameters:
     """Numbers that sweeps change without recompiling; all [] float32."""
 
-    reward_weights: dict[str, jax.Array]  # by term, λ under `ADVERSARIAL`; k of mean_minus_std where it is used
+    reward_weights: dict[str, jax.Array]  # by term, λ under `ADVERSARIAL`
+    ensemble_std_weight: jax.Array | None  # k of mean_minus_std; None where it is not used
     kl_coef: jax.Array
     entropy_coef: jax.Array
     policy_learning_rate: jax.Array
@@ -109,10 +110,11 @@ def program(config: AlgorithmConfig) -> AlgorithmConfig:
 
 
 def hyperparameters(config: AlgorithmConfig) -> Hyperparameters:
-    weights = _reward_weights(config.rewards)
-    as_array = jnp.float32
+    as_array, rewards = jnp.float32, config.rewards
+    weights = _reward_weights(rewards) | {ADVERSARIAL: config.adversarial_weight}
     return Hyperparameters(
-        reward_weights={name: as_array(w) for name, w in (weights | {ADVERSARIAL: config.adversarial_weight}).items()},
+        reward_weights={name: as_array(weight) for name, weight in weights.items()},
+        ensemble_std_weight=as_array(rewards.ensemble_std_weight) if rewards.ensemble == "mean_minus_std" else None,
         kl_coef=as_array(config.kl_coef),
         entropy_coef=as_array(config.entropy_coef),
         policy_learning_rate=as_array(config.policy.learning_rate),
@@ -123,10 +125,8 @@ def hyperparameters(config: AlgorithmConfig) -> Hyperparameters:
 
 
 def _reward_weights(config: RewardsConfig) -> dict[str, float]:
-    """Numbers of the rewards that the program uses: an option that is off adds none to the state."""
-    unused = {"ensemble"} | {name for name in OPTIONAL_TERMS if getattr(config, name) == 0}
-    if config.ensemble != "mean_minus_std":
-        unused.add("ensemble_std_weight")
+    """By term; an optional term of weight 0 adds none to the state."""
+    unused = {"ensemble", "ensemble_std_weight"} | {name for name in OPTIONAL_TERMS if getattr(config, name) == 0}
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in unused}
 
 

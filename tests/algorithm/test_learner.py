@@ -144,7 +144,7 @@ def test_kl_is_that_of_aligned_distributions(spec, networks, frozen, start, voca
 
     state, songs = start(kl_coef=0.5), batch(spec, 0)
     played = learner.rollout(spec, state, songs)
-    reward_terms, _ = learner.judge(spec, state, frozen, songs, played)
+    reward, _ = learner.judge(spec, state, frozen, songs, played)
     policy, anchor = jax.jit(networks.policy.__call__), jax.jit(networks.anchor.__call__)
     total = frames = 0.0
     for row in (0, 4, 5):
@@ -162,10 +162,8 @@ def test_kl_is_that_of_aligned_distributions(spec, networks, frozen, start, voca
 
     for row in (0, 4, 5):  # the phase on 16 copies of each: its mean over frames is that song's
         alone = jax.tree.map(lambda x, r=row: jnp.repeat(x[r : r + 1], spec.config.batch_size, axis=0), played)
-        terms = jax.tree.map(
-            lambda x, r=row: jnp.repeat(x[r : r + 1], spec.config.batch_size, axis=0), reward_terms.terms
-        )
-        _, m = learner.estimate(spec, state, frozen, alone, dataclasses.replace(reward_terms, terms=terms))
+        paid = jax.tree.map(lambda x, r=row: jnp.repeat(x[r : r + 1], spec.config.batch_size, axis=0), reward)
+        _, m = learner.estimate(spec, state, frozen, alone, paid)
         length = int((songs.melody[row] != PAD).sum())
         total -= float(m["kl"]) * length
     assert total == pytest.approx(0.0, abs=1e-5 * frames)

@@ -119,7 +119,7 @@ def test_two_iterations_are_finite_and_only_what_learns_moves(name, request):
         assert not same(getattr(run.before, which), getattr(run.after, which))
     assert same(run.before.critic, run.after.critic)
     assert same(run.before.critic_optimizer, run.after.critic_optimizer)
-    assert run.phases["estimate"].returns is None
+    assert run.phases["estimate"][0].returns is None
 
 
 def test_a_group_plays_one_melody_in_its_own_ways(by_group):
@@ -142,7 +142,7 @@ def test_advantages_are_those_of_songs_among_their_group(by_group, networks):
     returns = 0.25 * entropy + sum(float(weights[k]) * x.sum(axis=1) for k, x in terms.terms.items())
     assert float(by_group.metrics[0]["return"]) == pytest.approx(returns.mean(), rel=1e-4)
     expected = groups.relative_to_group(jnp.asarray(returns, jnp.float32), SIZE)[:, None] * played.mask
-    np.testing.assert_allclose(by_group.phases["estimate"].advantages, expected, atol=2e-3)
+    np.testing.assert_allclose(by_group.phases["estimate"][0].advantages, expected, atol=2e-3)
 
 
 def judged(run: Run):
@@ -197,7 +197,7 @@ def test_gates_of_the_two_runs(by_group, without_anchor):
 def test_no_anchor_no_kl(without_anchor):
     assert without_anchor.frozen.anchor is None
     assert all("kl" not in metrics for metrics in without_anchor.metrics)
-    advantages = without_anchor.phases["estimate"].advantages
+    advantages = without_anchor.phases["estimate"][0].advantages
     returns = sum(
         float(hyperparameters(without_anchor.spec.config).reward_weights[k]) * x.sum(axis=1)
         for k, x in judged(without_anchor)[0].terms.items()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gapt_jax.algorithm import rewards
-from gapt_jax.types import RewardTerms, Trajectory
+from gapt_jax.types import Trajectory
 from gapt_jax.vocabulary import NOTE_HOLD, NOTE_ONSET, PAD, SILENCE
 
 FRAMES = 8
@@ -40,8 +40,9 @@ def test_spread_is_that_of_songs():
 
 def test_total_is_the_weighted_sum():
     terms = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[10.0, 20.0]])}
-    total = RewardTerms(terms, {"a": jnp.float32(0.5), "b": jnp.float32(-1)}).total()
+    total = rewards.weighted_sum({"a": jnp.float32(0.5), "b": jnp.float32(-1)}, terms)
     np.testing.assert_array_equal(total, [[-9.5, -19.0]])
+    np.testing.assert_array_equal(rewards.weighted(jnp.float32(0), jnp.array([jnp.nan, 1.0])), [0, 0])
 
 
 def songs(seed, vocabulary, rows=5):
