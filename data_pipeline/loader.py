@@ -38,10 +38,10 @@ MAX_EXAMPLES = 2**31  # the example index is int32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvaluationSongs:
-    """Fixed crops of N songs, in hash order of their ids; PAD after the end of a short song. Roles as in `Batch`."""
+    """Fixed crops of N songs, in hash order of their ids; PAD after the end of a short song."""
 
-    melody: np.ndarray  # [N, T] int32
-    chords: np.ndarray  # [N, T] int32
+    context: np.ndarray  # [N, T] int32: what the agent hears
+    actions: np.ndarray  # [N, T] int32: what it plays in the data
     ids: tuple[str, ...]
     index: np.ndarray  # [N] int32: 0..N-1, the example index that random draws depend on
 
@@ -147,10 +147,9 @@ def _roles(melody: np.ndarray, chords: np.ndarray, part: str) -> tuple[np.ndarra
 
 
 class TrainingBatches:
-    """Endless iterator of `Batch` (NumPy int32: melody and chords [R, T], index [R]) of the wanted rows of each batch.
+    """Endless iterator of the wanted rows of each `Batch` (NumPy int32: context and actions [R, T], index [R]).
 
-    Its whole state is `position`, the number of batches given so far. For part = "melody" the two fields hold each
-    other's tokens (`Batch`).
+    Its whole state is `position`, the number of batches given so far. The actions are those of `part`.
     """
 
     def __init__(
@@ -175,14 +174,14 @@ class TrainingBatches:
         self._position += 1
         parts = np.stack(tokens, axis=1) if tokens else np.zeros((2, 0, self._frames), np.int32)
         context, own = _roles(parts[0], parts[1], self._part)
-        return Batch(melody=context, chords=own, index=index)
+        return Batch(context, own, index)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
     """Opened datasets, ready to be tokenised. `max_frames` is T of all batches and crops.
 
-    `part` is what the agent plays: with "melody", batches and evaluation songs have their two fields exchanged.
+    `part` is what the agent plays: the actions of batches and evaluation songs; their context is the other one.
     """
 
     vocabulary: Vocabulary

@@ -48,11 +48,11 @@ class Bench:
     def chords(self, policy: str, seed: int) -> np.ndarray:
         sampling = self.experiment.evaluation.sampling
         params, songs = self.policies[policy], self.songs
-        return np.asarray(self.evaluator.play(params, songs.melody, songs.index, sampling=sampling, seed=seed))
+        return np.asarray(self.evaluator.play(params, songs.context, songs.index, sampling=sampling, seed=seed))
 
     def measured(self, chords: np.ndarray) -> dict[str, float]:
-        found = self.evaluator.measure(self.songs.melody, chords, self.songs.chords)
-        learned = {PROXY: self.proxy(chords), DATA_PROXY: self.proxy(self.songs.chords)}
+        found = self.evaluator.measure(self.songs.context, chords, self.songs.actions)
+        learned = {PROXY: self.proxy(chords), DATA_PROXY: self.proxy(self.songs.actions)}
         return {f"valid/{name}": x for name, x in found.items()} | {k: float(x.mean()) for k, x in learned.items()}
 
 
@@ -76,15 +76,15 @@ def open_bench(run: Path) -> Bench:
         songs,
         evaluator,
         {"MLE": upstream.policy, "trained": trained},
-        lambda chords: np.asarray(proxy(members, songs.melody, chords)),
-        lambda chords: np.asarray(gold(evaluator.encoders["independent"], songs.melody, chords)),
+        lambda chords: np.asarray(proxy(members, songs.context, chords)),
+        lambda chords: np.asarray(gold(evaluator.encoders["independent"], songs.context, chords)),
     )
 
 
 def planted(bench: Bench) -> dict[str, np.ndarray]:
     """[N, T] chords of each hack on every song."""
     songs, spec = bench.songs, bench.evaluator.spec
-    chords, is_song = songs.chords, songs.melody != PAD
+    chords, is_song = songs.actions, songs.context != PAD
     onsets = chords[chords >= spec.vocabulary.chord_onset]
     often = np.bincount(onsets).argmax()
     frames = np.arange(chords.shape[1])
@@ -112,7 +112,7 @@ def ramp(bench: Bench, hacked: np.ndarray, seed: int) -> Iterator[tuple[float, d
 def climb(bench: Bench, gold_weight: float, seed: int) -> Iterator[tuple[float, dict[str, float]]]:
     """(rounds so far, metrics) of chords that are changed wherever proxy - gold_weight * gold rises."""
     rng, vocabulary = np.random.default_rng(seed), bench.evaluator.spec.vocabulary
-    songs, frames = bench.songs.melody.shape
+    songs, frames = bench.songs.context.shape
     best = bench.chords("MLE", 1000 * seed)
 
     def aim(chords):
@@ -131,7 +131,7 @@ def climb(bench: Bench, gold_weight: float, seed: int) -> Iterator[tuple[float, 
                 tried[row, starts[row]] = chord[row]
                 if stop < frames and vocabulary.tables.is_hold[tried[row, stop]]:
                     tried[row, stop] += vocabulary.num_chords  # what is left of the chord begins anew
-            tried = np.where(bench.songs.melody == PAD, PAD, tried)
+            tried = np.where(bench.songs.context == PAD, PAD, tried)
             found = aim(tried)
             better = found > scores
             best, scores = np.where(better[:, None], tried, best), np.where(better, found, scores)

@@ -33,7 +33,7 @@ SEEDS = 3  # batches of songs
 
 def behind(name: str, spec: Spec, frozen, params, songs: Batch, seed: int) -> dict[str, float]:
     """|ratio - 1| of one batch with the fault `name`."""
-    state = init_state(spec, params, seed, songs.melody.shape[1])
+    state = init_state(spec, params, seed, songs.context.shape[1])
     played = learner.rollout(spec, state, songs)
     judged, terms = params, learner.judge(spec, state, frozen, songs, played)[0]
     if name == "stale policy":
@@ -41,12 +41,12 @@ def behind(name: str, spec: Spec, frozen, params, songs: Batch, seed: int) -> di
         judged = learner.improve_policy(spec, state, experience)[0].policy
     valid = None
     if spec.config.validity_mask:
-        previous = rules.before(played.chords)
+        previous = rules.before(played.actions)
         valid = rules.valid_tokens(rules.before(previous) if name == "shifted mask" else previous, spec.tables)
     elif name == "shifted mask":  # the training pass masks what the rollout did not
-        valid = rules.valid_along(played.chords, spec.tables)
-    states = spec.models.policy.method(judged, "states", interleave(played.chords, played.melody)[:, :-1])
-    log_p = select(distribution(spec.models.policy.method(judged, "head", states), valid), played.chords)
+        valid = rules.valid_along(played.actions, spec.tables)
+    states = spec.models.policy.method(judged, "states", interleave(played.actions, played.context)[:, :-1])
+    log_p = select(distribution(spec.models.policy.method(judged, "head", states), valid), played.actions)
     if name == "shifted log-probabilities":
         log_p = jnp.roll(log_p, 1, axis=1)
     return {key: float(x) for key, x in ppo.ratio_deviation(log_p, played.log_probs, played.mask).items()}

@@ -22,24 +22,20 @@ def pytree(cls: type[T]) -> type[T]:
 
 @pytree
 class Batch:
-    """Songs on the frame grid; the end of a song shorter than T is PAD in both parts.
+    """Examples on the frame grid; the end of one shorter than T is PAD in both parts."""
 
-    An agent's own part is always called `chords` and what it hears `melody`, here and in `Trajectory`: for a melody
-    agent (method.md §5) the two fields hold each other's tokens, and `Spec.in_place` puts them back.
-    """
-
-    melody: Array  # [B, T] int32 note tokens; rows of PAD alone may follow, so that all devices have as many
-    chords: Array  # [B, T] int32 chord tokens
+    context: Array  # [B, T] int32: what the agent hears; rows of PAD alone may follow, so that all devices have as many
+    actions: Array  # [B, T] int32: what it plays, here as in the data
     index: Array  # [B] int32 global example index: random draws depend on it, not on the device
 
 
 @pytree
 class Trajectory:
-    """What the policy played over the given melodies."""
+    """What the policy played over the given contexts."""
 
-    melody: jax.Array  # [B, T] int32 note tokens
-    chords: jax.Array  # [B, T] int32 sampled chord tokens; PAD where the song has ended
-    log_probs: jax.Array  # [B, T] float32 behaviour log-probabilities of `chords`
+    context: jax.Array  # [B, T] int32: what it heard
+    actions: jax.Array  # [B, T] int32 sampled tokens; PAD where the example has ended
+    log_probs: jax.Array  # [B, T] float32 behaviour log-probabilities of `actions`
     mask: jax.Array  # [B, T] float32, 1 where an action was taken that counts (reference.md §4.2)
 
     def is_song(self) -> jax.Array:

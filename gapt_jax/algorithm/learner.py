@@ -84,13 +84,13 @@ def rollout(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
     """The policy accompanies the melodies of the batch: each once, or the first of every group `group_size` times."""
     key, size = _stream(state, "rollout"), spec.config.group_size
     if size > 1:  # each row keeps its index, and so its own draws
-        batch = dataclasses.replace(batch, melody=groups.first_of_group(batch.melody, size))
+        batch = dataclasses.replace(batch, context=groups.first_of_group(batch.context, size))
 
     def accompany(policy: Params, songs: Batch) -> Trajectory:
         return roll_out(
             spec.models.policy,
             policy,
-            songs.melody,
+            songs.context,
             songs.index,
             key,
             spec.tables,
@@ -123,7 +123,7 @@ def _coherence(
     config, tables, is_diverse = spec.config, spec.tables, "diversity" in state.hyper.reward_weights
 
     def scored(members: dict[str, Params], played: Trajectory) -> tuple[dict[str, jax.Array], jax.Array | None]:
-        pair = spec.in_place(played.melody, played.chords)
+        pair = spec.in_place(played.context, played.actions)
         scores = rewards.coherence_scores(spec.models, members, *pair, tables)
         return {kind: s.T for kind, s in scores.items()}, _embedded(spec, members, *pair) if is_diverse else None
 
@@ -148,11 +148,11 @@ def _realism(spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajecto
     def logits_of(params: Params, songs: jax.Array) -> jax.Array:
         return spec.models.discriminator(params, adversary.shown_tokens(config, songs))
 
-    shown = [adversary.shown(config, songs.melody, songs.chords) for songs in (trajectory, batch)]
+    shown = [adversary.shown(config, songs.context, songs.actions) for songs in (trajectory, batch)]
     logits, real_logits = (_in_minibatches(spec, logits_of, state.discriminator, songs) for songs in shown)
     realism = paid = adversary.REWARD_FORMS[config.reward_form](logits)
     if config.only_valid:  # verifier-gated: no realism pays for an output that cannot be decoded
-        is_valid = rules.invalid_output(trajectory.chords, trajectory.mask, spec.tables) == 0
+        is_valid = rules.invalid_output(trajectory.actions, trajectory.mask, spec.tables) == 0
         paid = jnp.where(is_valid, realism, 0.0)
     return rewards.at_last(paid, trajectory.mask), {
         "discriminator/accuracy": adversary.ACCURACIES[config.loss](real_logits, logits, is_song),
@@ -208,7 +208,7 @@ def estimate(
 def _estimates(spec: Spec, wants_entropy: bool, params: tuple[Params, Params, Params], played: Trajectory) -> Estimates:
     """Those of a minibatch; logits exist for a few positions at a time."""
     models, config, (policy, critic, anchor) = spec.models, spec.config, params
-    tokens = interleave(played.chords, played.melody)[:, :-1]
+    tokens = interleave(played.actions, played.context)[:, :-1]
     states = models.policy.method(policy, "states", tokens)
     anchor_states = None if config.anchor == "none" else _anchor_states(spec, anchor, played)
 
@@ -222,10 +222,10 @@ def _estimates(spec: Spec, wants_entropy: bool, params: tuple[Params, Params, Pa
             kl = ppo.kl_divergence(log_p, log_q)
         return Estimates(masked.select(log_p, chords), kl, ppo.entropy(log_p) if wants_entropy else None, None)
 
-    positions = states, anchor_states, played.chords, rules.before(played.chords)
+    positions = states, anchor_states, played.actions, rules.before(played.actions)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), positions)
     found = in_chunks(at_positions, POSITIONS_AT_ONCE, flat)
-    found = jax.tree.map(lambda x: x.reshape(played.chords.shape), found)
+    found = jax.tree.map(lambda x: x.reshape(played.actions.shape), found)
     if config.advantages == "gae":
         values = models.critic.method(critic, "at_states", tokens)[..., 0]
         found = dataclasses.replace(found, values=values)
@@ -264,11 +264,11 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
 
     def losses(params, sample: Experience):
         played = sample.trajectory
-        tokens = interleave(played.chords, played.melody)[:, :-1]
-        valid = rules.valid_along(played.chords, spec.tables) if config.validity_mask else None
+        tokens = interleave(played.actions, played.context)[:, :-1]
+        valid = rules.valid_along(played.actions, spec.tables) if config.validity_mask else None
         log_p = distribution(models.policy.method(params["policy"], "at_states", tokens), valid)
         policy_loss = ppo.clipped_surrogate(
-            masked.select(log_p, played.chords),
+            masked.select(log_p, played.actions),
             played.log_probs,
             sample.advantages,
             played.mask,
@@ -320,7 +320,7 @@ def improve_discriminator(
     config = spec.config.discriminator
     step = state.step + 1
     is_open = adversary.discriminator_gate(state.recent_rewards, step, state.hyper.gate_threshold, config)
-    newest_songs = [adversary.shown(config, songs.melody, songs.chords) for songs in (trajectory, batch)]
+    newest_songs = [adversary.shown(config, songs.context, songs.actions) for songs in (trajectory, batch)]
     newest_songs = spec.layout.everywhere(newest_songs)
     replay = state.replay.push(*(songs[: spec.config.batch_size] for songs in newest_songs))
     discriminator, optimizer, metrics = spec.layout.when(
@@ -402,9 +402,9 @@ def _anchor_model(spec: Spec) -> Model:
 def _anchor_states(spec: Spec, anchor: Params, played: Trajectory) -> jax.Array:
     """[B, T, D]: entry t of the offline model, which has read the whole melody, or of the policy's pre-training."""
     if spec.config.anchor == "online":
-        return spec.models.policy.method(anchor, "states", interleave(played.chords, played.melody)[:, :-1])
-    heard = part(played.chords)[:, : played.chords.shape[1]]  # BOS c_1 ... c_{T-1}: entry t - 1 predicts c_t
-    return spec.models.anchor.method(anchor, "states", part(played.melody), heard)
+        return spec.models.policy.method(anchor, "states", interleave(played.actions, played.context)[:, :-1])
+    heard = part(played.actions)[:, : played.actions.shape[1]]  # BOS c_1 ... c_{T-1}: entry t - 1 predicts c_t
+    return spec.models.anchor.method(anchor, "states", part(played.context), heard)
 
 
 def _embedded(spec: Spec, members: dict[str, Params], melody: jax.Array, chords: jax.Array) -> jax.Array:

@@ -74,7 +74,7 @@ def spread(values: jax.Array, is_song: jax.Array) -> jax.Array:
 
 def rule_terms(trajectory: Trajectory, tables: TokenTables) -> dict[str, jax.Array]:
     """Rule penalties [B, T]: silence per frame, the others on the last frame."""
-    chords, mask = trajectory.chords, trajectory.mask
+    chords, mask = trajectory.actions, trajectory.mask
     terminal = {
         "early_stop": rules.early_stop(chords, mask),
         "invalid": rules.invalid_output(chords, mask, tables),
@@ -82,5 +82,5 @@ def rule_terms(trajectory: Trajectory, tables: TokenTables) -> dict[str, jax.Arr
         "repetition": rules.repetition(chords, mask, tables),
     }
     return {name: at_last(value, mask) for name, value in terminal.items()} | {
-        "silence": rules.silence(chords, trajectory.melody, mask)
+        "silence": rules.silence(chords, trajectory.context, mask)
     }

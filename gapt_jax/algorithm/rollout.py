@@ -72,40 +72,40 @@ class Decoding(Protocol):
 def roll_out(
     policy: Model,
     params: Params,
-    melody: jax.Array,
+    context: jax.Array,
     index: jax.Array,
     key: jax.Array,
     tables: TokenTables,
     *,
     validity_mask: bool,
 ) -> Trajectory:
-    """Plays over melody [B, T]; frame t sees chords and melody before t only.
+    """Plays over context [B, T]; frame t sees actions and context before t only.
 
     A song's draws depend on `key` and its global example `index` [B] alone. One decoding pass per frame covers two
-    tokens: the chord just sampled and the note then heard.
+    tokens: the action just sampled and the context then heard.
     """
 
-    frames = melody.shape[1]
+    frames = context.shape[1]
 
     def playing(decoding: Callable[[Any], Decoding], parts: Sequence[tuple[int, int]]) -> Callable[..., Trajectory]:
-        def play(params: Params, melody: jax.Array, index: jax.Array, key: jax.Array) -> Trajectory:
+        def play(params: Params, context: jax.Array, index: jax.Array, key: jax.Array) -> Trajectory:
             decoder = decoding(policy.bind(params))
-            return _roll_out(decoder, parts, melody, index, key, tables, validity_mask=validity_mask)
+            return _roll_out(decoder, parts, context, index, key, tables, validity_mask=validity_mask)
 
         return play
 
     plain = playing(lambda decoder: decoder, _parts(frames))
     if not kernel.can_run(policy.bind(params)):
-        return plain(params, melody, index, key)
+        return plain(params, context, index, key)
     # Members of a population one after the other: a call for all would copy their caches at every frame.
     by_kernel = sequential_vmap(playing(kernel.Kernel, [(0, frames)]))
-    return jax.lax.platform_dependent(params, melody, index, key, cpu=by_kernel, default=plain)
+    return jax.lax.platform_dependent(params, context, index, key, cpu=by_kernel, default=plain)
 
 
 def _roll_out(
     decoder: Decoding,
     parts: Sequence[tuple[int, int]],
-    melody: jax.Array,
+    context: jax.Array,
     index: jax.Array,
     key: jax.Array,
     tables: TokenTables,
@@ -113,32 +113,32 @@ def _roll_out(
     validity_mask: bool,
 ) -> Trajectory:
     """The rollout by one way of decoding; between `parts` of the frames the cache grows."""
-    batch, frames = melody.shape
+    batch, frames = context.shape
     uniforms = prng.uniform_per_example(key, index, frames).T  # [T, B]
-    mask = melody != PAD
+    mask = context != PAD
 
     cache = decoder.empty_cache(batch, 1)
     logits, cache = decoder.decode(jnp.full((batch, 1), BOS, jnp.int32), cache, jnp.int32(0))
 
     def frame(carry, inputs):
         logits, cache, previous = carry
-        t, note, uniform, is_real = inputs
+        t, heard, uniform, is_real = inputs
         valid = rules.valid_tokens(previous, tables) if validity_mask else None
         log_probs = distribution(logits, valid)
-        chord = jnp.where(is_real, sample(log_probs, uniform), PAD)
-        log_prob = jnp.take_along_axis(log_probs, chord[:, None], axis=1)[:, 0]
-        heard = jnp.stack([chord, note], axis=1)
-        logits, cache = decoder.decode(heard, cache, 1 + 2 * t)
-        return (logits, cache, chord), (chord, jnp.where(is_real, log_prob, 0.0))
+        action = jnp.where(is_real, sample(log_probs, uniform), PAD)
+        log_prob = jnp.take_along_axis(log_probs, action[:, None], axis=1)[:, 0]
+        pair = jnp.stack([action, heard], axis=1)
+        logits, cache = decoder.decode(pair, cache, 1 + 2 * t)
+        return (logits, cache, action), (action, jnp.where(is_real, log_prob, 0.0))
 
     previous, played = jnp.full((batch,), SILENCE, jnp.int32), []
-    by_frame = jnp.arange(frames), melody.T, uniforms, mask.T
+    by_frame = jnp.arange(frames), context.T, uniforms, mask.T
     for start, stop in parts:
         carry = logits, decoder.grown(cache, 2 * (stop - start)), previous
         (logits, cache, previous), found = jax.lax.scan(frame, carry, [x[start:stop] for x in by_frame])
         played.append(found)
-    chords, log_probs = (jnp.concatenate(parts) for parts in zip(*played, strict=True))
-    return Trajectory(melody, chords.T, log_probs.T, mask.astype(jnp.float32))
+    actions, log_probs = (jnp.concatenate(parts) for parts in zip(*played, strict=True))
+    return Trajectory(context, actions.T, log_probs.T, mask.astype(jnp.float32))
 
 
 def _parts(frames: int) -> list[tuple[int, int]]:

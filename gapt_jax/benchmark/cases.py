@@ -180,7 +180,7 @@ def rollout_cases(size: Size) -> Iterator[Case]:
     @jax.jit
     def play(params: Params, songs: Batch, key: jax.Array) -> Any:
         network, tables = spec.models.policy, spec.tables
-        return roll_out(network, params, songs.melody, songs.index, key, tables, validity_mask=masked)
+        return roll_out(network, params, songs.context, songs.index, key, tables, validity_mask=masked)
 
     for songs in ROLLOUT_BATCHES:
         inputs = policy, jax.device_put(size.batch(songs, frames)), jax.random.key(0)
@@ -239,11 +239,11 @@ def evaluation_cases(size: Size) -> Iterator[Case]:
     is_masked = config.sampling == "masked"
     batch = placed(size, songs)
     reference, encoder = on_devices(size, (weights(spec.models.policy, 3), weights(spec.models.contrastive, 4)))
-    pairs, key = (batch.melody, batch.chords), prng.stream(jax.random.key(0), 0, "evaluation")
-    play = systems._play.trace(spec, policy, (batch.melody, batch.index), key, validity_mask=is_masked)
+    pairs, key = (batch.context, batch.actions), prng.stream(jax.random.key(0), 0, "evaluation")
+    play = systems._play.trace(spec, policy, (batch.context, batch.index), key, validity_mask=is_masked)
     divergence = systems._divergence.trace(spec, (policy, reference), pairs, validity_mask=is_masked)
     inputs: dict[str, tuple[Any, tuple[Any, ...]]] = {
-        "play": (play, (policy, (batch.melody, batch.index), key)),
+        "play": (play, (policy, (batch.context, batch.index), key)),
         "embed": (systems._embed.trace(spec, encoder, pairs), (encoder, pairs)),
         "divergence": (divergence, ((policy, reference), pairs)),
         "proxy": (systems._proxy.trace(spec, frozen.rewards, pairs), (frozen.rewards, pairs)),

@@ -77,13 +77,13 @@ def _method() -> list[Check]:
     frozen = Frozen(spec.models.anchor.init(key), members)
     state, batch = init_state(spec, policy, 0, FRAMES), _songs(spec.vocabulary)
     trajectory = learner.rollout(spec, state, batch)
-    tokens = interleave(trajectory.chords, trajectory.melody)[:, :-1]
+    tokens = interleave(trajectory.actions, trajectory.context)[:, :-1]
     log_p = distribution(spec.models.policy.method(policy, "at_states", tokens), None)
     kl_itself = float(jnp.max(jnp.abs(ppo.kl_divergence(log_p, log_p))))
     scores = rewards.coherence_scores(
-        spec.models, members, batch.melody, batch.chords, spec.vocabulary.tables
+        spec.models, members, batch.context, batch.actions, spec.vocabulary.tables
     )["contrastive"]  # fmt: skip
-    replayed = bool(jnp.array_equal(trajectory.chords, learner.rollout(spec, state, batch).chords))
+    replayed = bool(jnp.array_equal(trajectory.actions, learner.rollout(spec, state, batch).actions))
     state, metrics = learner.iteration(spec, state, frozen, batch)
     values = {name: float(value) for name, value in metrics.items()}
     bad = [name for name, value in values.items() if not np.isfinite(value)]

@@ -55,20 +55,20 @@ class Table:
         key = prng.stream(jax.random.key(evaluator.config.seed), 0, "evaluation")
         static = {"validity_mask": self.validity_mask, "counterfactuals": counterfactuals}
         play = functools.partial(_play, evaluator.spec, self.agent, (policy, self.agent_params), **static)
-        return evaluator._in_batches(lambda rows: play(rows, is_agent, key), songs.melody, songs.index)
+        return evaluator._in_batches(lambda rows: play(rows, is_agent, key), songs.context, songs.index)
 
     def measure(self, policy: Params, songs: Any) -> dict[str, float]:
         """All metrics of the two playing freely, harmony around a change of partner in mid-song, social influence."""
-        frames, vocabulary = songs.melody.shape[1], self.evaluator.spec.vocabulary
+        frames, vocabulary = songs.context.shape[1], self.evaluator.spec.vocabulary
         always, switch = np.ones(frames, bool), frames // (2 * FRAMES_PER_BEAT) * FRAMES_PER_BEAT
         free = self.play(policy, songs, always, COUNTERFACTUALS)
-        melody = playable(free.melody, songs.melody)
-        found = self.evaluator.measure(melody, free.chords, songs.chords)
+        melody = playable(free.melody, songs.context)
+        found = self.evaluator.measure(melody, free.chords, songs.actions)
         found["social_influence"] = social_influence(free.influence, melody)
         from_agent = np.arange(frames) >= switch
         for name, is_agent in (("switch_to_agent", from_agent), ("switch_to_data", ~from_agent)):
             played = self.play(policy, songs, is_agent, 1)
-            notes = playable(played.melody, songs.melody)
+            notes = playable(played.melody, songs.context)
             found[f"{name}_before"], found[f"{name}_after"] = halves(notes, played.chords, vocabulary, switch)
         return found
 

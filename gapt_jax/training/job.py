@@ -162,7 +162,7 @@ def pretrain_all(job: Job, last: str, timed: Callable[[str], AbstractContextMana
     for stage in stages_of(job):
         source = job if stage.name in OF_ONE_PART else pairs
         songs = source.valid_songs(512)
-        validation = Batch(songs.melody, songs.chords, songs.index)
+        validation = Batch(songs.context, songs.actions, songs.index)
         # Rhythm does not depend on the key, and variety lies elsewhere: no transposition (papers.md a4).
         batches = source.batches(stage.seed, transpose=not stage.name.startswith("rhythm"))
         root = (stage.found(roots) or stage.folder(roots[0])).parent

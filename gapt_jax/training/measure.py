@@ -87,9 +87,9 @@ def sample(
     evaluator, policy = _player_of(job, songs, step)
     name, split = evaluation_sets(job.experiment)[0]
     chosen = job.corpus.evaluation_songs(name, split, songs)
-    chords = evaluator.play(policy, chosen.melody, chosen.index, sampling="masked", seed=seed)
+    chords = evaluator.play(policy, chosen.context, chosen.index, sampling="masked", seed=seed)
     paths = [folder / f"{song.replace('/', '-')}.mid" for song in chosen.ids]
-    for path, played, accompaniment in zip(paths, chosen.melody, chords, strict=True):
+    for path, played, accompaniment in zip(paths, chosen.context, chords, strict=True):
         write_accompaniment(path, played, accompaniment, job.spec.vocabulary)
     return paths
 
@@ -277,7 +277,7 @@ def _samples(systems: Mapping[str, System], songs: Mapping[str, Any]) -> dict[st
     return {
         "dataset": name,
         "ids": list(chosen.ids[:NUM_SAMPLES]),
-        "melody": chosen.melody[:NUM_SAMPLES],
+        "melody": chosen.context[:NUM_SAMPLES],
         "systems": {system: scored.sets[name].chords[:NUM_SAMPLES] for system, scored in systems.items()},
     }
 

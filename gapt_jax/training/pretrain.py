@@ -50,8 +50,8 @@ def policy_loss(models: Models) -> Loss:
     """Next token of the interleaved stream, chords and notes alike."""
 
     def loss(params, batch, key, dropout_keys):
-        stream = with_end(interleave(batch.chords, batch.melody))
-        targets = jnp.where(batch.melody[:, :1] == PAD, PAD, stream[:, 1:])  # a row that fills up has no end either
+        stream = with_end(interleave(batch.actions, batch.context))
+        targets = jnp.where(batch.context[:, :1] == PAD, PAD, stream[:, 1:])  # a row that fills up has no end either
         return next_token_loss(models.policy(params, stream[:, :-1], dropout_keys), targets)
 
     return loss
@@ -61,9 +61,9 @@ def anchor_loss(models: Models) -> Loss:
     """Next chord given all earlier chords and the whole melody."""
 
     def loss(params, batch, key, dropout_keys):
-        heard = part(batch.chords)
-        targets = jnp.where(batch.melody[:, :1] == PAD, PAD, heard[:, 1:])
-        return next_token_loss(models.anchor(params, part(batch.melody), heard[:, :-1], dropout_keys), targets)
+        heard = part(batch.actions)
+        targets = jnp.where(batch.context[:, :1] == PAD, PAD, heard[:, 1:])
+        return next_token_loss(models.anchor(params, part(batch.context), heard[:, :-1], dropout_keys), targets)
 
     return loss
 
@@ -113,9 +113,9 @@ def discriminative_loss(models: Models, kind: str, tables: TokenTables) -> Loss:
 
 def _parts(kind: str, batch: Batch, tables: TokenTables) -> tuple[jax.Array, jax.Array]:
     if not kind.startswith("rhythm"):
-        return batch.melody, batch.chords
+        return batch.context, batch.actions
     rhythm = jnp.asarray(tables.rhythm)
-    return rhythm[batch.melody], rhythm[batch.chords]
+    return rhythm[batch.context], rhythm[batch.actions]
 
 
 def derangement(key: jax.Array, size: int) -> jax.Array:

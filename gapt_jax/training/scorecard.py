@@ -59,7 +59,7 @@ def score_systems(
         for name, chosen in songs.items():
             data = systems["data"].sets[name] if systems else None
             cards[name] = score(evaluator, chosen, policy, data, sampling, shift)
-        heard = next(iter(songs.values())).melody[0]
+        heard = next(iter(songs.values())).context[0]
         systems[system] = System(cards, evaluator.decode_step(policy, heard, sampling=sampling) if policy else None)
     return systems
 
@@ -68,10 +68,10 @@ def score(
     evaluator: Evaluator, songs: Any, policy: Params | None, data: Scorecard | None, sampling: str, shift: Shift
 ) -> Scorecard:
     """The scorecard of a policy beside that of data, or (both None) that of data itself."""
-    melody, chords = songs.melody, songs.chords
+    melody, chords = songs.context, songs.actions
     if policy:
         chords = evaluator.play(policy, melody, songs.index, sampling=sampling)
-    metrics, embedded = evaluator.judge(melody, chords, songs.chords)
+    metrics, embedded = evaluator.judge(melody, chords, songs.actions)
     kept = sounding(melody, chords)
     independent = embedded[INDEPENDENT][kept] if INDEPENDENT in embedded else None
     if independent is not None:
@@ -88,7 +88,7 @@ def score(
     if policy:
         metrics |= evaluator.divergence(policy, melody, chords, sampling=sampling)
         if evaluator.config.post_hoc_steps:
-            metrics["post_hoc_accuracy"] = evaluator.post_hoc_accuracy(chords, songs.chords)
+            metrics["post_hoc_accuracy"] = evaluator.post_hoc_accuracy(chords, songs.actions)
         if INDEPENDENT in embedded and evaluator.config.same_melody_songs:
             metrics["same_melody_vendi_independent"] = same_melody_vendi(evaluator, policy, melody, sampling)
         if evaluator.spec.part == "chords" and evaluator.config.adaptation_songs:

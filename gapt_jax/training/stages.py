@@ -97,7 +97,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 def _at_chance(stage: Stage, params: Params, validation: Batch) -> str:
     """The sentence about a stage of which a member has learnt nothing; empty = all have learnt."""
     songs = stage.fit.layout.share(_validated(stage, validation))
-    loss, guess = float(worst_loss(stage.fit, params, songs)), stage.fit.guessing(len(songs.melody))
+    loss, guess = float(worst_loss(stage.fit, params, songs)), stage.fit.guessing(len(songs.context))
     if not loss >= AT_CHANCE * guess:  # NaN, as a guess without songs, is none
         return ""
     return (

@@ -35,7 +35,7 @@ def _play(spec: Spec, params: Params, songs, key, *, validity_mask: bool) -> jax
 
     def accompany(params, rows):
         melody, index = rows
-        return roll_out(policy, params, melody, index, key, tables, validity_mask=validity_mask).chords
+        return roll_out(policy, params, melody, index, key, tables, validity_mask=validity_mask).actions
 
     return spec.layout.everywhere(spec.layout.each(accompany, params, songs))
 

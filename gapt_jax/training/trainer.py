@@ -172,14 +172,14 @@ def checkpoint_facts(spec: Spec) -> dict[str, Any]:
 
 def first_monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: Experiment) -> dict[str, float]:
     """`monitor` of the policy that post-training begins with, and what its reward models think of the data."""
-    data = {DATA_PROXY: evaluator.proxy(songs.melody, songs.chords)} if evaluator.rewards else {}
+    data = {DATA_PROXY: evaluator.proxy(songs.context, songs.actions)} if evaluator.rewards else {}
     return monitor(evaluator, state, songs, experiment) | data
 
 
 def monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: Experiment) -> dict[str, float]:
     """The metrics of the current policy on songs of the valid split, as ``valid/<metric>``."""
-    chords = evaluator.play(state.policy, songs.melody, songs.index, sampling=experiment.evaluation.sampling)
-    found = evaluator.measure(songs.melody, chords, songs.chords, state.policy)
+    chords = evaluator.play(state.policy, songs.context, songs.index, sampling=experiment.evaluation.sampling)
+    found = evaluator.measure(songs.context, chords, songs.actions, state.policy)
     return {f"valid/{name}": value for name, value in found.items()}
 
 

@@ -40,10 +40,10 @@ def deviation(played, vocabulary, params=None, *, is_masked=False):
 
     @jax.jit
     def log_probs(params):
-        states = networks.policy.method(params, "states", interleave(trajectory.chords, trajectory.melody)[:, :-1])
-        valid = rules.valid_along(trajectory.chords, vocabulary.tables) if is_masked else None
+        states = networks.policy.method(params, "states", interleave(trajectory.actions, trajectory.context)[:, :-1])
+        valid = rules.valid_along(trajectory.actions, vocabulary.tables) if is_masked else None
         log_p = distribution(networks.policy.method(params, "head", states), valid)
-        return masked.select(log_p, trajectory.chords)
+        return masked.select(log_p, trajectory.actions)
 
     found = log_probs(own if params is None else params)
     return {k: float(v) for k, v in ppo.ratio_deviation(found, trajectory.log_probs, trajectory.mask).items()}

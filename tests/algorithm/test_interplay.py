@@ -55,7 +55,7 @@ def test_with_the_notes_of_the_data_it_is_the_rollout(networks, params, vocabula
     played = play(melody, DATA)
     alone = jax.jit(lambda *a: roll_out(networks.policy, params[0], *a, vocabulary.tables, validity_mask=True))
     expected = alone(jnp.asarray(melody), jnp.arange(SONGS), jax.random.key(0))
-    np.testing.assert_array_equal(played.chords, expected.chords)
+    np.testing.assert_array_equal(played.chords, expected.actions)
     np.testing.assert_array_equal(played.melody, melody)
 
 
@@ -65,7 +65,7 @@ def test_the_agent_is_its_own_rollout_over_the_chords_that_it_heard(networks, pa
     tables = vocabulary.tables_for("melody")
     alone = jax.jit(lambda *a: roll_out(networks.policy, params[1], *a, tables, validity_mask=True))
     expected = alone(jnp.asarray(played.chords), jnp.arange(SONGS), key)
-    np.testing.assert_array_equal(played.melody, expected.chords)
+    np.testing.assert_array_equal(played.melody, expected.actions)
     real = played.melody != PAD
     is_note = (played.melody >= NOTE_HOLD) & (played.melody < CHORD_HOLD)
     assert np.all((is_note | (played.melody == SILENCE))[real]) and np.mean(is_note[real]) > 0.5

@@ -129,9 +129,9 @@ def test_lambda_of_the_config_is_not_compiled_in(spec, frozen, start):
 def test_the_batch_is_played_not_copied(spec, start):
     played = learner.rollout(spec, start(), batch(spec, 0))
     songs = batch(spec, 0)
-    np.testing.assert_array_equal(played.melody, songs.melody)
-    np.testing.assert_array_equal(played.mask, songs.melody != PAD)
-    assert np.mean(np.asarray(played.chords) == songs.chords) < 0.5
+    np.testing.assert_array_equal(played.context, songs.context)
+    np.testing.assert_array_equal(played.mask, songs.context != PAD)
+    assert np.mean(np.asarray(played.actions) == songs.actions) < 0.5
     again = learner.rollout(spec, start(), songs)
     assert same(played, again)
     assert not same(played, learner.rollout(spec, start(seed=1), songs))
@@ -148,7 +148,7 @@ def test_kl_is_that_of_aligned_distributions(spec, networks, frozen, start, voca
     policy, anchor = jax.jit(networks.policy.__call__), jax.jit(networks.anchor.__call__)
     total = frames = 0.0
     for row in (0, 4, 5):
-        chords, melody = np.asarray(played.chords[row]), songs.melody[row]
+        chords, melody = np.asarray(played.actions[row]), songs.context[row]
         length = int((melody != PAD).sum())
         stream = np.array([1, *itertools.chain(*zip(chords, melody, strict=True))])[None]
         log_p = np.asarray(policy(state.policy, stream))[0]
@@ -164,7 +164,7 @@ def test_kl_is_that_of_aligned_distributions(spec, networks, frozen, start, voca
         alone = jax.tree.map(lambda x, r=row: jnp.repeat(x[r : r + 1], spec.config.batch_size, axis=0), played)
         paid = jax.tree.map(lambda x, r=row: jnp.repeat(x[r : r + 1], spec.config.batch_size, axis=0), reward)
         _, m = learner.estimate(spec, state, frozen, alone, paid)
-        length = int((songs.melody[row] != PAD).sum())
+        length = int((songs.context[row] != PAD).sum())
         total -= float(m["kl"]) * length
     assert total == pytest.approx(0.0, abs=1e-5 * frames)
 
@@ -236,7 +236,7 @@ def test_gate_and_replay_move_with_the_steps(spec, frozen, start):
         opened.append(bool(metrics["discriminator/is_open"]))
         assert opened[-1] != same(before, state.discriminator)
         replay_filled.append(int(state.replay.filled))
-        np.testing.assert_array_equal(state.replay.real[0], batch(spec, number).chords)
+        np.testing.assert_array_equal(state.replay.real[0], batch(spec, number).actions)
         assert float(state.recent_rewards[0]) == np.float32(metrics["discriminator/fooled"])
     assert opened == [True, False, False, False, True, False]  # steps 1 and 5
     assert int(state.gate_openings) == 2 and int(state.steps_since_open) == 1
@@ -260,7 +260,9 @@ def test_each_epoch_uses_each_row_once(networks, vocabulary, algorithm_config, s
     spec = Spec(networks, dataclasses.replace(algorithm_config, epochs=2, minibatch_size=4), vocabulary)
     state, songs, rows = start(), batch(spec, 0), spec.config.batch_size
     numbered = jnp.broadcast_to(jnp.arange(rows, dtype=jnp.float32)[:, None], (rows, FRAMES))
-    played = Trajectory(songs.melody, songs.chords, -jnp.ones((rows, FRAMES)), (songs.melody != PAD).astype(np.float32))
+    played = Trajectory(
+        songs.context, songs.actions, -jnp.ones((rows, FRAMES)), (songs.context != PAD).astype(np.float32)
+    )
     state, _ = learner.improve_policy(spec, state, learner.Experience(played, numbered, numbered))
     jax.block_until_ready(state)
     jax.effects_barrier()
@@ -286,7 +288,7 @@ def test_a_simple_rule_is_learnt(spec, frozen, start):
     state = start(weights=nothing | {"silence": -10.0}, policy_learning_rate=1e-2, critic_learning_rate=1e-2, kl_coef=0)
     _, metrics = iterate(spec, frozen, state, range(40))
     total = [m["reward/total"] for m in metrics]
-    best = np.mean([np.maximum((batch(spec, 0).melody != PAD).sum(axis=1) - 8, 0)])  # 6.4 of 8 on these lengths
+    best = np.mean([np.maximum((batch(spec, 0).context != PAD).sum(axis=1) - 8, 0)])  # 6.4 of 8 on these lengths
     assert np.mean(total[:3]) < 0.2 * best
     assert np.mean(total[-3:]) > 0.7 * best
 
@@ -337,8 +339,8 @@ def test_discriminator_rate_follows_its_own_updates_or_the_steps(
     optimizer = dataclasses.replace(state.discriminator_optimizer, updates=jnp.int32(2))
     state = dataclasses.replace(state, step=jnp.int32(4), discriminator_optimizer=optimizer)
     before = np.array(state.discriminator["head"]["bias"])
-    chords = jnp.asarray(songs.chords)
-    played = Trajectory(songs.melody, chords[::-1], jnp.zeros(chords.shape), jnp.ones(chords.shape))
+    chords = jnp.asarray(songs.actions)
+    played = Trajectory(songs.context, chords[::-1], jnp.zeros(chords.shape), jnp.ones(chords.shape))
     realism = {"discriminator/fooled": jnp.float32(0)}
     state, metrics = learner.improve_discriminator(spec, state, songs, played, realism)
     assert metrics["discriminator/is_open"] == 1 and metrics["discriminator/skipped"] == 0

@@ -124,9 +124,9 @@ def test_two_iterations_are_finite_and_only_what_learns_moves(name, request):
 
 def test_a_group_plays_one_melody_in_its_own_ways(by_group):
     played, batch = by_group.phases["rollout"], songs(by_group.spec, 0)
-    np.testing.assert_array_equal(played.melody, np.repeat(batch.melody[::SIZE], SIZE, axis=0))
+    np.testing.assert_array_equal(played.context, np.repeat(batch.context[::SIZE], SIZE, axis=0))
     assert (played.mask.sum(axis=1) == np.repeat([16, 11, 16, 16], SIZE)).all()
-    assert len({tuple(row) for row in played.chords}) == 16
+    assert len({tuple(row) for row in played.actions}) == 16
 
 
 def test_advantages_are_those_of_songs_among_their_group(by_group, networks):
@@ -134,7 +134,7 @@ def test_advantages_are_those_of_songs_among_their_group(by_group, networks):
     played, terms = by_group.phases["rollout"], judged(by_group)[0]
     assert abs(float(by_group.metrics[0]["kl"])) < 1e-6
     assert float(by_group.metrics[1]["kl"]) > 1e-6
-    tokens = interleave(jnp.asarray(played.chords), jnp.asarray(played.melody))[:, :-1]
+    tokens = interleave(jnp.asarray(played.actions), jnp.asarray(played.context))[:, :-1]
     log_p = distribution(networks.policy.method(by_group.policy, "at_states", tokens), None)
     entropy = np.sum(np.asarray(ppo.entropy(log_p)) * played.mask, axis=1)
     assert float(by_group.metrics[0]["reward/entropy"]) == pytest.approx(entropy.mean(), rel=1e-5)
@@ -155,7 +155,7 @@ def judged(run: Run):
 def test_diversity_is_paid_at_the_end_of_each_song(by_group, networks):
     played, terms = by_group.phases["rollout"], judged(by_group)[0].terms
     first = jax.tree.map(lambda x: x[0], by_group.frozen.rewards["contrastive"])
-    embeddings = networks.contrastive.method(first, "embed_chords", part(jnp.asarray(played.chords)))
+    embeddings = networks.contrastive.method(first, "embed_chords", part(jnp.asarray(played.actions)))
     expected = np.asarray(groups.log_determinant_gains(embeddings, SIZE))
     np.testing.assert_allclose(terms["diversity"].sum(axis=1), expected, rtol=1e-4)
     ends = np.where(np.arange(16) // SIZE == 1, 10, 15)
@@ -164,7 +164,7 @@ def test_diversity_is_paid_at_the_end_of_each_song(by_group, networks):
 
 def test_realism_pays_for_valid_output_alone(by_group):
     played, (terms, metrics) = by_group.phases["rollout"], judged(by_group)
-    valid = np.asarray(rules.invalid_output(played.chords, played.mask, by_group.spec.tables)) == 0
+    valid = np.asarray(rules.invalid_output(played.actions, played.mask, by_group.spec.tables)) == 0
     paid = terms.terms[ADVERSARIAL].sum(axis=1)
     assert np.all(paid[~valid] == 0) and (~valid).sum() > 0
     assert np.all(paid[valid] > 0)
@@ -182,9 +182,9 @@ def test_the_replay_of_a_conditional_discriminator_holds_both_parts(by_group):
     batch, played = songs(by_group.spec, 0), by_group.phases["rollout"]
     assert by_group.after.replay.real.shape == (2, 16, 2 * FRAMES)
     np.testing.assert_array_equal(
-        by_group.after_one.replay.real[0], np.concatenate([batch.melody, batch.chords], axis=1)
+        by_group.after_one.replay.real[0], np.concatenate([batch.context, batch.actions], axis=1)
     )
-    generated = np.concatenate([played.melody, played.chords], axis=1)
+    generated = np.concatenate([played.context, played.actions], axis=1)
     np.testing.assert_array_equal(by_group.after_one.replay.generated[0], generated)
 
 

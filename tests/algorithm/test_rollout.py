@@ -61,11 +61,11 @@ def test_a_chord_sees_neither_the_note_of_its_frame_nor_the_future(play, frame, 
     other = melody.copy()
     other[:, frame:] = NOTE_ONSET + (other[:, frame:] - NOTE_ONSET + 64) % 128
     before, after = (play(m, validity_mask=validity_mask) for m in (melody, other))
-    np.testing.assert_array_equal(before.chords[:, : frame + 1], after.chords[:, : frame + 1])
+    np.testing.assert_array_equal(before.actions[:, : frame + 1], after.actions[:, : frame + 1])
     np.testing.assert_array_equal(before.log_probs[:, : frame + 1], after.log_probs[:, : frame + 1])
     if frame < FRAMES - 1:  # the note is heard in the next frame
         assert np.all(before.log_probs[:, frame + 1] != after.log_probs[:, frame + 1])
-        assert np.any(before.chords[:, frame + 1 :] != after.chords[:, frame + 1 :])
+        assert np.any(before.actions[:, frame + 1 :] != after.actions[:, frame + 1 :])
 
 
 @pytest.mark.parametrize("least, parts", [(2, [(0, 3), (3, 6), (6, 9), (9, 12)]), (5, [(0, 6), (6, 12)])])
@@ -75,7 +75,7 @@ def test_a_cache_that_grows_in_parts_changes_nothing(networks, params, vocabular
     assert rollouts._parts(FRAMES) == parts
     inputs = melodies(), jnp.arange(SONGS), jax.random.key(0), vocabulary.tables
     grown = roll_out(networks.policy, params, *inputs, validity_mask=False)
-    np.testing.assert_array_equal(grown.chords, whole.chords)
+    np.testing.assert_array_equal(grown.actions, whole.actions)
     np.testing.assert_allclose(grown.log_probs, whole.log_probs, atol=5e-6)
 
 
@@ -89,7 +89,7 @@ def test_behaviour_log_probs_are_those_of_the_full_pass(networks, params, vocabu
         logits = networks.policy.method(params, "at_states", interleave(chords, melody)[:, :-1])
         return masked.select(distribution(logits, valid), chords)
 
-    log_probs = np.asarray(full(played.chords, played.melody))
+    log_probs = np.asarray(full(played.actions, played.context))
     real = played.mask > 0
     np.testing.assert_allclose(log_probs[real], played.log_probs[real], atol=1e-5)
     assert float(ppo.ratio_deviation(log_probs, played.log_probs, played.mask)["largest"]) < 1e-4
@@ -115,8 +115,8 @@ def test_in_bfloat16_play_and_training_part_by_no_more_than_rounding(vocabulary)
     played = play(jnp.asarray(melodies()))
 
     def full(network):
-        logits = network.method(params, "at_states", interleave(played.chords, played.melody)[:, :-1])
-        return masked.select(distribution(logits, None), played.chords)
+        logits = network.method(params, "at_states", interleave(played.actions, played.context)[:, :-1])
+        return masked.select(distribution(logits, None), played.actions)
 
     trained, expected = jax.jit(full, static_argnums=0)(rounded), jax.jit(full, static_argnums=0)(exact)
     real = played.mask > 0
@@ -130,17 +130,17 @@ def test_draws_depend_on_the_global_index_alone(play):
     whole = play(melody, index)
     order = np.random.default_rng(0).permutation(SONGS)
     shuffled, part = play(melody[order], index[order]), play(melody[8:13], index[8:13])
-    np.testing.assert_array_equal(shuffled.chords, whole.chords[order])
-    np.testing.assert_array_equal(part.chords, whole.chords[8:13])
+    np.testing.assert_array_equal(shuffled.actions, whole.actions[order])
+    np.testing.assert_array_equal(part.actions, whole.actions[8:13])
     other = play(melody, index + SONGS)
-    assert np.mean(other.chords != whole.chords) > 0.5
-    assert np.mean(play(melody, index, seed=1).chords != whole.chords) > 0.5
+    assert np.mean(other.actions != whole.actions) > 0.5
+    assert np.mean(play(melody, index, seed=1).actions != whole.actions) > 0.5
 
 
 def test_equal_songs_with_different_indices_are_played_differently(play):
     same = np.repeat(melodies()[:1], 8, axis=0)
-    assert len({tuple(row) for row in play(same).chords}) == 8
-    assert len({tuple(row) for row in play(same, np.zeros(8, np.int32)).chords}) == 1
+    assert len({tuple(row) for row in play(same).actions}) == 8
+    assert len({tuple(row) for row in play(same, np.zeros(8, np.int32)).actions}) == 1
 
 
 @both
@@ -149,23 +149,23 @@ def test_after_the_end_there_is_padding(play, validity_mask):
     played = play(melody, validity_mask=validity_mask)
     ended = melody == PAD
     assert ended.sum() > 20
-    assert np.all(played.chords[ended] == PAD)
+    assert np.all(played.actions[ended] == PAD)
     assert np.all(played.log_probs[ended] == 0)
     np.testing.assert_array_equal(played.mask, (~ended).astype(np.float32))
-    np.testing.assert_array_equal(played.melody, melody)
+    np.testing.assert_array_equal(played.context, melody)
 
 
 def test_every_masked_sample_obeys_the_rules(play, vocabulary):
     onset = vocabulary.chord_onset
     for seed in range(4):
-        for chords in play(melodies(seed), seed=seed, validity_mask=True).chords:
+        for chords in play(melodies(seed), seed=seed, validity_mask=True).actions:
             sounding = None
             for token in chords[chords != PAD]:
                 assert token >= SILENCE and (token == SILENCE or token >= CHORD_HOLD)
                 if CHORD_HOLD <= token < onset:
                     assert sounding in (None, token - CHORD_HOLD)
                 sounding = None if token == SILENCE else (token - CHORD_HOLD) % (onset - CHORD_HOLD)
-    free = play(melodies()).chords  # without the mask this policy breaks them, so the test can fail
+    free = play(melodies()).actions  # without the mask this policy breaks them, so the test can fail
     assert np.mean(np.isin(free, [PAD, 1, 2]) | ((free > SILENCE) & (free < CHORD_HOLD))) > 0.3
 
 

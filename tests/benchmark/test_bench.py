@@ -285,7 +285,7 @@ def test_rows_of_the_data_suite(monkeypatch):
     imports, (loader,) = list(data_cases.import_cases()), list(data_cases.loader_cases(tiny()))
     assert [case.name for case in imports] == [f"data/import/{name}" for name in ("record", "midi", "abc")]
     assert [len(case.run()) for case in imports] == [40, 40, 40]
-    assert loader.name == "data/small/loader" and loader.run().melody.shape == (8, 8)
+    assert loader.name == "data/small/loader" and loader.run().context.shape == (8, 8)
 
 
 def test_rows_of_the_live_suite(monkeypatch):

@@ -50,11 +50,11 @@ def _same(left: list[Batch], right: list[Batch]) -> bool:
 
 def test_batches_have_the_stated_shapes(built_in: Corpus) -> None:
     (batch,) = _take(built_in, 1, batch_size=6)
-    assert batch.melody.shape == batch.chords.shape == (6, 128) and batch.index.tolist() == list(range(6))
-    assert {batch.melody.dtype, batch.chords.dtype, batch.index.dtype} == {np.dtype(np.int32)}
+    assert batch.context.shape == batch.actions.shape == (6, 128) and batch.index.tolist() == list(range(6))
+    assert {batch.context.dtype, batch.actions.dtype, batch.index.dtype} == {np.dtype(np.int32)}
     melody, chords = built_in.vocabulary.tables.is_note, built_in.vocabulary.tables.is_chord
-    assert (melody[batch.melody] | (batch.melody == SILENCE) | (batch.melody == PAD)).all()
-    assert (chords[batch.chords] | (batch.chords == SILENCE) | (batch.chords == PAD)).all()
+    assert (melody[batch.context] | (batch.context == SILENCE) | (batch.context == PAD)).all()
+    assert (chords[batch.actions] | (batch.actions == SILENCE) | (batch.actions == PAD)).all()
 
 
 def test_tokens_by_hand(song_folder: Folders, tmp_path: Path) -> None:
@@ -68,10 +68,10 @@ def test_tokens_by_hand(song_folder: Folders, tmp_path: Path) -> None:
     tokens = corpus.evaluation_songs("a", "test", 5)
     minor = CHORD_HOLD + 12 + 1
     assert tokens.ids == ("2",) and tokens.index.tolist() == [0]
-    assert tokens.melody.tolist() == [
+    assert tokens.context.tolist() == [
         [NOTE_ONSET + 60, NOTE_HOLD + 60, SILENCE, NOTE_ONSET + 61, SILENCE, SILENCE, 0, 0]
     ]
-    assert tokens.chords.tolist() == [[minor + SMALL.num_chords, minor, minor, SILENCE, SILENCE, SILENCE, 0, 0]]
+    assert tokens.actions.tolist() == [[minor + SMALL.num_chords, minor, minor, SILENCE, SILENCE, SILENCE, 0, 0]]
 
 
 def test_resuming_anywhere_continues_bit_for_bit(built_in: Corpus) -> None:
@@ -99,13 +99,13 @@ def test_two_hosts_share_the_batches_of_one(built_in: Corpus) -> None:
 def test_a_host_without_rows_gets_empty_batches(built_in: Corpus) -> None:
     (batch,) = _take(built_in, 1, rows=np.arange(0))
     whole = _take(built_in, 1)[0]
-    assert batch.melody.shape == batch.chords.shape == (0, whole.melody.shape[1]) and len(batch.index) == 0
+    assert batch.context.shape == batch.actions.shape == (0, whole.context.shape[1]) and len(batch.index) == 0
 
 
 def test_seed_and_epoch_change_the_stream(built_in: Corpus) -> None:
     assert not _same(_take(built_in, 1), _take(built_in, 1, seed=4))
     songs = len(built_in.split("grammar", "train").ids)
-    assert not np.array_equal(_take(built_in, 1)[0].melody, _take(built_in, 1, start=songs // 8)[0].melody)
+    assert not np.array_equal(_take(built_in, 1)[0].context, _take(built_in, 1, start=songs // 8)[0].context)
 
 
 def test_every_song_is_seen_once_an_epoch(song_folder: Folders, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def _in_chord(vocabulary: Vocabulary, melody: np.ndarray, chords: np.ndarray) ->
 def test_transposition_keeps_harmony_rhythm_and_quality(built_in: Corpus) -> None:
     plain, moved = _take(built_in, 6, transpose=False), _take(built_in, 6)
     tables = built_in.vocabulary.tables
-    melodies, chords = ([_rows(batches, field) for batches in (plain, moved)] for field in ("melody", "chords"))
+    melodies, chords = ([_rows(batches, field) for batches in (plain, moved)] for field in ("context", "actions"))
     assert not np.array_equal(*melodies)
     assert np.array_equal(*(_in_chord(built_in.vocabulary, m, c) for m, c in zip(melodies, chords, strict=True)))
     for table in (tables.rhythm, tables.quality):
@@ -222,7 +222,7 @@ def test_a_chord_outside_the_vocabulary_keeps_its_root_and_is_counted(song_folde
     records = [make_record(s, s, chords=chords) for s in ("train", "valid", "test")]
     corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)], chord_coverage=0.8)
     assert corpus.vocabulary.num_chords == 12 and corpus.unlisted_chord_share == {"a": pytest.approx(1 / 7)}
-    tokens = corpus.evaluation_songs("a", "test", 1).chords[0]
+    tokens = corpus.evaluation_songs("a", "test", 1).actions[0]
     assert corpus.vocabulary.describe(tokens[24]) == "chord onset A"
     full = _open(tmp_path / "songs", tmp_path / "d", [("a", 1.0)], chord_coverage=1.0)
     assert full.vocabulary.num_chords == 24 and full.unlisted_chord_share == {"a": 0.0}
@@ -233,12 +233,12 @@ def test_evaluation_crops_ignore_file_order_and_other_songs(song_folder: Folders
     pools = {"a": records, "b": list(reversed(records)), "c": records[:35]}
     corpus = _open(song_folder(**pools), tmp_path / "d", [(n, 1.0) for n in pools], max_frames=64)
     a, b, c = (corpus.evaluation_songs(name, "all", 100) for name in "abc")
-    assert a.ids == b.ids and np.array_equal(a.melody, b.melody) and np.array_equal(a.chords, b.chords)
+    assert a.ids == b.ids and np.array_equal(a.context, b.context) and np.array_equal(a.actions, b.actions)
     places = {song_id: n for n, song_id in enumerate(a.ids)}
     kept = [places[song_id] for song_id in c.ids]
-    assert len(kept) == 35 and kept == sorted(kept) and np.array_equal(a.melody[kept], c.melody)
+    assert len(kept) == 35 and kept == sorted(kept) and np.array_equal(a.context[kept], c.context)
     few = corpus.evaluation_songs("a", "all", 7)
-    assert few.ids == a.ids[:7] and few.index.tolist() == list(range(7)) and few.melody.shape == (7, 64)
+    assert few.ids == a.ids[:7] and few.index.tolist() == list(range(7)) and few.context.shape == (7, 64)
     assert len(set(a.ids)) == 40 and len(corpus.evaluation_songs("a", "train", 100).ids) == 24
 
 
@@ -295,7 +295,7 @@ def test_example_numbers_stay_within_int32(built_in: Corpus) -> None:
 
 
 def test_the_corpus_can_be_cut_to_another_length(built_in: Corpus) -> None:
-    assert _take(dataclasses.replace(built_in, max_frames=32), 1)[0].melody.shape == (8, 32)
+    assert _take(dataclasses.replace(built_in, max_frames=32), 1)[0].context.shape == (8, 32)
 
 
 def test_a_melody_agent_gets_the_same_songs_with_the_parts_exchanged(built_in):
@@ -303,8 +303,8 @@ def test_a_melody_agent_gets_the_same_songs_with_the_parts_exchanged(built_in):
     batches = [next(c.training_batches(batch_size=4, seed=0, transpose=True)) for c in (built_in, agent)]
     songs = [c.evaluation_songs("grammar", "test", 4) for c in (built_in, agent)]
     for ours, theirs in (batches, songs):
-        np.testing.assert_array_equal(theirs.melody, ours.chords)
-        np.testing.assert_array_equal(theirs.chords, ours.melody)
+        np.testing.assert_array_equal(theirs.context, ours.actions)
+        np.testing.assert_array_equal(theirs.actions, ours.context)
         np.testing.assert_array_equal(theirs.index, ours.index)
     tables = built_in.vocabulary.tables_for("melody")
-    assert not tables.is_note[batches[1].chords].any() and tables.is_chord[batches[1].chords].any()
+    assert not tables.is_note[batches[1].actions].any() and tables.is_chord[batches[1].actions].any()

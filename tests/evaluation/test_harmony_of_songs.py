@@ -34,6 +34,6 @@ def test_note_in_chord_of_data_is_that_of_its_readme(name, tmp_path):
     songs = corpus.evaluation_songs(name, "all", 100_000)
     tables = corpus.vocabulary.tables
     in_chord, chance = PUBLISHED[name]
-    assert harmony.note_in_chord(songs.melody, songs.chords, tables).pooled == pytest.approx(in_chord, abs=0.02)
-    assert harmony.chance_level(songs.melody, songs.chords, tables) == pytest.approx(chance, abs=0.02)
-    assert np.mean(harmony.silent_share(songs.melody, songs.chords, tables)) < 0.03
+    assert harmony.note_in_chord(songs.context, songs.actions, tables).pooled == pytest.approx(in_chord, abs=0.02)
+    assert harmony.chance_level(songs.context, songs.actions, tables) == pytest.approx(chance, abs=0.02)
+    assert np.mean(harmony.silent_share(songs.context, songs.actions, tables)) < 0.03

@@ -310,9 +310,9 @@ def test_the_functions_are_the_policy_that_training_plays():
     logits, state = found.prefill(weights, nothing, nothing, jnp.int32(0))
     for frame in range(FRAMES):
         log_probs = jax.nn.log_softmax(logits)
-        chosen = np.take_along_axis(np.asarray(log_probs), np.asarray(played_.chords)[:, frame, None], axis=1)[:, 0]
+        chosen = np.take_along_axis(np.asarray(log_probs), np.asarray(played_.actions)[:, frame, None], axis=1)[:, 0]
         np.testing.assert_allclose(chosen, played_.log_probs[:, frame], atol=1e-5)
-        logits, state = found.commit_frame(weights, played_.chords[:, frame], melody[:, frame], verify.past(state))
+        logits, state = found.commit_frame(weights, played_.actions[:, frame], melody[:, frame], verify.past(state))
     assert int(state["position"]) == 1 + 2 * FRAMES and BOS == verify.BOS
 
 

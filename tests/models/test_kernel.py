@@ -107,15 +107,15 @@ def test_rollouts_play_the_same_chords_with_and_without_it(vocabulary, monkeypat
     plain = jax.jit(player(network, vocabulary, validity_mask)).trace(*inputs)
     assert kernel.TARGET not in plain.lower().as_text()
     expected = plain.lower().compile()(*inputs)
-    np.testing.assert_array_equal(found.chords, expected.chords)
+    np.testing.assert_array_equal(found.actions, expected.actions)
     np.testing.assert_allclose(found.log_probs, expected.log_probs, atol=2e-5)
 
 
 def test_log_probabilities_are_those_that_training_computes(vocabulary):
     network, params = policy_of(SIZES["published, thinner"], vocabulary.size)
     found = jax.jit(player(network, vocabulary))(params, *songs_of(24))
-    tokens = interleave(found.chords, found.melody)[:, :-1]
-    log_probs = masked.select(distribution(network.method(params, "at_states", tokens), None), found.chords)
+    tokens = interleave(found.actions, found.context)[:, :-1]
+    log_probs = masked.select(distribution(network.method(params, "at_states", tokens), None), found.actions)
     np.testing.assert_allclose(found.log_probs, found.mask * log_probs, atol=2e-5)
 
 
@@ -129,14 +129,14 @@ def test_devices_and_members_at_once(vocabulary):
     rows = P("songs")
     spread = jax.shard_map(play, mesh=mesh, in_specs=(P(), rows, rows), out_specs=rows, check_vma=False)
     for found in (jax.jit(spread)(params, melody, index) for _ in range(3)):
-        np.testing.assert_array_equal(found.chords, alone.chords)
+        np.testing.assert_array_equal(found.actions, alone.actions)
         np.testing.assert_allclose(found.log_probs, alone.log_probs, atol=2e-6)  # softmax, which XLA computes
     others = jax.tree.map(lambda x: 2 * x, params)
     members = jax.tree.map(lambda *x: jnp.stack(x), params, others)
     found = jax.jit(jax.vmap(play, (0, None, None)))(members, melody, index)
-    np.testing.assert_array_equal(found.chords[0], alone.chords)
-    np.testing.assert_array_equal(found.chords[1], jax.jit(play)(others, melody, index).chords)
-    assert np.mean(found.chords[1] != alone.chords) > 0.1
+    np.testing.assert_array_equal(found.actions[0], alone.actions)
+    np.testing.assert_array_equal(found.actions[1], jax.jit(play)(others, melody, index).actions)
+    assert np.mean(found.actions[1] != alone.actions) > 0.1
 
 
 def test_other_platforms_get_the_plain_program(vocabulary):

@@ -83,7 +83,7 @@ def train(layout: Layout):
     played = []
     for number in range(STEPS):
         songs = layout.place(batch(number), ROWS)
-        played.append(np.asarray(learner.rollout(spec, state, songs).chords)[:ROWS])
+        played.append(np.asarray(learner.rollout(spec, state, songs).actions)[:ROWS])
         state, metrics = learner.iteration(spec, state, frozen, songs)
     assert metrics["discriminator/is_open"] == 1
     return played, jax.tree.map(np.asarray, (state.policy, state.critic, state.discriminator)), metrics

@@ -36,7 +36,7 @@ def test_a_stage_at_chance_warns_when_it_ends_and_when_it_is_reused(tmp_path, ca
 
 
 def test_one_member_at_chance_is_enough():
-    frames = songs(1, 0).melody.shape[1]
+    frames = songs(1, 0).context.shape[1]
     params = {"weights": jnp.stack([jnp.zeros(frames), jnp.ones(frames)])}
     mean = pretrain.validate(STAGE.fit, params, songs(4, 99))["valid/loss"]
     assert float(pretrain.worst_loss(STAGE.fit, params, songs(4, 99))) > 1.5 * float(mean)

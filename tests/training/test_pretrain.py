@@ -189,11 +189,11 @@ def test_genuine_pairs_are_genuine_and_false_ones_are_not():
     assert float(loss.value()) == pytest.approx((0.313262 + 0.048587) / 2, rel=1e-5)
     assert float(metrics["accuracy"].value()) == 1.0
     melody, chords = spy.inputs[0][:, 1 : FRAMES + 1], spy.inputs[0][:, FRAMES + 4 : 2 * FRAMES + 4]
-    np.testing.assert_array_equal(melody[:32], batch.melody)
-    np.testing.assert_array_equal(chords[:32], batch.chords)
-    np.testing.assert_array_equal(chords[32:], batch.chords)
-    assert not np.any(np.all(melody[32:] == batch.melody, axis=1))
-    assert {tuple(x) for x in melody[32:]} == {tuple(x) for x in batch.melody}
+    np.testing.assert_array_equal(melody[:32], batch.context)
+    np.testing.assert_array_equal(chords[:32], batch.actions)
+    np.testing.assert_array_equal(chords[32:], batch.actions)
+    assert not np.any(np.all(melody[32:] == batch.context, axis=1))
+    assert {tuple(x) for x in melody[32:]} == {tuple(x) for x in batch.context}
 
 
 def test_half_of_the_false_rhythms_are_shifts():
@@ -208,7 +208,7 @@ def test_half_of_the_false_rhythms_are_shifts():
     tokens = spy.inputs[0]
     assert tokens.max() <= HOLD
     melody, chords = tokens[:, 1 : FRAMES + 1], tokens[:, FRAMES + 4 : 2 * FRAMES + 4]
-    rhythm = TABLES.rhythm[batch.melody].tolist(), TABLES.rhythm[batch.chords].tolist()
+    rhythm = TABLES.rhythm[batch.context].tolist(), TABLES.rhythm[batch.actions].tolist()
     shifts = 0
     for m, c, false_m, false_c in zip(*rhythm, melody[rows:].tolist(), chords[rows:].tolist(), strict=True):
         outcomes = [(delayed(m, d), c) for d in (1, 2, 3)] + [(m, delayed(c, d)) for d in (1, 2, 3)]
@@ -267,7 +267,7 @@ def test_a_resumed_fit_is_bit_equal(tmp_path):
 def noisy_regression(params, batch, key, dropout_keys):
     """A loss that compiles fast and uses all that a stage gives it: songs, draws and dropout."""
     noise = jax.random.normal(key, batch.index.shape) + jax.vmap(jax.random.bernoulli)(dropout_keys)
-    error = batch.melody / 100 @ params["weights"] - noise
+    error = batch.context / 100 @ params["weights"] - noise
     every = jnp.ones_like(error)
     return masked.ratio(jnp.square(error), every), {"accuracy": masked.ratio((error > 0).astype(jnp.float32), every)}
 

@@ -95,7 +95,7 @@ def noisy_regression(params, batch, key, dropout_keys):
     noise = jax.random.normal(key, batch.index.shape)
     if dropout_keys is not None:
         noise += jax.vmap(jax.random.bernoulli)(dropout_keys)
-    error = batch.melody / 100 @ params["weights"] - noise
+    error = batch.context / 100 @ params["weights"] - noise
     every = jnp.ones_like(error)
     return masked.ratio(jnp.square(error), every), {"accuracy": masked.ratio((error > 0).astype(jnp.float32), every)}
 
