@@ -41,11 +41,11 @@ def _rows(batches: list[Batch], field: str) -> np.ndarray:
 
 def _first_pitches(batches: list[Batch]) -> np.ndarray:
     """Pitch of the first frame of each crop, whether a note starts there or goes on."""
-    return (_rows(batches, "melody")[:, 0] - NOTE_HOLD) % 128
+    return (_rows(batches, "context")[:, 0] - NOTE_HOLD) % 128
 
 
 def _same(left: list[Batch], right: list[Batch]) -> bool:
-    return all(np.array_equal(_rows(left, f), _rows(right, f)) for f in ("melody", "chords", "index"))
+    return all(np.array_equal(_rows(left, f), _rows(right, f)) for f in ("context", "actions", "index"))
 
 
 def test_batches_have_the_stated_shapes(built_in: Corpus) -> None:
@@ -91,7 +91,7 @@ def test_the_stream_does_not_depend_on_the_batch_size(built_in: Corpus) -> None:
 def test_two_hosts_share_the_batches_of_one(built_in: Corpus) -> None:
     parts = [_take(built_in, 3, rows=rows) for rows in np.split(np.arange(8), 2)]
     for whole, first, second in zip(_take(built_in, 3), *parts, strict=True):
-        for field in ("melody", "chords", "index"):
+        for field in ("context", "actions", "index"):
             halves = [getattr(first, field), getattr(second, field)]
             assert len(halves[0]) == 4 and np.array_equal(np.concatenate(halves), getattr(whole, field))
 
@@ -113,7 +113,7 @@ def test_every_song_is_seen_once_an_epoch(song_folder: Folders, tmp_path: Path) 
     records += [make_record("v", "valid"), make_record("t", "test")]
     corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)])
     batches = _take(corpus, 4, batch_size=15, transpose=False)
-    first = _rows(batches, "melody")[:, 0] - NOTE_ONSET
+    first = _rows(batches, "context")[:, 0] - NOTE_ONSET
     assert sorted(first[:30]) == sorted(first[30:]) == list(range(30)) and list(first[:30]) != list(first[30:])
 
 
@@ -135,8 +135,8 @@ def test_mixture_proportions_hold_in_every_stretch(song_folder: Folders, tmp_pat
 def test_padding_is_only_at_the_end_and_in_both_parts_at_once(song_folder: Folders, tmp_path: Path) -> None:
     corpus = _open(song_folder(a=numbered_records(60, first_beats=4)), tmp_path / "d", [("a", 1.0)], max_frames=72)
     batches = _take(corpus, 8)
-    pad = _rows(batches, "melody") == PAD
-    assert np.array_equal(pad, _rows(batches, "chords") == PAD)
+    pad = _rows(batches, "context") == PAD
+    assert np.array_equal(pad, _rows(batches, "actions") == PAD)
     assert pad.any() and not pad.all(axis=1).any() and not pad[:, 0].any()
     assert (np.diff(pad.astype(int), axis=1) >= 0).all()
 
@@ -148,7 +148,7 @@ def test_crops_start_on_every_beat_and_only_there(song_folder: Folders, tmp_path
         for n, s in enumerate(("train", "valid", "test"))
     ]
     corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)], max_frames=32)
-    first = _rows(_take(corpus, 80, transpose=False), "melody")[:, 0]
+    first = _rows(_take(corpus, 80, transpose=False), "context")[:, 0]
     assert set((first - NOTE_ONSET).tolist()) == set(range(40 - 8 + 1))
 
 
