@@ -15,7 +15,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gapt_jax.algorithm import rewards
 from gapt_jax.config import Experiment, HealthConfig, from_dict
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json
@@ -59,16 +58,16 @@ class Bench:
 def open_bench(run: Path) -> Bench:
     job, upstream, (_, trained) = measure._load_run(run, Console(), None)
     songs = job.valid_songs(job.experiment.evaluation.monitor_songs)
-    weights, tables = job.experiment.algorithm.rewards, job.spec.vocabulary.tables
+    weights = job.experiment.algorithm.rewards
 
     @jax.jit
     def proxy(members, melody, chords):
-        scores = rewards.coherence_scores(job.spec.models, members, melody, chords, tables)
+        scores = job.spec.task.coherence(job.spec.models, members, melody, chords)
         return sum(getattr(weights, kind) * x.sum(0) for kind, x in scores.items())
 
     @jax.jit
     def gold(params, melody, chords):
-        return rewards.score(job.spec.models.contrastive, "contrastive", params, melody, chords)
+        return job.spec.task.embed(job.spec.models, params, melody, chords)[1]
 
     members, evaluator = frozen_of(job, upstream).rewards, measure.evaluator_of(job, upstream)
     return Bench(
@@ -85,10 +84,10 @@ def planted(bench: Bench) -> dict[str, np.ndarray]:
     """[N, T] chords of each hack on every song."""
     songs, spec = bench.songs, bench.evaluator.spec
     chords, is_song = songs.actions, songs.context != PAD
-    onsets = chords[chords >= spec.vocabulary.chord_onset]
+    onsets = chords[chords >= spec.task.vocabulary.chord_onset]
     often = np.bincount(onsets).argmax()
     frames = np.arange(chords.shape[1])
-    held = np.where(frames % (4 * FRAMES_PER_BEAT) == 0, often, often - spec.vocabulary.num_chords)
+    held = np.where(frames % (4 * FRAMES_PER_BEAT) == 0, often, often - spec.task.vocabulary.num_chords)
     hacks = {
         "one chord": np.broadcast_to(held, chords.shape),
         "silence": np.full_like(chords, SILENCE),
@@ -111,7 +110,7 @@ def ramp(bench: Bench, hacked: np.ndarray, seed: int) -> Iterator[tuple[float, d
 
 def climb(bench: Bench, gold_weight: float, seed: int) -> Iterator[tuple[float, dict[str, float]]]:
     """(rounds so far, metrics) of chords that are changed wherever proxy - gold_weight * gold rises."""
-    rng, vocabulary = np.random.default_rng(seed), bench.evaluator.spec.vocabulary
+    rng, vocabulary = np.random.default_rng(seed), bench.evaluator.spec.task.vocabulary
     songs, frames = bench.songs.context.shape
     best = bench.chords("MLE", 1000 * seed)
 

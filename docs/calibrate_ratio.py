@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gapt_jax import models
-from gapt_jax.algorithm import learner, ppo, rules
-from gapt_jax.algorithm.rollout import distribution
+from gapt_jax.algorithm import learner, ppo
+from gapt_jax.algorithm.rollout import before, distribution, valid_along
 from gapt_jax.algorithm.state import Spec, init_state
 from gapt_jax.config import OptimizerConfig
 from gapt_jax.masked import select
@@ -41,10 +41,10 @@ def behind(name: str, spec: Spec, frozen, params, songs: Batch, seed: int) -> di
         judged = learner.improve_policy(spec, state, experience)[0].policy
     valid = None
     if spec.config.validity_mask:
-        previous = rules.before(played.actions)
-        valid = rules.valid_tokens(rules.before(previous) if name == "shifted mask" else previous, spec.tables)
+        previous = before(played.actions, spec.task.rest)
+        valid = spec.task.valid_actions(before(previous, spec.task.rest) if name == "shifted mask" else previous)
     elif name == "shifted mask":  # the training pass masks what the rollout did not
-        valid = rules.valid_along(played.actions, spec.tables)
+        valid = valid_along(spec.task, played.actions)
     states = spec.models.policy.method(judged, "states", interleave(played.actions, played.context)[:, :-1])
     log_p = select(distribution(spec.models.policy.method(judged, "head", states), valid), played.actions)
     if name == "shifted log-probabilities":
@@ -64,10 +64,10 @@ def main(run: Path) -> None:
     print("| compute | tokens | policy | fault | mean | one action of 1,000 | largest |\n|---|---|---|---|---|---|---|")
     for dtype in ("float32", "bfloat16"):
         networks = models.build(
-            dataclasses.replace(job.experiment.models, compute_dtype=dtype), job.spec.vocabulary.size
+            dataclasses.replace(job.experiment.models, compute_dtype=dtype), job.spec.task.vocab_size
         )
         for masked in (False, True):
-            spec = Spec(networks, dataclasses.replace(algorithm, validity_mask=masked), job.spec.vocabulary)
+            spec = Spec(networks, dataclasses.replace(algorithm, validity_mask=masked), job.spec.task)
             for name, params in policies.items():
                 for fault in ("none", "stale policy", "shifted mask", "shifted log-probabilities"):
                     found = [behind(fault, spec, frozen, params, batch, seed) for seed, batch in enumerate(songs)]

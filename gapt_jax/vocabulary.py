@@ -17,8 +17,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from gapt_jax import chords
+from gapt_jax.task import BOS as BOS
+from gapt_jax.task import EOS as EOS
+from gapt_jax.task import PAD as PAD
 
-PAD, BOS, EOS, SILENCE = 0, 1, 2, 3
+SILENCE = 3
 NOTE_HOLD, NOTE_ONSET, CHORD_HOLD = 4, 132, 260
 NUM_PITCHES = 128
 FRAMES_PER_BEAT = 4

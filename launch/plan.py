@@ -33,6 +33,7 @@ from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.chips import Chip
 from gapt_jax.runtime.cost import Cost
 from gapt_jax.runtime.devices import compiling_anew, set_up
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import Vocabulary
 from launch import collectives, gpus, topology
@@ -195,7 +196,7 @@ def plan_for(
         devices=compiler.mesh.size,
         members=members,
         chip=chip,
-        vocabulary=compiler.spec.vocabulary.size,
+        vocabulary=compiler.spec.task.vocab_size,
         state_bytes=compiler.state_bytes,
         phases=compiler.phases,
         problem=problem,
@@ -244,7 +245,7 @@ class PhaseCompiler:
         vocabulary = Vocabulary.synthetic(ASSUMED_QUALITIES)
         layout = meshes.MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh)
         networks = models.build(experiment.models, vocabulary.size)
-        self.spec = Spec(networks, experiment.algorithm, vocabulary, layout, experiment.data.part)
+        self.spec = Spec(networks, experiment.algorithm, Accompaniment(vocabulary, experiment.data.part), layout)
         self.resident = _abstract(experiment, self.spec, mesh)
         self.state_bytes = _bytes_per_device(self.resident)
         self.phases: list[Phase] = []

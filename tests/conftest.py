@@ -36,3 +36,38 @@ def _forget_programs() -> Iterator[None]:
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(scope="session")
+def vocabulary():
+    from gapt_jax.vocabulary import Vocabulary
+
+    return Vocabulary.from_qualities([(0, 4, 7)])
+
+
+@pytest.fixture(scope="session")
+def networks(vocabulary):
+    """One tiny shape for every test that does not care."""
+    from gapt_jax import models
+    from gapt_jax.config import ModelsConfig, TransformerConfig
+
+    stack = TransformerConfig(dim=16, depth=1, heads=2, head_dim=8, ff_mult=2)
+    return models.build(ModelsConfig(stack, stack, stack, stack), vocabulary.size)
+
+
+@pytest.fixture(scope="session")
+def algorithm_config():
+    """Rates are arrays of the state, so that tests change them without compiling again."""
+    from gapt_jax.config import AlgorithmConfig, DiscriminatorConfig, OptimizerConfig
+
+    adam = OptimizerConfig(1e-3, 0, 1.0, 0.9, 0.95)
+    return AlgorithmConfig(
+        steps=100,
+        batch_size=16,
+        minibatch_size=8,
+        validity_mask=True,
+        policy=adam,
+        critic=adam,
+        discriminator_optimizer=adam,
+        discriminator=DiscriminatorConfig(minibatch_size=8, steps_per_update=2, buffer_rollouts=2),
+    )

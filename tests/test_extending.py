@@ -14,12 +14,12 @@ import dataclasses, jax.numpy as jnp
 from gapt_jax.algorithm import rewards
 from gapt_jax.algorithm.state import hyperparameters
 from gapt_jax.config import Experiment, override
-from gapt_jax.types import Trajectory
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import Vocabulary
 vocabulary = Vocabulary.from_qualities([(0, 4, 7)])
 chords = jnp.full((1, 8), vocabulary.chord_onset)
-played = Trajectory(jnp.full((1, 8), 200), chords, jnp.zeros((1, 8)), jnp.ones((1, 8)))
-terms = {"dense": rewards.rule_terms(played, vocabulary.tables)["dense"]}
+found = Accompaniment(vocabulary).rule_terms(jnp.full((1, 8), 200), chords, jnp.ones((1, 8)))
+terms = {"dense": found["dense"]}
 weights = hyperparameters(override(Experiment(), ["algorithm.rewards.dense=2"]).algorithm).reward_weights
 print(float(rewards.weighted_sum(weights, terms).sum()))
 """

@@ -11,8 +11,8 @@ from gapt_jax import masked
 from gapt_jax.config import DiscriminatorConfig
 from gapt_jax.masked import Ratio
 from gapt_jax.models.networks import pair
+from gapt_jax.task import BOS, EOS, PAD
 from gapt_jax.types import pytree
-from gapt_jax.vocabulary import BOS, EOS, PAD
 
 # From the logit z = log D / (1 - D) of "this is data" to the reward; with its range.
 REWARD_FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -30,19 +30,19 @@ def fooled(logits: jax.Array) -> jax.Array:
     return jax.nn.softplus(logits)
 
 
-def shown(config: DiscriminatorConfig, melody: jax.Array, chords: jax.Array) -> jax.Array:
-    """What is judged, as the replay keeps it: chords [B, T] alone, D(c), or melody and chords [B, 2T], D(c|m)."""
-    return jnp.concatenate([melody, chords], axis=1) if config.conditional else chords
+def shown(config: DiscriminatorConfig, context: jax.Array, actions: jax.Array) -> jax.Array:
+    """What the discriminator is given: actions [B, T] alone, D(a), or context and actions [B, 2T], D(a|c)."""
+    return jnp.concatenate([context, actions], axis=1) if config.conditional else actions
 
 
 def shown_tokens(config: DiscriminatorConfig, shown: jax.Array) -> jax.Array:
-    """The discriminator's input: `discriminator_input` [B, T + 1] of chords, `pair` [B, 2T + 5] of both parts."""
+    """The discriminator's input: `discriminator_input` [B, T + 1] of actions, `pair` [B, 2T + 5] of both parts."""
     return pair(*jnp.split(shown, 2, axis=1)) if config.conditional else discriminator_input(shown)
 
 
-def discriminator_input(chords: jax.Array) -> jax.Array:
-    """[B, T] chord part -> [B, T + 1]: BOS and the part, EOS hidden as PAD (reference.md §2.7)."""
-    return jnp.pad(jnp.where(chords == EOS, PAD, chords), ((0, 0), (1, 0)), constant_values=BOS)
+def discriminator_input(actions: jax.Array) -> jax.Array:
+    """[B, T] actions -> [B, T + 1]: BOS and the actions, EOS hidden as PAD (reference.md §2.7)."""
+    return jnp.pad(jnp.where(actions == EOS, PAD, actions), ((0, 0), (1, 0)), constant_values=BOS)
 
 
 def discriminator_loss(
@@ -112,7 +112,7 @@ def discriminator_gate(recent_rewards: jax.Array, step: jax.Array, threshold: ja
 
 @pytree
 class Replay:
-    """The latest rollouts the discriminator is shown, with the true chords of the same songs, as `shown` makes them."""
+    """The latest rollouts and the actions of the same songs in the data, as `shown` gives them to the discriminator."""
 
     generated: jax.Array  # [K, B, T or 2T] int32
     real: jax.Array  # [K, B, T or 2T] int32

@@ -21,14 +21,14 @@ import jax
 import jax.numpy as jnp
 
 from gapt_jax import masked, prng
-from gapt_jax.algorithm import adversary, gradients, groups, optim, ppo, returns, rewards, rules
+from gapt_jax.algorithm import adversary, gradients, groups, optim, ppo, returns, rewards
 from gapt_jax.algorithm.layout import in_chunks
-from gapt_jax.algorithm.rollout import distribution, roll_out
+from gapt_jax.algorithm.rollout import before, distribution, roll_out, valid_along
 from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, LearnerState, Spec
 from gapt_jax.models import Model
 from gapt_jax.models.networks import interleave, part
+from gapt_jax.task import PAD
 from gapt_jax.types import Batch, Params, Reward, T, Trajectory, pytree
-from gapt_jax.vocabulary import PAD
 
 Metrics = dict[str, jax.Array]  # [] float32 each
 Call = Callable[..., Any]  # (phase, *inputs) -> the outputs of the phase
@@ -81,7 +81,7 @@ phase = functools.partial(jax.jit, static_argnames="spec")
 
 @phase
 def rollout(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
-    """The policy accompanies the melodies of the batch: each once, or the first of every group `group_size` times."""
+    """The policy plays over the contexts of the batch: each once, or the first of every group `group_size` times."""
     key, size = _stream(state, "rollout"), spec.config.group_size
     if size > 1:  # each row keeps its index, and so its own draws
         batch = dataclasses.replace(batch, context=groups.first_of_group(batch.context, size))
@@ -93,7 +93,7 @@ def rollout(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
             songs.context,
             songs.index,
             key,
-            spec.tables,
+            spec.task,
             validity_mask=spec.config.validity_mask,
         )
 
@@ -107,7 +107,7 @@ def judge(
     """What the rollout is paid (Eq. 6), and how its reward models and the discriminator see it."""
     coherence_terms, member_metrics = _coherence(spec, state, frozen, trajectory)
     realism, realism_metrics = _realism(spec, state, batch, trajectory)
-    rule_terms = rewards.rule_terms(trajectory, spec.tables)
+    rule_terms = spec.task.rule_terms(trajectory.context, trajectory.actions, trajectory.mask)
 
     weights = state.hyper.reward_weights
     coherence, λ = rewards.weighted_sum(weights, coherence_terms), weights[ADVERSARIAL]
@@ -120,12 +120,11 @@ def _coherence(
     spec: Spec, state: LearnerState, frozen: Frozen, trajectory: Trajectory
 ) -> tuple[dict[str, jax.Array], Metrics]:
     """Terms [B, T] of the frozen reward models, all on the last frame; the spread of each member over the songs."""
-    config, tables, is_diverse = spec.config, spec.tables, "diversity" in state.hyper.reward_weights
+    config, task, is_diverse = spec.config, spec.task, "diversity" in state.hyper.reward_weights
 
     def scored(members: dict[str, Params], played: Trajectory) -> tuple[dict[str, jax.Array], jax.Array | None]:
-        pair = spec.in_place(played.context, played.actions)
-        scores = rewards.coherence_scores(spec.models, members, *pair, tables)
-        return {kind: s.T for kind, s in scores.items()}, _embedded(spec, members, *pair) if is_diverse else None
+        scores = task.coherence(spec.models, members, played.context, played.actions)
+        return {kind: s.T for kind, s in scores.items()}, _embedded(spec, members, played) if is_diverse else None
 
     scores, embeddings = _in_minibatches(spec, scored, frozen.rewards, trajectory)
     std_weight = state.hyper.ensemble_std_weight
@@ -152,8 +151,7 @@ def _realism(spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajecto
     logits, real_logits = (_in_minibatches(spec, logits_of, state.discriminator, songs) for songs in shown)
     realism = paid = adversary.REWARD_FORMS[config.reward_form](logits)
     if config.only_valid:  # verifier-gated: no realism pays for an output that cannot be decoded
-        is_valid = rules.invalid_output(trajectory.actions, trajectory.mask, spec.tables) == 0
-        paid = jnp.where(is_valid, realism, 0.0)
+        paid = jnp.where(spec.task.is_valid(trajectory.actions, trajectory.mask), realism, 0.0)
     return rewards.at_last(paid, trajectory.mask), {
         "discriminator/accuracy": adversary.ACCURACIES[config.loss](real_logits, logits, is_song),
         "discriminator/reward_mean": masked.mean(realism, is_song),
@@ -214,7 +212,7 @@ def _estimates(spec: Spec, wants_entropy: bool, params: tuple[Params, Params, Pa
 
     def at_positions(rows: tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]) -> Estimates:
         states, anchor_states, chords, previous = rows
-        valid = rules.valid_tokens(previous, spec.tables) if config.validity_mask else None
+        valid = spec.task.valid_actions(previous) if config.validity_mask else None
         log_p = distribution(models.policy.method(policy, "head", states), valid)
         kl = None
         if anchor_states is not None:
@@ -222,7 +220,7 @@ def _estimates(spec: Spec, wants_entropy: bool, params: tuple[Params, Params, Pa
             kl = ppo.kl_divergence(log_p, log_q)
         return Estimates(masked.select(log_p, chords), kl, ppo.entropy(log_p) if wants_entropy else None, None)
 
-    positions = states, anchor_states, played.actions, rules.before(played.actions)
+    positions = states, anchor_states, played.actions, before(played.actions, spec.task.rest)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), positions)
     found = in_chunks(at_positions, POSITIONS_AT_ONCE, flat)
     found = jax.tree.map(lambda x: x.reshape(played.actions.shape), found)
@@ -265,7 +263,7 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
     def losses(params, sample: Experience):
         played = sample.trajectory
         tokens = interleave(played.actions, played.context)[:, :-1]
-        valid = rules.valid_along(played.actions, spec.tables) if config.validity_mask else None
+        valid = valid_along(spec.task, played.actions) if config.validity_mask else None
         log_p = distribution(models.policy.method(params["policy"], "at_states", tokens), valid)
         policy_loss = ppo.clipped_surrogate(
             masked.select(log_p, played.actions),
@@ -400,15 +398,14 @@ def _anchor_model(spec: Spec) -> Model:
 
 
 def _anchor_states(spec: Spec, anchor: Params, played: Trajectory) -> jax.Array:
-    """[B, T, D]: entry t of the offline model, which has read the whole melody, or of the policy's pre-training."""
+    """[B, T, D]: entry t of the offline model, which has read the whole context, or of the policy's pre-training."""
     if spec.config.anchor == "online":
         return spec.models.policy.method(anchor, "states", interleave(played.actions, played.context)[:, :-1])
-    heard = part(played.actions)[:, : played.actions.shape[1]]  # BOS c_1 ... c_{T-1}: entry t - 1 predicts c_t
+    heard = part(played.actions)[:, : played.actions.shape[1]]  # BOS a_1 ... a_{T-1}: entry t - 1 predicts a_t
     return spec.models.anchor.method(anchor, "states", part(played.context), heard)
 
 
-def _embedded(spec: Spec, members: dict[str, Params], melody: jax.Array, chords: jax.Array) -> jax.Array:
-    """[B, D]: the agent's own part in the eyes of the first contrastive reward, the encoder of the published Vendi."""
+def _embedded(spec: Spec, members: dict[str, Params], played: Trajectory) -> jax.Array:
+    """[B, D]: the actions in the eyes of the first contrastive reward, the encoder of the published Vendi."""
     first = jax.tree.map(lambda x: x[0], members["contrastive"])
-    melody_embedding, chord_embedding, _ = spec.models.contrastive(first, part(melody), part(chords))
-    return melody_embedding if spec.part == "melody" else chord_embedding
+    return spec.task.embed(spec.models, first, played.context, played.actions)[0]

@@ -1,4 +1,4 @@
-"""Reward terms of one rollout, each named and kept apart (method.md §3)."""
+"""How the terms of a reward are combined: seeds into a score, scores and penalties into what is paid."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from gapt_jax import masked
-from gapt_jax.algorithm import rules
-from gapt_jax.models import REWARD_KINDS, Model, Models
-from gapt_jax.models.networks import pair, part
-from gapt_jax.types import Params, Trajectory
-from gapt_jax.vocabulary import TokenTables
 
 
 def weighted(weight: jax.Array, term: jax.Array) -> jax.Array:
@@ -47,40 +42,6 @@ def combine(scores: jax.Array, ensemble: str, std_weight: jax.Array | float | No
     raise ValueError(ensemble)
 
 
-def score(model: Model, kind: str, params: Params, melody: jax.Array, chords: jax.Array) -> jax.Array:
-    """One member's score of each pair, [B]: cosine in [-1, 1] (contrastive) or P(genuine pair) in [0, 1]."""
-    if kind.endswith("contrastive"):
-        melody_embedding, chord_embedding, _ = model(params, part(melody), part(chords))
-        return jnp.sum(melody_embedding * chord_embedding, axis=-1)
-    return jax.nn.sigmoid(model(params, pair(melody, chords)))
-
-
-def coherence_scores(
-    models: Models, members: Mapping[str, Params], melody: jax.Array, chords: jax.Array, tables: TokenTables
-) -> dict[str, jax.Array]:
-    """Scores of every fitted kind, [members, B] each; `members` holds stacked parameters by kind."""
-    rhythm = jnp.asarray(tables.rhythm)
-    scores = {}
-    for kind in (k for k in REWARD_KINDS if k in members):
-        parts = (rhythm[melody], rhythm[chords]) if kind.startswith("rhythm") else (melody, chords)
-        scores[kind] = jax.vmap(score, (None, None, 0, None, None))(models.reward(kind), kind, members[kind], *parts)
-    return scores
-
-
 def spread(values: jax.Array, is_song: jax.Array) -> jax.Array:
     """Standard deviation over the songs of a rollout, [B] -> []."""
     return jnp.sqrt(masked.mean(jnp.square(values - masked.mean(values, is_song)), is_song))
-
-
-def rule_terms(trajectory: Trajectory, tables: TokenTables) -> dict[str, jax.Array]:
-    """Rule penalties [B, T]: silence per frame, the others on the last frame."""
-    chords, mask = trajectory.actions, trajectory.mask
-    terminal = {
-        "early_stop": rules.early_stop(chords, mask),
-        "invalid": rules.invalid_output(chords, mask, tables),
-        "long_note": rules.long_note(chords, mask),
-        "repetition": rules.repetition(chords, mask, tables),
-    }
-    return {name: at_last(value, mask) for name, value in terminal.items()} | {
-        "silence": rules.silence(chords, trajectory.context, mask)
-    }

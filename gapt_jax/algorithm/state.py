@@ -15,8 +15,8 @@ from gapt_jax.algorithm.layout import ONE_DEVICE, Layout
 from gapt_jax.algorithm.optim import OptimizerState
 from gapt_jax.config import AlgorithmConfig, RewardsConfig
 from gapt_jax.models import REWARD_KINDS, Models
-from gapt_jax.types import Array, Params, pytree
-from gapt_jax.vocabulary import TokenTables, Vocabulary
+from gapt_jax.task import Task
+from gapt_jax.types import Params, pytree
 
 ADVERSARIAL = "adversarial"  # name of the realism term; its weight is λ
 # Settings under `algorithm.` that only `Hyperparameters` carries: no program depends on them, see `program`.
@@ -34,18 +34,8 @@ class Spec:
 
     models: Models
     config: AlgorithmConfig
-    vocabulary: Vocabulary
+    task: Task
     layout: Layout = ONE_DEVICE
-    part: str = "chords"  # what the policy plays (method.md §5)
-
-    @property
-    def tables(self) -> TokenTables:
-        """Token tables with the roles of `part`: `is_chord` holds for tokens of the agent's own part."""
-        return self.vocabulary.tables_for(self.part)
-
-    def in_place(self, context: Array, own: Array) -> tuple[Array, Array]:
-        """(melody, chords), whichever of the two is the agent's own part."""
-        return (own, context) if self.part == "melody" else (context, own)
 
 
 @pytree

@@ -22,6 +22,7 @@ from gapt_jax.config import AlgorithmConfig, Dtype, Experiment, MeshConfig
 from gapt_jax.models import REWARD_KINDS, Model
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.mesh import MeshLayout, MeshMembers
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import pretrain, systems
 from gapt_jax.types import Batch, Params
 from gapt_jax.vocabulary import CHORD_HOLD, FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, Vocabulary
@@ -92,7 +93,7 @@ class Size:
     @functools.cached_property
     def spec(self) -> Spec:
         networks = models.build(self.experiment.models, self.vocabulary.size)
-        return Spec(networks, self.algorithm, self.vocabulary, self.layout)
+        return Spec(networks, self.algorithm, Accompaniment(self.vocabulary), self.layout)
 
     @property
     def frames(self) -> int:
@@ -179,8 +180,8 @@ def rollout_cases(size: Size) -> Iterator[Case]:
 
     @jax.jit
     def play(params: Params, songs: Batch, key: jax.Array) -> Any:
-        network, tables = spec.models.policy, spec.tables
-        return roll_out(network, params, songs.context, songs.index, key, tables, validity_mask=masked)
+        network, task = spec.models.policy, spec.task
+        return roll_out(network, params, songs.context, songs.index, key, task, validity_mask=masked)
 
     for songs in ROLLOUT_BATCHES:
         inputs = policy, jax.device_put(size.batch(songs, frames)), jax.random.key(0)

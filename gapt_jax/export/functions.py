@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from gapt_jax.algorithm import rules
 from gapt_jax.algorithm.rollout import MASKED_LOGIT, sample
 from gapt_jax.export.verify import PAST, PRESENT
 from gapt_jax.models import Model
 from gapt_jax.models.layers import Cache
+from gapt_jax.tasks.accompaniment import rules
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import BOS, TokenTables
 

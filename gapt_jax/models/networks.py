@@ -10,7 +10,7 @@ from flax import nnx
 
 from gapt_jax.config import TransformerConfig
 from gapt_jax.models.layers import Cache, Keys, Stack, embedding, fold, grown, l2_normalise, linear
-from gapt_jax.vocabulary import BOS, EOS, PAD
+from gapt_jax.task import BOS, EOS, PAD
 
 
 class Decoder(nnx.Module):

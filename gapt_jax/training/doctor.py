@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gapt_jax import models
-from gapt_jax.algorithm import learner, ppo, rewards
+from gapt_jax.algorithm import learner, ppo
 from gapt_jax.algorithm.rollout import distribution
 from gapt_jax.algorithm.state import Frozen, Spec, init_state
 from gapt_jax.config import AlgorithmConfig, ModelsConfig, TransformerConfig
@@ -21,6 +21,7 @@ from gapt_jax.runtime import native
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import stage_warnings
+from gapt_jax.tasks.accompaniment.task import Accompaniment, accompaniment_of
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import Vocabulary
 
@@ -75,14 +76,12 @@ def _method() -> list[Check]:
     policy = spec.models.policy.init(key)
     members = {kind: jax.vmap(spec.models.reward(kind).init)(jax.random.split(key, 2)) for kind in models.REWARD_KINDS}
     frozen = Frozen(spec.models.anchor.init(key), members)
-    state, batch = init_state(spec, policy, 0, FRAMES), _songs(spec.vocabulary)
+    state, batch = init_state(spec, policy, 0, FRAMES), _songs(accompaniment_of(spec).vocabulary)
     trajectory = learner.rollout(spec, state, batch)
     tokens = interleave(trajectory.actions, trajectory.context)[:, :-1]
     log_p = distribution(spec.models.policy.method(policy, "at_states", tokens), None)
     kl_itself = float(jnp.max(jnp.abs(ppo.kl_divergence(log_p, log_p))))
-    scores = rewards.coherence_scores(
-        spec.models, members, batch.context, batch.actions, spec.vocabulary.tables
-    )["contrastive"]  # fmt: skip
+    scores = spec.task.coherence(spec.models, members, batch.context, batch.actions)["contrastive"]
     replayed = bool(jnp.array_equal(trajectory.actions, learner.rollout(spec, state, batch).actions))
     state, metrics = learner.iteration(spec, state, frozen, batch)
     values = {name: float(value) for name, value in metrics.items()}
@@ -104,7 +103,7 @@ def _tiny_spec() -> Spec:
     vocabulary = Vocabulary.from_qualities([(0, 4, 7), (0, 3, 7), (0, 4, 7, 10)])
     config = AlgorithmConfig(steps=1, batch_size=BATCH, minibatch_size=BATCH)
     network = models.build(ModelsConfig(tiny, tiny, tiny, tiny), vocabulary.size)
-    return Spec(network, config, vocabulary)
+    return Spec(network, config, Accompaniment(vocabulary))
 
 
 def _songs(vocabulary: Vocabulary) -> Batch:

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from gapt_jax import prng
-from gapt_jax.algorithm.rollout import Interplay, Player, interplay
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import arm_name
 from gapt_jax.errors import UserError
@@ -19,6 +18,8 @@ from gapt_jax.evaluation.interaction import halves, playable, social_influence
 from gapt_jax.runtime import hosts
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json
+from gapt_jax.tasks.accompaniment.partner import Interplay, Player, interplay
+from gapt_jax.tasks.accompaniment.task import accompaniment_of
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import Job
 from gapt_jax.training.measure import _load_run, evaluation_sets, evaluator_of
@@ -59,7 +60,7 @@ class Table:
 
     def measure(self, policy: Params, songs: Any) -> dict[str, float]:
         """All metrics of the two playing freely, harmony around a change of partner in mid-song, social influence."""
-        frames, vocabulary = songs.context.shape[1], self.evaluator.spec.vocabulary
+        frames, vocabulary = songs.context.shape[1], accompaniment_of(self.evaluator.spec).vocabulary
         always, switch = np.ones(frames, bool), frames // (2 * FRAMES_PER_BEAT) * FRAMES_PER_BEAT
         free = self.play(policy, songs, always, COUNTERFACTUALS)
         melody = playable(free.melody, songs.context)
@@ -75,7 +76,7 @@ class Table:
 
 @functools.partial(jax.jit, static_argnames=("policy", "agent", "validity_mask", "counterfactuals"))
 def _play(policy: Spec, agent: Spec, params, songs, is_agent, key, *, validity_mask: bool, counterfactuals: int):
-    chords, melody = (Player(spec.models.policy, spec.tables) for spec in (policy, agent))
+    chords, melody = (Player(spec.models.policy, spec.task) for spec in (policy, agent))
     play = functools.partial(interplay, chords, melody, validity_mask=validity_mask, counterfactuals=counterfactuals)
 
     def together(params, rows):
@@ -153,7 +154,7 @@ def _check_partners(job: Job, agent: Job) -> None:
         raise UserError(f"{job.workdir} is a melody agent: give the run of a chord policy, and this one as --agent")
     if agent.experiment.data.part != "melody":
         raise UserError(f"{agent.workdir} plays chords: --agent takes a run whose data.part is melody")
-    if agent.spec.vocabulary.hash != job.spec.vocabulary.hash:
+    if agent.spec.task.to_json() != job.spec.task.to_json():
         raise UserError(
             f"{agent.workdir} has another vocabulary than {job.workdir}: copy vocabulary.json of one into the empty "
             "folder of the other before training it"

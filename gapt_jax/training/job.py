@@ -24,6 +24,7 @@ from gapt_jax.runtime import hosts, native
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json, read_vocabulary
 from gapt_jax.runtime.mesh import MeshLayout
+from gapt_jax.tasks.accompaniment.task import Accompaniment, accompaniment_of
 from gapt_jax.training import pretrain, run_folder
 from gapt_jax.training.stages import Stage, run_stage
 from gapt_jax.types import Batch, Params
@@ -108,20 +109,20 @@ def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Cons
     if can_help and (reason := native.load()):
         console.say(f"rollouts do without the compiled kernel and take longer: {reason}")
     layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=devices)
-    spec = Spec(models, experiment.algorithm, corpus.vocabulary, layout, data.part)
+    spec = Spec(models, experiment.algorithm, Accompaniment(corpus.vocabulary, data.part), layout)
     return Job(experiment, workdir, corpus, spec, layout, console)
 
 
 def stages_of(job: Job) -> list[Stage]:
     """The supervised stages in order; kinds of reward that carry no weight are left out, but contrastive encoders
     are always needed by the evaluation."""
-    config, models, tables = job.experiment, job.spec.models, job.spec.vocabulary.tables
+    config, models, vocabulary = job.experiment, job.spec.models, accompaniment_of(job.spec).vocabulary
     fits, weights = config.pretrain, config.algorithm.rewards
     data = {k: v for k, v in to_dict(config)["data"].items() if k not in ("songs", "out_of_domain", "part")}
     common = {
         "songs": job.corpus.fingerprint,
         "data": data,
-        "vocabulary": job.spec.vocabulary.hash,
+        "vocabulary": vocabulary.hash,
         "compute_dtype": config.models.compute_dtype,
     }
 
@@ -135,7 +136,7 @@ def stages_of(job: Job) -> list[Stage]:
         return Stage(name, fit, getattr(models, name).init, fits.seed * len(STAGES) + number, identity)
 
     def any_token(songs: int) -> float:
-        return math.log(job.spec.vocabulary.size)
+        return math.log(vocabulary.size)
 
     def any_pair(songs: int) -> float:
         return math.log(2)
@@ -148,7 +149,7 @@ def stages_of(job: Job) -> list[Stage]:
         if kind == "contrastive" or getattr(weights, kind) > 0:
             make = pretrain.contrastive_loss if kind.endswith("contrastive") else pretrain.discriminative_loss
             members = fits.members + (fits.held_out if kind == "contrastive" else 0)
-            loss = make(models, kind, tables)
+            loss = make(models, kind, vocabulary.tables)
             guessing = math.log if kind.endswith("contrastive") else any_pair  # one of the songs, or yes and no
             stages.append(stage(number, kind, loss, guessing, getattr(fits, kind), config.models.reward, members))
     return stages

@@ -19,6 +19,7 @@ from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
+from gapt_jax.tasks.accompaniment.task import accompaniment_of
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all, stages_of
 from gapt_jax.training.saved import missing, newest_policy, open_without_songs
@@ -90,7 +91,7 @@ def sample(
     chords = evaluator.play(policy, chosen.context, chosen.index, sampling="masked", seed=seed)
     paths = [folder / f"{song.replace('/', '-')}.mid" for song in chosen.ids]
     for path, played, accompaniment in zip(paths, chosen.context, chords, strict=True):
-        write_accompaniment(path, played, accompaniment, job.spec.vocabulary)
+        write_accompaniment(path, played, accompaniment, accompaniment_of(job.spec).vocabulary)
     return paths
 
 
@@ -110,7 +111,10 @@ def _accompany(
         window = job.experiment.data.max_frames
         chords = evaluator.accompany(policy, tokens, songs, window, seed=seed, report=progress.update)
         progress.update(len(tokens))
-    paths, vocabulary = [folder / f"{melody.stem}-{number + 1}.mid" for number in range(songs)], job.spec.vocabulary
+    paths, vocabulary = (
+        [folder / f"{melody.stem}-{number + 1}.mid" for number in range(songs)],
+        accompaniment_of(job.spec).vocabulary,
+    )
     for path, accompaniment in zip(paths, chords, strict=True):
         write_accompaniment(path, tokens, accompaniment, vocabulary, tempos=tune.tempos, meters=tune.meters)
     return paths

@@ -16,6 +16,7 @@ from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, read_vocabulary, source_hash
+from gapt_jax.tasks.accompaniment.task import accompaniment_of
 from gapt_jax.training import run_folder, turns
 from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all, stages_of
 from gapt_jax.training.measure import evaluation_sets, evaluator_of, measure, show
@@ -94,7 +95,7 @@ def _agree(job: Job, flags: dict[str, str]) -> None:
             "source code": source_hash(),
             "jax": jax.__version__,
             "songs": job.corpus.fingerprint,
-            "vocabulary": job.spec.vocabulary.hash,
+            "vocabulary": accompaniment_of(job.spec).vocabulary.hash,
             "devices": f"{jax.device_count()} in all, {jax.local_device_count()} here",
         }
     )
@@ -104,7 +105,7 @@ def _check_source(job: Job, source: Path) -> None:
     """`source` must be a run of the same network and vocabulary that has a policy."""
     other = from_dict(Experiment, read_json(source / "config.json", "gapt run"))
     same = other.models.policy == job.experiment.models.policy and other.data.part == job.experiment.data.part
-    if not same or read_vocabulary(source / "vocabulary.json").to_json() != job.spec.vocabulary.to_json():
+    if not same or read_vocabulary(source / "vocabulary.json").to_json() != job.spec.task.to_json():
         raise UserError(
             f"{source} has another policy network, part or vocabulary: its weights do not fit this experiment"
         )

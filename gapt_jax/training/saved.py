@@ -18,6 +18,7 @@ from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, read_vocabulary
 from gapt_jax.runtime.mesh import MeshLayout
+from gapt_jax.tasks.accompaniment.task import Accompaniment, accompaniment_of
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import Job, stages_of
 from gapt_jax.training.stages import load_params
@@ -60,7 +61,7 @@ def load_policy(workdir: Path, console: Console, *, supervised: bool = False, st
         "adversarial_weight": None if supervised else experiment.algorithm.adversarial_weight,
         **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
     }
-    return SavedPolicy(experiment, spec.vocabulary, jax.device_get(params), system, origin)
+    return SavedPolicy(experiment, accompaniment_of(spec).vocabulary, jax.device_get(params), system, origin)
 
 
 def newest_policy(job: Job, step: int | None = None) -> tuple[int, Params]:
@@ -102,7 +103,7 @@ def open_without_songs(workdir: Path, console: Console) -> tuple[Job, dict[str, 
     vocabulary = read_vocabulary(workdir / "vocabulary.json")
     models = model_library.build(experiment.models, vocabulary.size)
     layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh.build_any(experiment.runtime.mesh))
-    spec = Spec(models, experiment.algorithm, vocabulary, layout, experiment.data.part)
+    spec = Spec(models, experiment.algorithm, Accompaniment(vocabulary, experiment.data.part), layout)
     corpus: Any = SimpleNamespace(fingerprint=facts["data_fingerprint"])
     return Job(experiment, workdir, corpus, spec, layout, console), facts
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from gapt_jax.evaluation import adaptation, embeddings, harmony
 from gapt_jax.evaluation.adaptation import Adaptation, Shift
+from gapt_jax.tasks.accompaniment.task import accompaniment_of
 from gapt_jax.training.systems import Evaluator
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import EOS, PAD
@@ -91,13 +92,14 @@ def score(
             metrics["post_hoc_accuracy"] = evaluator.post_hoc_accuracy(chords, songs.actions)
         if INDEPENDENT in embedded and evaluator.config.same_melody_songs:
             metrics["same_melody_vendi_independent"] = same_melody_vendi(evaluator, policy, melody, sampling)
-        if evaluator.spec.part == "chords" and evaluator.config.adaptation_songs:
+        if accompaniment_of(evaluator.spec).part == "chords" and evaluator.config.adaptation_songs:
             adapted = adapt(evaluator, policy, melody, chords, songs.index, sampling, shift)
             metrics |= {
                 "adaptation_recovery_beats": adapted.recovery_beats,
                 "adaptation_area_lost": adapted.area_lost,
             }
-    counts = harmony.note_in_chord(*evaluator.spec.in_place(melody, chords), evaluator.spec.vocabulary.tables)
+    task = accompaniment_of(evaluator.spec)
+    counts = harmony.note_in_chord(*task.in_place(melody, chords), task.vocabulary.tables)
     return Scorecard(
         metrics=metrics,
         chords=chords,
@@ -134,7 +136,7 @@ def adapt(
     shift: Shift,
 ) -> Adaptation:
     """Plays the first songs that are long enough again with the shift, on the same random numbers."""
-    tables = evaluator.spec.vocabulary.tables
+    tables = accompaniment_of(evaluator.spec).vocabulary.tables
     chosen = np.flatnonzero(adaptation.long_enough(melody, shift))[: evaluator.config.adaptation_songs]
     if not len(chosen):
         nothing = np.full(melody.shape[1] // 4, np.nan)

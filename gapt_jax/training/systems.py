@@ -13,29 +13,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from gapt_jax import prng
-from gapt_jax.algorithm import ppo, rewards, rules
+from gapt_jax.algorithm import ppo
 from gapt_jax.algorithm.adversary import discriminator_input
 from gapt_jax.algorithm.layout import in_chunks
-from gapt_jax.algorithm.rollout import distribution, roll_out, sample
+from gapt_jax.algorithm.rollout import distribution, roll_out, sample, valid_along
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import EvaluationConfig
 from gapt_jax.evaluation.interaction import summarize_melody
 from gapt_jax.evaluation.metrics import summarize
-from gapt_jax.models.networks import interleave, part
+from gapt_jax.models.networks import interleave
+from gapt_jax.task import BOS, PAD
+from gapt_jax.tasks.accompaniment.task import accompaniment_of
 from gapt_jax.training import post_hoc
 from gapt_jax.types import Params
-from gapt_jax.vocabulary import BOS, PAD, SILENCE
 
 TIMED_FRAMES = 256  # at least
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "validity_mask"))
 def _play(spec: Spec, params: Params, songs, key, *, validity_mask: bool) -> jax.Array:
-    tables, policy = spec.tables, spec.models.policy
+    task, policy = spec.task, spec.models.policy
 
     def accompany(params, rows):
         melody, index = rows
-        return roll_out(policy, params, melody, index, key, tables, validity_mask=validity_mask).actions
+        return roll_out(policy, params, melody, index, key, task, validity_mask=validity_mask).actions
 
     return spec.layout.everywhere(spec.layout.each(accompany, params, songs))
 
@@ -43,7 +44,7 @@ def _play(spec: Spec, params: Params, songs, key, *, validity_mask: bool) -> jax
 @functools.partial(jax.jit, static_argnames="spec")
 def _go_on(spec: Spec, params: Params, songs, key) -> jax.Array:
     """[B, T - K] valid chords over melody [B, T] after the chords [B, K] of its first frames."""
-    tables, policy = spec.tables, spec.models.policy
+    task, policy = spec.task, spec.models.policy
 
     def accompany(params, rows):
         melody, known, index = rows
@@ -55,7 +56,7 @@ def _go_on(spec: Spec, params: Params, songs, key) -> jax.Array:
         def frame(carry, inputs):
             logits, cache, previous = carry
             t, note, uniform = inputs
-            drawn = sample(distribution(logits, rules.valid_tokens(previous, tables)), uniform)
+            drawn = sample(distribution(logits, task.valid_actions(previous)), uniform)
             chord = jnp.where(note == PAD, PAD, drawn)
             heard = jnp.stack([chord, note], axis=1)
             return (*policy.method(params, "decode", heard, cache, 1 + 2 * t), chord), chord
@@ -71,8 +72,7 @@ def _embed(spec: Spec, params: Params, songs) -> tuple[jax.Array, jax.Array]:
     """[B, D] embeddings of what the agent played, and [B] their similarity to what it heard."""
 
     def embedded(params, rows):
-        melody, chords, _ = spec.models.contrastive(params, *map(part, spec.in_place(*rows)))
-        return melody if spec.part == "melody" else chords, jnp.sum(melody * chords, axis=-1)
+        return spec.task.embed(spec.models, params, *rows)
 
     return spec.layout.everywhere(spec.layout.each(embedded, params, songs))
 
@@ -85,7 +85,7 @@ def _divergence(spec: Spec, policies: tuple[Params, Params], songs, *, validity_
         def along(part):
             melody, chords = part
             tokens = interleave(chords, melody)[:, :-1]
-            valid = rules.valid_along(chords, spec.tables) if validity_mask else None
+            valid = valid_along(spec.task, chords) if validity_mask else None
             log_p, log_q = (distribution(spec.models.policy.method(p, "at_states", tokens), valid) for p in params)
             return ppo.kl_divergence(log_p, log_q)
 
@@ -99,7 +99,7 @@ def _proxy(spec: Spec, members: dict[str, Params], songs) -> jax.Array:
     """[B] score by the reward models that paid the policy: mean over members, then over kinds."""
 
     def scored(members, rows):
-        scores = rewards.coherence_scores(spec.models, members, *spec.in_place(*rows), spec.tables)
+        scores = spec.task.coherence(spec.models, members, *rows)
         return jnp.mean(jnp.stack([jnp.mean(s, axis=0) for s in scores.values()]), axis=0)
 
     return spec.layout.everywhere(spec.layout.each(scored, members, songs))
@@ -117,7 +117,7 @@ def _realism(spec: Spec, params: Params, songs) -> jax.Array:
 def _frame(spec: Spec, params: Params, carry, t, note, uniform, *, validity_mask: bool):
     """One frame of one song: the chord [1] is drawn, then it and the note [1] are heard (`rollout.frame`)."""
     logits, cache, previous = carry
-    valid = rules.valid_tokens(previous, spec.tables) if validity_mask else None
+    valid = spec.task.valid_actions(previous) if validity_mask else None
     chord = sample(distribution(logits, valid), uniform)
     heard = jnp.stack([chord, note], axis=1)
     return *spec.models.policy.method(params, "decode", heard, cache, 1 + 2 * t), chord
@@ -128,7 +128,7 @@ def _opening(spec: Spec, params: Params, frames: int):
     policy = spec.models.policy
     cache = policy.method(params, "empty_cache", 1, 2 * frames + 1)
     logits, cache = policy.method(params, "decode", jnp.full((1, 1), BOS, jnp.int32), cache, 0)
-    return logits, cache, jnp.full((1,), SILENCE, jnp.int32)
+    return logits, cache, jnp.full((1,), spec.task.rest, jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,10 +196,11 @@ class Evaluator:
         embeddings, similarity = {}, {}
         for name in self.encoders:
             embeddings[name], similarity[name] = self.embed(name, melody, chords)
-        if self.spec.part == "melody":
-            measured = summarize_melody(chords, melody, self.spec.vocabulary, embeddings)
+        task = accompaniment_of(self.spec)
+        if task.part == "melody":
+            measured = summarize_melody(chords, melody, task.vocabulary, embeddings)
         else:
-            measured = summarize(melody, chords, data_chords, self.spec.vocabulary, embeddings)
+            measured = summarize(melody, chords, data_chords, task.vocabulary, embeddings)
         if "independent" in similarity:
             measured["held_out_coherence"] = float(similarity["independent"].mean())
         if self.rewards:

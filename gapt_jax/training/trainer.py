@@ -136,8 +136,8 @@ def iteration_flops(experiment: Experiment, spec: Spec, frozen: Frozen) -> tuple
 
     What devices do beside is left out: rows that fill up, activations computed twice, updates done on all of them.
     """
-    networks = models.build(dataclasses.replace(experiment.models, remat=False), spec.vocabulary.size)
-    spec = Spec(networks, spec.config, spec.vocabulary, part=spec.part)
+    networks = models.build(dataclasses.replace(experiment.models, remat=False), spec.task.vocab_size)
+    spec = Spec(networks, spec.config, spec.task)
     rows, frames = spec.config.batch_size, experiment.data.max_frames
     batch = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((rows, frames), (rows, frames), (rows,))))
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), frozen)
@@ -167,7 +167,7 @@ def abstract_state(spec: Spec, policy: Params, experiment: Experiment) -> Learne
 
 def checkpoint_facts(spec: Spec) -> dict[str, Any]:
     """What must be the same for a checkpoint to be gone on from; stored in it."""
-    return {"config": to_dict(spec.config), "vocabulary": spec.vocabulary.to_json()}
+    return {"config": to_dict(spec.config), "vocabulary": spec.task.to_json()}
 
 
 def first_monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: Experiment) -> dict[str, float]:
@@ -190,7 +190,7 @@ def restore_policy(
     gives the shapes."""
     with checkpoints(folder / "checkpoints", runtime, console, only_reads=True) as saved:
         like = {"policy": spec.layout.abstract(policy)}
-        found = saved.restore_part(like, {"vocabulary": spec.vocabulary.to_json()}, step)
+        found = saved.restore_part(like, {"vocabulary": spec.task.to_json()}, step)
     return found and (found[0], found[1]["policy"])
 
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from gapt_jax import masked, models
-from gapt_jax.algorithm import ppo, rules
-from gapt_jax.algorithm.rollout import distribution, roll_out
+from gapt_jax.algorithm import ppo
+from gapt_jax.algorithm.rollout import distribution, roll_out, valid_along
 from gapt_jax.config import Experiment, ModelsConfig, TransformerConfig
 from gapt_jax.models.layers import rounded
 from gapt_jax.models.networks import interleave
 from gapt_jax.runtime.health import Health
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import NOTE_ONSET
 
 SONGS, FRAMES = 32, 32
@@ -30,7 +31,7 @@ def played(vocabulary):
     @jax.jit
     def play(params):
         key, index = jax.random.key(2), jnp.arange(SONGS)
-        return roll_out(networks.policy, params, melody, index, key, vocabulary.tables, validity_mask=False)
+        return roll_out(networks.policy, params, melody, index, key, Accompaniment(vocabulary), validity_mask=False)
 
     return networks, params, play(params)
 
@@ -41,7 +42,7 @@ def deviation(played, vocabulary, params=None, *, is_masked=False):
     @jax.jit
     def log_probs(params):
         states = networks.policy.method(params, "states", interleave(trajectory.actions, trajectory.context)[:, :-1])
-        valid = rules.valid_along(trajectory.actions, vocabulary.tables) if is_masked else None
+        valid = valid_along(Accompaniment(vocabulary), trajectory.actions) if is_masked else None
         log_p = distribution(networks.policy.method(params, "head", states), valid)
         return masked.select(log_p, trajectory.actions)
 

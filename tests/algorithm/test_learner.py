@@ -14,6 +14,7 @@ from gapt_jax.config import RuntimeConfig
 from gapt_jax.models.networks import part
 from gapt_jax.runtime.checkpoint import checkpoints
 from gapt_jax.runtime.console import Console
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.types import Batch, Trajectory
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET, PAD, SILENCE
 
@@ -23,7 +24,7 @@ PHASES = ("rollout", "judge", "estimate", "improve_policy", "improve_discriminat
 
 @pytest.fixture(scope="module")
 def spec(networks, algorithm_config, vocabulary):
-    return Spec(networks, algorithm_config, vocabulary)
+    return Spec(networks, algorithm_config, Accompaniment(vocabulary))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def batch(spec, number: int) -> Batch:
     rows = spec.config.batch_size
     rng = np.random.default_rng(number)
     melody = rng.integers(NOTE_ONSET, NOTE_ONSET + 128, (rows, FRAMES))
-    chord = rng.integers(0, spec.vocabulary.num_chords, (rows, FRAMES // 4)).repeat(4, axis=1)
-    chords = np.where(np.arange(FRAMES) % 4 == 0, spec.vocabulary.chord_onset, CHORD_HOLD) + chord
+    chord = rng.integers(0, spec.task.vocabulary.num_chords, (rows, FRAMES // 4)).repeat(4, axis=1)
+    chords = np.where(np.arange(FRAMES) % 4 == 0, spec.task.vocabulary.chord_onset, CHORD_HOLD) + chord
     for row in range(0, rows, 4):
         melody[row, 9 + row // 4 :] = chords[row, 9 + row // 4 :] = PAD
     index = np.arange(number * rows, (number + 1) * rows)
@@ -140,7 +141,7 @@ def test_the_batch_is_played_not_copied(spec, start):
 def test_kl_is_that_of_aligned_distributions(spec, networks, frozen, start, vocabulary):
     """Recomputed frame by frame: the policy after BOS c1 m1 .. m_{t-1}, the anchor after BOS c1 .. c_{t-1}, both over
     the tokens that may follow c_{t-1}."""
-    from gapt_jax.algorithm import rules
+    from gapt_jax.tasks.accompaniment import rules
 
     state, songs = start(kl_coef=0.5), batch(spec, 0)
     played = learner.rollout(spec, state, songs)
@@ -216,7 +217,7 @@ def test_non_finite_rewards_skip_the_step_and_are_counted(spec, frozen, start):
 @pytest.mark.parametrize("form", ["log", "sigmoid_shaped"])  # neither ever exceeds the threshold of 1 itself
 def test_the_gate_opens_for_a_fooled_discriminator_whatever_is_paid(networks, vocabulary, algorithm_config, form):
     own = dataclasses.replace(algorithm_config.discriminator, reward_form=form)
-    spec = Spec(networks, dataclasses.replace(algorithm_config, discriminator=own), vocabulary)
+    spec = Spec(networks, dataclasses.replace(algorithm_config, discriminator=own), Accompaniment(vocabulary))
     policy = networks.policy.init(jax.random.key(9))
     frozen = Frozen(networks.anchor.init(jax.random.key(8)), {})
     state = init_state(spec, policy, 0, FRAMES)
@@ -257,7 +258,7 @@ def test_each_epoch_uses_each_row_once(networks, vocabulary, algorithm_config, s
         return original(values, returns, mask)
 
     monkeypatch.setattr(ppo, "value_loss", spy)
-    spec = Spec(networks, dataclasses.replace(algorithm_config, epochs=2, minibatch_size=4), vocabulary)
+    spec = Spec(networks, dataclasses.replace(algorithm_config, epochs=2, minibatch_size=4), Accompaniment(vocabulary))
     state, songs, rows = start(), batch(spec, 0), spec.config.batch_size
     numbered = jnp.broadcast_to(jnp.arange(rows, dtype=jnp.float32)[:, None], (rows, FRAMES))
     played = Trajectory(
@@ -334,7 +335,7 @@ def test_discriminator_rate_follows_its_own_updates_or_the_steps(
     own = dataclasses.replace(algorithm_config.discriminator, schedule_follows_updates=follows, steps_per_update=1)
     adam = dataclasses.replace(algorithm_config.discriminator_optimizer, warmup_steps=1000)
     config = dataclasses.replace(algorithm_config, discriminator=own, discriminator_optimizer=adam)
-    spec = Spec(networks, config, vocabulary)
+    spec = Spec(networks, config, Accompaniment(vocabulary))
     state, songs = init_state(spec, policy, 0, FRAMES), batch(spec, 0)
     optimizer = dataclasses.replace(state.discriminator_optimizer, updates=jnp.int32(2))
     state = dataclasses.replace(state, step=jnp.int32(4), discriminator_optimizer=optimizer)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gapt_jax.algorithm import groups, learner, ppo, rules
+from gapt_jax.algorithm import groups, learner, ppo
 from gapt_jax.algorithm.rollout import distribution
 from gapt_jax.algorithm.state import ADVERSARIAL, TRACED, Frozen, Spec, hyperparameters, init_state, program
 from gapt_jax.config import (
@@ -20,6 +20,8 @@ from gapt_jax.config import (
     to_dict,
 )
 from gapt_jax.models.networks import interleave, part
+from gapt_jax.tasks.accompaniment import rules
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET, PAD
 
@@ -29,8 +31,8 @@ FRAMES, SIZE = 16, 4
 def songs(spec: Spec, number: int) -> Batch:
     rng, rows = np.random.default_rng(number), spec.config.batch_size
     melody = rng.integers(NOTE_ONSET, NOTE_ONSET + 128, (rows, FRAMES))
-    chord = rng.integers(0, spec.vocabulary.num_chords, (rows, FRAMES // 4)).repeat(4, axis=1)
-    chords = np.where(np.arange(FRAMES) % 4 == 0, spec.vocabulary.chord_onset, CHORD_HOLD) + chord
+    chord = rng.integers(0, spec.task.vocabulary.num_chords, (rows, FRAMES // 4)).repeat(4, axis=1)
+    chords = np.where(np.arange(FRAMES) % 4 == 0, spec.task.vocabulary.chord_onset, CHORD_HOLD) + chord
     melody[4, 11:] = chords[4, 11:] = PAD  # the first of its group
     return Batch(*(x.astype(np.int32) for x in (melody, chords, np.arange(rows) + rows * number)))
 
@@ -47,7 +49,7 @@ class Run:
     """Two iterations, with what each phase of the first returned."""
 
     def __init__(self, networks, vocabulary, config: AlgorithmConfig):
-        self.spec = spec = Spec(networks, config, vocabulary)
+        self.spec = spec = Spec(networks, config, Accompaniment(vocabulary))
         self.policy = jax.jit(networks.policy.init)(jax.random.key(9))
         keys = jax.random.split(jax.random.key(7), 2)
         members = {"contrastive": jax.jit(jax.vmap(networks.contrastive.init))(keys)}
@@ -164,7 +166,7 @@ def test_diversity_is_paid_at_the_end_of_each_song(by_group, networks):
 
 def test_realism_pays_for_valid_output_alone(by_group):
     played, (terms, metrics) = by_group.phases["rollout"], judged(by_group)
-    valid = np.asarray(rules.invalid_output(played.actions, played.mask, by_group.spec.tables)) == 0
+    valid = np.asarray(rules.invalid_output(played.actions, played.mask, by_group.spec.task.tables)) == 0
     paid = terms.terms[ADVERSARIAL].sum(axis=1)
     assert np.all(paid[~valid] == 0) and (~valid).sum() > 0
     assert np.all(paid[valid] > 0)
@@ -229,7 +231,7 @@ def test_traced_settings_are_in_no_program(networks, vocabulary, algorithm_confi
     assert all(a != b for a, b in zip(*hyper, strict=True))
     texts = []
     for config in (one, other):
-        spec = Spec(networks, config, vocabulary)
+        spec = Spec(networks, config, Accompaniment(vocabulary))
         policy = jax.eval_shape(networks.policy.init, jax.random.key(0))
         state = jax.eval_shape(lambda spec=spec, policy=policy: init_state(spec, zeros(policy), 0, FRAMES))
         frozen = jax.eval_shape(

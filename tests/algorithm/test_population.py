@@ -12,6 +12,7 @@ from gapt_jax.algorithm import learner, population
 from gapt_jax.algorithm.state import Frozen, Spec, hyperparameters, init_state
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.mesh import MeshMembers
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET
 
@@ -26,7 +27,7 @@ def setting(networks, vocabulary, algorithm_config):
     keys = jax.random.split(jax.random.key(0), 3)
     discriminator = dataclasses.replace(algorithm_config.discriminator, gate_period=2, gate_threshold=0.7)
     config = dataclasses.replace(algorithm_config, discriminator=discriminator)
-    spec = Spec(networks, config, vocabulary)
+    spec = Spec(networks, config, Accompaniment(vocabulary))
     members = jax.vmap(networks.discriminative.init)(jax.random.split(keys[1], 2))
     frozen = Frozen(networks.anchor.init(keys[0]), {"discriminative": members})
     policy = networks.policy.init(keys[2])
@@ -42,7 +43,7 @@ def songs(spec, seed: int, step: int) -> Batch:
     rng = np.random.default_rng((seed, step))
     shape = (spec.config.batch_size, FRAMES)
     melody = rng.integers(NOTE_ONSET, NOTE_ONSET + 128, shape)
-    chords = rng.integers(CHORD_HOLD, spec.vocabulary.size, shape)
+    chords = rng.integers(CHORD_HOLD, spec.task.vocabulary.size, shape)
     return Batch(*(x.astype(np.int32) for x in (melody, chords, np.arange(shape[0]) + shape[0] * step)))
 
 

@@ -9,11 +9,13 @@ import pytest
 from scipy import stats
 
 from gapt_jax import masked, models
-from gapt_jax.algorithm import ppo, rules
+from gapt_jax.algorithm import ppo
 from gapt_jax.algorithm import rollout as rollouts
-from gapt_jax.algorithm.rollout import distribution, roll_out, sample
+from gapt_jax.algorithm.rollout import distribution, roll_out, sample, valid_along
 from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.models.networks import interleave
+from gapt_jax.tasks.accompaniment import rules
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET, PAD, SILENCE, Vocabulary
 
 SONGS, FRAMES = 24, 12
@@ -28,8 +30,8 @@ def params(networks):
 @pytest.fixture(scope="module")
 def play(networks, params, vocabulary):
     def run(melody, index, key, *, validity_mask):
-        tables = vocabulary.tables
-        return roll_out(networks.policy, params, melody, index, key, tables, validity_mask=validity_mask)
+        task = Accompaniment(vocabulary)
+        return roll_out(networks.policy, params, melody, index, key, task, validity_mask=validity_mask)
 
     compiled = jax.jit(run, static_argnames="validity_mask")
     return lambda melody, index=None, seed=0, *, validity_mask=False: jax.tree.map(
@@ -73,7 +75,7 @@ def test_a_cache_that_grows_in_parts_changes_nothing(networks, params, vocabular
     whole = play(melodies())
     monkeypatch.setattr(rollouts, "LEAST_FRAMES", least)
     assert rollouts._parts(FRAMES) == parts
-    inputs = melodies(), jnp.arange(SONGS), jax.random.key(0), vocabulary.tables
+    inputs = melodies(), jnp.arange(SONGS), jax.random.key(0), Accompaniment(vocabulary)
     grown = roll_out(networks.policy, params, *inputs, validity_mask=False)
     np.testing.assert_array_equal(grown.actions, whole.actions)
     np.testing.assert_allclose(grown.log_probs, whole.log_probs, atol=5e-6)
@@ -85,7 +87,7 @@ def test_behaviour_log_probs_are_those_of_the_full_pass(networks, params, vocabu
 
     @jax.jit
     def full(chords, melody):
-        valid = rules.valid_along(chords, vocabulary.tables) if validity_mask else None
+        valid = valid_along(Accompaniment(vocabulary), chords) if validity_mask else None
         logits = networks.policy.method(params, "at_states", interleave(chords, melody)[:, :-1])
         return masked.select(distribution(logits, valid), chords)
 
@@ -110,7 +112,7 @@ def test_in_bfloat16_play_and_training_part_by_no_more_than_rounding(vocabulary)
     @jax.jit
     def play(melody):
         index, key = jnp.arange(SONGS), jax.random.key(0)
-        return roll_out(rounded, params, melody, index, key, vocabulary.tables, validity_mask=False)
+        return roll_out(rounded, params, melody, index, key, Accompaniment(vocabulary), validity_mask=False)
 
     played = play(jnp.asarray(melodies()))
 

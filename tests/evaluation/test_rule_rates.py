@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gapt_jax.algorithm import rules as training_rules
 from gapt_jax.evaluation import rules
 from gapt_jax.evaluation.events import chord_events
+from gapt_jax.tasks.accompaniment import rules as training_rules
 from gapt_jax.vocabulary import BOS, EOS, NOTE_ONSET, PAD, SILENCE
 
 

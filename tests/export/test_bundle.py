@@ -20,6 +20,7 @@ from gapt_jax.errors import UserError
 from gapt_jax.export import bundle, card, functions, onnx, verify
 from gapt_jax.export.verify import Refused
 from gapt_jax.runtime.console import Console
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import BOS, SILENCE
 from tests.export.bundles import FRAMES, VOCABULARY, random_policy, reseal, tiny
 from tests.toy import gapt as command
@@ -301,9 +302,8 @@ def test_the_functions_are_the_policy_that_training_plays():
     policy = random_policy()
     network = models.build(policy.experiment.models, VOCABULARY.size).policy
     melody = bundle._melodies(FRAMES)
-    played_ = roll_out(
-        network, policy.params, melody, jnp.arange(2), jax.random.key(0), VOCABULARY.tables, validity_mask=False
-    )
+    inputs = melody, jnp.arange(2), jax.random.key(0), Accompaniment(VOCABULARY)
+    played_ = roll_out(network, policy.params, *inputs, validity_mask=False)
     found = functions.Functions(network, VOCABULARY.tables, 2, 1 + 2 * FRAMES)
     weights = functions.flatten(policy.params)
     nothing = np.zeros((2, 1), np.int32)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from gapt_jax import models
-from gapt_jax.algorithm import rules
 from gapt_jax.live.engine import Controls, Engine, Event, _uniforms, chord_entries, note_entries
 from gapt_jax.live.intro import LONGEST, make_intro
 from gapt_jax.live.model import LEAST_PLANNED, LiveModel
 from gapt_jax.live.play import events_of, play
+from gapt_jax.tasks.accompaniment import rules
 from gapt_jax.vocabulary import BOS, EOS, NOTE_HOLD, NOTE_ONSET, SILENCE
 from tests.export.bundles import FRAMES, VOCABULARY, tiny
 

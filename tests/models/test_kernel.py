@@ -15,6 +15,7 @@ from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.models import kernel
 from gapt_jax.models.networks import interleave
 from gapt_jax.runtime import cost, native
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import NOTE_ONSET, PAD, Vocabulary
 
 SIZES = {
@@ -90,8 +91,8 @@ def songs_of(count, frames=24):
 
 def player(network, vocabulary, validity_mask=False):
     def play(params, melody, index):
-        key, tables = jax.random.key(3), vocabulary.tables
-        return roll_out(network, params, melody, index, key, tables, validity_mask=validity_mask)
+        key, task = jax.random.key(3), Accompaniment(vocabulary)
+        return roll_out(network, params, melody, index, key, task, validity_mask=validity_mask)
 
     return play
 

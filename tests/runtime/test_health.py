@@ -32,6 +32,7 @@ from gapt_jax.runtime.checkpoint import checkpoints
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.health import FILE_NAME, ON_EVALUATIONS, ON_STEPS, AlarmedLog, Health
 from gapt_jax.runtime.metrics import read_metrics
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import trainer
 from gapt_jax.training.run_folder import run_hash
 from gapt_jax.types import Batch
@@ -286,7 +287,7 @@ NETWORKS = models.build(ModelsConfig(STACK, STACK, STACK, STACK), VOCABULARY.siz
 TOY = AlgorithmConfig(
     steps=12, batch_size=4, minibatch_size=4, discriminator=DiscriminatorConfig(minibatch_size=4, steps_per_update=1)
 )
-SONGS = SimpleNamespace(melody=None, chords=None, index=None)
+SONGS = SimpleNamespace(context=None, actions=None, index=None)
 
 
 class Policies:
@@ -323,7 +324,7 @@ def train(tmp_path, monkeypatch):
             runtime=RuntimeConfig(checkpoint_every=5, keep_checkpoints=1, keep_best=0),
             health=HealthConfig(actions=AlarmActions(silence=action)),
         )
-        spec = Spec(NETWORKS, TOY, VOCABULARY)
+        spec = Spec(NETWORKS, TOY, Accompaniment(VOCABULARY))
         batch = Batch(*(np.zeros(shape, np.int32) for shape in ((4, 8), (4, 8), (4,))))
         arguments = spec, None, policy, lambda rows, start: itertools.repeat(batch)
         watched = Policies(evaluations), SONGS, experiment, tmp_path, Console()

@@ -28,6 +28,7 @@ from gapt_jax.runtime import mesh
 from gapt_jax.runtime.checkpoint import checkpoints
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.mesh import MeshLayout
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import pretrain
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import PAD, Vocabulary
@@ -73,7 +74,7 @@ def begin(layout: Layout):
         members = {k: jax.vmap(NETWORKS.reward(k).init)(jax.random.split(key, 2)) for k in kinds}
         return Frozen(NETWORKS.anchor.init(key), members)
 
-    spec = Spec(NETWORKS, CONFIG, VOCABULARY, layout)
+    spec = Spec(NETWORKS, CONFIG, Accompaniment(VOCABULARY), layout)
     state = layout.start(lambda key: init_state(spec, NETWORKS.policy.init(key), 0, FRAMES), KEY)
     return spec, state, layout.start(frozen, KEY)
 
@@ -162,7 +163,7 @@ def test_parameters_are_split_by_their_names():
     query = mesh.shardings(layout.mesh, stacked)["stack"]["blocks"][0]["attention"]["query"]["kernel"]
     assert query.spec == PartitionSpec(None, "fsdp", "tensor")
     # the moments of the optimiser are split like what they belong to
-    spec = Spec(NETWORKS, CONFIG, VOCABULARY, layout)
+    spec = Spec(NETWORKS, CONFIG, Accompaniment(VOCABULARY), layout)
     state = jax.eval_shape(lambda: init_state(spec, NETWORKS.policy.init(KEY), 0, FRAMES))
     split = sum(s.spec != PartitionSpec() for s in jax.tree.leaves(mesh.shardings(layout.mesh, state)))
     assert split >= 3 * 3 * 8  # parameters and two moments of three networks

@@ -6,9 +6,10 @@ import pytest
 from jax import random
 
 from gapt_jax import models, prng
-from gapt_jax.algorithm import rules
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import AlgorithmConfig, EvaluationConfig, ModelsConfig, TransformerConfig
+from gapt_jax.tasks.accompaniment import rules
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training.systems import Evaluator, _go_on
 from gapt_jax.vocabulary import NOTE_ONSET, PAD, SILENCE, Vocabulary
 
@@ -20,7 +21,7 @@ WINDOW, SONGS = 8, 3
 def player():
     stack = TransformerConfig(dim=16, depth=1, heads=2, head_dim=8, ff_mult=2)
     networks = models.build(ModelsConfig(stack, stack, stack, stack), VOCABULARY.size)
-    spec = Spec(networks, AlgorithmConfig(), VOCABULARY)
+    spec = Spec(networks, AlgorithmConfig(), Accompaniment(VOCABULARY))
     return Evaluator(spec, {}, EvaluationConfig(batch_size=SONGS)), networks.policy.init(random.key(0))
 
 

@@ -26,6 +26,7 @@ from gapt_jax.errors import TrainingStopped, UserError
 from gapt_jax.runtime.checkpoint import checkpoints
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.metrics import read_metrics
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import pretrain
 from gapt_jax.training.stages import Stage, run_stage
 from gapt_jax.training.trainer import post_train, restore_policy
@@ -151,7 +152,7 @@ def test_a_stage_that_runs_out_of_songs_is_not_done(tmp_path):
 
 @pytest.fixture(scope="module")
 def spec():
-    return Spec(NETWORKS, ALGORITHM, VOCABULARY)
+    return Spec(NETWORKS, ALGORITHM, Accompaniment(VOCABULARY))
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,7 @@ def frozen():
 
 
 POLICY = NETWORKS.policy.init(jax.random.key(3))
-MONITORED = SimpleNamespace(melody=np.zeros((2, FRAMES)), chords=np.zeros((2, FRAMES)), index=np.arange(2))
+MONITORED = SimpleNamespace(context=np.zeros((2, FRAMES)), actions=np.zeros((2, FRAMES)), index=np.arange(2))
 
 
 class FakeEvaluator:

@@ -14,6 +14,7 @@ from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import DataConfig, EvaluationConfig, Experiment, ModelsConfig, TransformerConfig
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import interaction
 from gapt_jax.training.systems import Evaluator
 from gapt_jax.vocabulary import NOTE_ONSET, PAD, Vocabulary
@@ -39,7 +40,7 @@ def runs(tmp_path, monkeypatch):
     loaded = {}
     for seed, (name, part) in enumerate((("policy", "chords"), ("agent", "melody"))):
         experiment = Experiment(data=DataConfig(out_of_domain=(), part=part), evaluation=evaluation)
-        spec = Spec(networks, experiment.algorithm, VOCABULARY, part=part)
+        spec = Spec(networks, experiment.algorithm, Accompaniment(VOCABULARY, part))
         folder = tmp_path / name
         folder.mkdir()
         facts = {"config_hash": name, "data_fingerprint": "songs", "git_revision": "none"}

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gapt_jax.algorithm import rules
+from gapt_jax.algorithm.rollout import valid_along
+from gapt_jax.tasks.accompaniment import rules
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import BOS, CHORD_HOLD, EOS, NOTE_HOLD, NOTE_ONSET, PAD, SILENCE, Vocabulary
 
 VOCABULARY = Vocabulary.from_qualities([(0, 4, 7)])
@@ -261,5 +263,5 @@ def test_number_of_valid_tokens():
     # 12 onsets, silence, and one hold while something sounds, else any of the 12 holds
     counts = rules.valid_tokens(jnp.array([C, C_, S]), TABLES).sum(axis=-1)
     assert counts.tolist() == [14, 14, 25]
-    along = rules.valid_along(jnp.array([[C, S, D]]), TABLES)
+    along = valid_along(Accompaniment(VOCABULARY), jnp.array([[C, S, D]]))
     assert along.sum(axis=-1).tolist() == [[25, 14, 25]]  # frame t is ruled by the token before it

@@ -28,16 +28,6 @@ def valid_tokens(previous: jax.Array, tables: TokenTables) -> jax.Array:
     return (jnp.asarray(tables.is_chord) & (tables.is_onset | continues)) | is_silence
 
 
-def before(chords: jax.Array) -> jax.Array:
-    """[B, T] chord part -> [B, T]: the token before each frame's; nothing sounds before the first."""
-    return _previous(chords, SILENCE)
-
-
-def valid_along(chords: jax.Array, tables: TokenTables) -> jax.Array:
-    """[B, T] chord part -> [B, T, V] bool: the tokens that were valid at each frame."""
-    return valid_tokens(before(chords), tables)
-
-
 def _sounding(chords: jax.Array, tables: TokenTables) -> jax.Array:
     """[B, T] int32: the event that sounds when each frame begins; PAD, BOS and EOS are passed over as if absent."""
     frame = jnp.where(chords < SILENCE, -1, jnp.arange(chords.shape[1]))

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from gapt_jax import prng
-from gapt_jax.algorithm.rollout import Player, interplay, roll_out
+from gapt_jax.algorithm.rollout import roll_out
+from gapt_jax.tasks.accompaniment.partner import Player, interplay
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, PAD, SILENCE
 
 SONGS, FRAMES = 12, 8
@@ -21,7 +23,7 @@ def params(networks):
 
 @pytest.fixture(scope="module")
 def play(networks, params, vocabulary):
-    players = [Player(networks.policy, vocabulary.tables_for(part)) for part in ("chords", "melody")]
+    players = [Player(networks.policy, Accompaniment(vocabulary, part)) for part in ("chords", "melody")]
 
     def run(melody, is_agent, index, key, given, *, counterfactuals):
         return interplay(
@@ -53,7 +55,7 @@ def melodies() -> np.ndarray:
 def test_with_the_notes_of_the_data_it_is_the_rollout(networks, params, vocabulary, play):
     melody = melodies()
     played = play(melody, DATA)
-    alone = jax.jit(lambda *a: roll_out(networks.policy, params[0], *a, vocabulary.tables, validity_mask=True))
+    alone = jax.jit(lambda *a: roll_out(networks.policy, params[0], *a, Accompaniment(vocabulary), validity_mask=True))
     expected = alone(jnp.asarray(melody), jnp.arange(SONGS), jax.random.key(0))
     np.testing.assert_array_equal(played.chords, expected.actions)
     np.testing.assert_array_equal(played.melody, melody)
@@ -62,8 +64,8 @@ def test_with_the_notes_of_the_data_it_is_the_rollout(networks, params, vocabula
 def test_the_agent_is_its_own_rollout_over_the_chords_that_it_heard(networks, params, vocabulary, play):
     played = play(melodies())
     key = prng.stream(jax.random.key(0), 0, "agent")
-    tables = vocabulary.tables_for("melody")
-    alone = jax.jit(lambda *a: roll_out(networks.policy, params[1], *a, tables, validity_mask=True))
+    task = Accompaniment(vocabulary, "melody")
+    alone = jax.jit(lambda *a: roll_out(networks.policy, params[1], *a, task, validity_mask=True))
     expected = alone(jnp.asarray(played.chords), jnp.arange(SONGS), key)
     np.testing.assert_array_equal(played.melody, expected.actions)
     real = played.melody != PAD
@@ -159,7 +161,7 @@ def test_influence_by_hand(vocabulary, counterfactuals, after_low, after_high):
     chords[:, [a, b]] = np.log(0.5)
     chords[low, [a, b]], chords[high, [a, b]] = np.log([0.9, 0.1]), np.log([0.2, 0.8])
     notes[:, [low, high]] = np.log([0.75, 0.25])
-    players = [Player(Listener(), vocabulary.tables_for(part)) for part in ("chords", "melody")]
+    players = [Player(Listener(), Accompaniment(vocabulary, part)) for part in ("chords", "melody")]
     songs = 1200
     played = interplay(
         *players,
