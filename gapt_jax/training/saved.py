@@ -20,8 +20,8 @@ from gapt_jax.runtime.files import read_json, read_vocabulary
 from gapt_jax.runtime.mesh import MeshLayout
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import Job, stages_of
+from gapt_jax.training.post_training import has_checkpoint, restore_policy
 from gapt_jax.training.stages import load_params
-from gapt_jax.training.trainer import has_checkpoint, restore_policy
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import Vocabulary
 
