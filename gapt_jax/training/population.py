@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,6 @@ def post_train(
     account = Account(folders[0], spread.mesh.size, folders[1:])
     write_account = account_writer(account, experiment, job.spec, frozen, len(members))
 
-    def advance(states: LearnerState, batches: Any, call: Any) -> tuple[LearnerState, Any]:
-        states, measured = call(population.iteration, spec, spread, states, frozen, batches)
-        return states, spread.everywhere(measured)
-
     with account.listening(), contextlib.ExitStack() as stack:
         saved = [
             stack.enter_context(checkpoints(m.folder / "checkpoints", m.experiment.runtime, console)) for m in members
@@ -137,11 +133,11 @@ def post_train(
             start, states = _restored_or_new(job.spec, spec, members, saved, policy, spread)
         streaks = np.asarray(spread.everywhere(states.nonfinite_steps))
         runs = [
-            stack.enter_context(
-                contextlib.closing(_MemberWatch(m, job.spec, start, int(streaks[n]), saved[n], console))
-            )
-            for n, m in enumerate(members)
+            _MemberWatch(m, job.spec, start, int(streak), its, console)
+            for m, streak, its in zip(members, streaks, saved, strict=False)  # the states may be filled up
         ]
+        for run in runs:
+            stack.callback(run.close)
         if start is None:
             with account.of("evaluation"):
                 first = first_monitor(evaluator, member_of(states, 0, spread), songs, experiment)
@@ -152,13 +148,20 @@ def post_train(
             title=TITLE,
             schedule=schedule(experiment),
             runs=runs,
-            advance=advance,
+            advance=functools.partial(_advance, spec, spread, frozen),
             evaluate=lambda state: monitor(evaluator, state, songs, experiment),
             state_of=lambda states, number: member_of(states, number, spread),
             account=account,
             on_saved=write_account,
         )
-        states = loop.run(states, start or 0, _batches(job, members, start or 0, spread), console)
+        loop.run(states, start or 0, _batches(job, members, start or 0, spread), console)
+
+
+def _advance(
+    spec: Spec, spread: MeshMembers, frozen: Frozen, states: LearnerState, batches: Any, call: Callable[..., Any]
+) -> tuple[LearnerState, Any]:
+    states, measured = call(population.iteration, spec, spread, states, frozen, batches)
+    return states, spread.everywhere(measured)
 
 
 def member_of(states: LearnerState, number: int, spread: MeshMembers) -> LearnerState:
