@@ -49,7 +49,7 @@ class Loop(Generic[State]):
 
     def run(self, state: State, start: int, batches: Iterator[Any], console: Console) -> State:
         """The state after the last step, or after the one at which the last run was stopped. `batches` are those after
-        step `start`. Raises Preempted, after a save, when any host is told to stop."""
+        step `start`. Raises Preempted, after a save, when any host is told to stop, TrainingStopped without songs."""
         steps = self.schedule.steps
         if 0 < start < steps:
             console.say(f"{self.name}: goes on from step {start} of {steps}")
@@ -59,8 +59,8 @@ class Loop(Generic[State]):
                     batch = next(batches, None)
                 if batch is None:
                     self._read(progress)
-                    for run in self._going().values():
-                        run.stop(TrainingStopped(f"{self.name} ran out of songs at step {step - 1} of {steps}"))
+                    if self._going():
+                        raise TrainingStopped(f"{self.name} ran out of songs at step {step - 1} of {steps}")
                     break
                 with self.account.iteration(step - start, state) as call:
                     state, metrics = self.advance(state, batch, call)
