@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ class Account:
     The host does not wait for the device inside an iteration, so that its clock cannot tell the phases apart. One
     iteration in 11 is timed with a wait after each phase; the time of all iterations is divided in these
     proportions, and what exceeds them is idle. Lost is the time of an attempt from its last checkpoint, or its start,
-    to its last sign of life.
+    to its last sign of life. Members of a population have one account; each of their folders gets it.
     """
 
-    def __init__(self, folder: Path, devices: int) -> None:
+    def __init__(self, folder: Path, devices: int, others: Sequence[Path] = ()) -> None:
         self._path, self._devices = folder / FILE_NAME, devices
+        self._paths = [self._path, *(other / FILE_NAME for other in others)]
         known = read_json(self._path, "gapt run") if self._path.exists() else {}
         self._seconds: dict[str, float] = known.get("raw_s", {})
         self._phases: dict[str, list[float]] = known.get("phases_s", {})
@@ -118,8 +119,21 @@ class Account:
             "raw_s": {name: round(value, 3) for name, value in self._seconds.items()},
             "written": time.time(),
         }
-        write_atomic(self._path, strict_json(account, indent=1))
+        if len(self._paths) > 1:
+            account["members"] = len(self._paths)
+        for path in self._paths:
+            write_atomic(path, strict_json(account, indent=1))
         return account
+
+
+class NoAccount:
+    """Counts nothing."""
+
+    def of(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def iteration(self, number: int, state: Any) -> contextlib.AbstractContextManager[Callable[..., Any]]:
+        return contextlib.nullcontext(lambda phase, *inputs: phase(*inputs))
 
 
 def show(account: dict[str, Any], console: Console) -> None:

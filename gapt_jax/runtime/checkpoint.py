@@ -105,6 +105,19 @@ class _Kept(preservation_policy.PreservationPolicy):
         return [bool(info.metrics and info.metrics.get("is_kept")) for info in checkpoints]
 
 
+class _Newest(preservation_policy.PreservationPolicy):
+    """The newest steps, not counting those that stay anyway: so members of a population have some in common, though one
+    keeps more than the others."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        is_kept = _Kept().should_preserve(checkpoints, context=context)
+        newest = [number for number, kept in enumerate(is_kept) if not kept][-self._count :]
+        return [number in newest for number in range(len(is_kept))]
+
+
 def _score(metrics: Mapping[str, float]) -> float:
     return metrics.get("score", float("-inf"))
 
@@ -114,7 +127,7 @@ class Checkpoints:
     be kept."""
 
     def __init__(self, folder: Path, config: RuntimeConfig, console: Console, *, only_reads: bool = False):
-        policies: list[Any] = [preservation_policy.LatestN(config.keep_checkpoints), _Kept()]
+        policies: list[Any] = [_Newest(config.keep_checkpoints), _Kept()]
         if config.keep_every:
             policies.append(preservation_policy.EveryNSteps(config.keep_every))
         if config.keep_best:

@@ -26,9 +26,9 @@ from gapt_jax.runtime.mesh import MeshMembers
 from gapt_jax.training import run_folder, turns
 from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all
 from gapt_jax.training.measure import baselines, evaluation_sets, evaluator_of, measure
-from gapt_jax.training.population import STOPPED, Member, post_train
+from gapt_jax.training.population import Member, post_train
+from gapt_jax.training.post_training import abstract_state, restore_policy
 from gapt_jax.training.presets import Arm, check_different, settings_of
-from gapt_jax.training.trainer import abstract_state, restore_policy
 
 
 def ablate(
@@ -61,6 +61,7 @@ def ablate(
         run_folder.check_same_run(member.experiment, member.folder)
     with turns.refused_if_taken(workdir, console), contextlib.ExitStack() as stack:
         record = _Record(workdir, base, arms, seeds, preset)
+        _go_on_if_all_ended(members)
         for member in members:
             if _entry(member)["status"] == "unfinished":
                 stack.enter_context(turns.refused_if_taken(member.folder, console))
@@ -117,9 +118,7 @@ class _Record:
 
 
 def _entry(member: Member) -> dict[str, Any]:
-    reason = ""
-    if (member.folder / STOPPED).exists():
-        reason = read_json(member.folder / STOPPED, "gapt ablate")["reason"]
+    reason = member.why_stopped
     is_finished = (member.folder / "evaluation.json").exists()
     return {
         "folder": member.folder.name,
@@ -128,6 +127,14 @@ def _entry(member: Member) -> dict[str, Any]:
         "status": "stopped" if reason else "finished" if is_finished else "unfinished",
         "reason": reason,
     }
+
+
+def _go_on_if_all_ended(members: Sequence[Member]) -> None:
+    """Lets stopped members train on where no other one is unfinished: as a run does, at the command after the one that
+    told of it. An interrupted ablation leaves them as they are."""
+    if all(_entry(member)["status"] != "unfinished" for member in members):
+        for member in [member for member in members if member.why_stopped]:
+            member.go_on()
 
 
 def _groups(members: Sequence[Member]) -> list[list[Member]]:
@@ -156,7 +163,7 @@ def _run_group(members: Sequence[Member], record: _Record, at_once: int | None, 
     with record.timed("training"), hosts.saving_on_interrupt():
         _train(job, upstream, [m for m in unmeasured if not _is_trained(m, console)], record, at_once)
     with record.timed("evaluation"):
-        _evaluate(job, upstream, [m for m in unmeasured if not (m.folder / STOPPED).exists()])
+        _evaluate(job, upstream, [m for m in unmeasured if not m.why_stopped])
 
 
 def _job_of(member: Member, devices: Any, console: Console) -> Job:
@@ -179,12 +186,15 @@ def _train(job: Job, upstream: Upstream, members: list[Member], record: _Record,
     if not members:
         return
     size = at_once or _that_fit(job, upstream, members)
-    chunks = [members[n : n + size] for n in range(0, len(members), size)]
-    spread = MeshMembers.of(mesh.split(job.layout.mesh, len(chunks[0])))
-    devices = spread.mesh.size
-    record.population = {"members_at_once": len(chunks[0]), "devices": devices, "chunks": len(chunks)}
-    why = "" if len(chunks) == 1 else f", in {len(chunks)} chunks" + ("" if at_once else ": more do not fit the memory")
-    job.console.say(f"population: {len(members)} members, {len(chunks[0])} at once on {devices} device(s){why}")
+    steps = dict.fromkeys(member.goes_on_from for member in members)  # who was stopped goes on from that very step
+    groups = [[member for member in members if member.goes_on_from == step] for step in steps]
+    chunks = [group[n : n + size] for group in groups for n in range(0, len(group), size)]
+    most = max(map(len, chunks))
+    devices = mesh.split(job.layout.mesh, most).size
+    record.population = {"members_at_once": most, "devices": devices, "chunks": len(chunks)}
+    is_full = not at_once and len(chunks) > len(groups)
+    why = "" if len(chunks) == 1 else f", in {len(chunks)} chunks" + (": more do not fit the memory" if is_full else "")
+    job.console.say(f"population: {len(members)} members, {most} at once on {devices} device(s){why}")
     for chunk in chunks:
         spread = MeshMembers.of(mesh.split(job.layout.mesh, len(chunk)))
         first = _member_job(job, chunk[0])

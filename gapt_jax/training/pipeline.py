@@ -20,7 +20,7 @@ from gapt_jax.tasks.accompaniment.task import accompaniment_of
 from gapt_jax.training import run_folder, turns
 from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all, stages_of
 from gapt_jax.training.measure import evaluation_sets, evaluator_of, measure, show
-from gapt_jax.training.trainer import has_checkpoint, post_train, restore_policy
+from gapt_jax.training.post_training import has_checkpoint, post_train, restore_policy
 from gapt_jax.types import Params
 
 

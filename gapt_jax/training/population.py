@@ -1,4 +1,4 @@
-"""The host loop of a population: its members train in one program, each into a run folder of its own.
+"""Post-training of a population: its members train in one program, each into a run folder of its own.
 
 A member's folder is that of a single run: it can be evaluated, sampled, exported and gone on from like one.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,31 @@ from gapt_jax.algorithm import population
 from gapt_jax.algorithm.layout import pad_rows
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, hyperparameters, init_state
 from gapt_jax.config import Experiment, arm_name
-from gapt_jax.errors import Preempted, TrainingStopped
+from gapt_jax.errors import TrainingStopped
 from gapt_jax.runtime import hosts
+from gapt_jax.runtime.account import Account
 from gapt_jax.runtime.checkpoint import Checkpoints, checkpoints
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.files import strict_json, write_atomic
+from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.runtime.health import AlarmedLog, Health
 from gapt_jax.runtime.mesh import MeshMembers
 from gapt_jax.training.job import Job
+from gapt_jax.training.loop import Loop
+from gapt_jax.training.post_training import (
+    STAGE,
+    TITLE,
+    abstract_state,
+    account_writer,
+    checkpoint_facts,
+    first_monitor,
+    monitor,
+    schedule,
+)
 from gapt_jax.training.systems import Evaluator
-from gapt_jax.training.trainer import SCORE, SHOWN, STAGE, abstract_state, checkpoint_facts, first_monitor, monitor
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Params
 
-STOPPED = "stopped.json"  # in the folder of a member that could not go on
+STOPPED = "stopped.json"  # in the folder of a member that was stopped: why, and the step that it goes on from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +61,26 @@ class Member:
     def spec(self, spec: Spec) -> Spec:
         return dataclasses.replace(spec, config=self.experiment.algorithm)
 
+    @property
+    def why_stopped(self) -> str:
+        """The reason of a member that was stopped and not told to go on; else empty."""
+        return self._stop()["reason"]
 
-class _Quiet:
-    """A progress bar that shows nothing: the population has one for all members."""
+    @property
+    def goes_on_from(self) -> int | None:
+        """The step from which a member goes on, or went on, that was stopped; None of one that never was."""
+        return self._stop()["step"]
 
-    def update(self, step: int, **values: float) -> None: ...
+    def write_stop(self, step: int, reason: str) -> None:
+        write_atomic(self.folder / STOPPED, strict_json({"step": step, "reason": reason}))
+
+    def go_on(self) -> None:
+        """Lets a stopped member train on; from which step stays known, so that an interruption changes nothing."""
+        self.write_stop(self._stop()["step"], "")
+
+    def _stop(self) -> dict[str, Any]:
+        path = self.folder / STOPPED
+        return {"step": None, "reason": ""} | (read_json(path, "gapt ablate") if path.exists() else {})
 
 
 class _Named(Console):
@@ -67,113 +93,75 @@ class _Named(Console):
         self._console.warn(f"{self._name}: {text}")
 
 
-class _Diary:
-    """What the host keeps of one member: its log, alarms and checkpoints, and why it was stopped, if it was."""
+class _MemberWatch(Watch):
+    """Follows a member, whose folder knows that it was stopped."""
 
     def __init__(
         self, member: Member, spec: Spec, start: int | None, streak: int, saved: Checkpoints, console: Console
     ):
-        self.member, self.saved, self.stopped = member, saved, ""
-        self._facts, self._console = checkpoint_facts(member.spec(spec)), _Named(member.folder.name, console)
-        runtime = member.experiment.runtime
-        self._log = AlarmedLog(member.folder, STAGE, start, Health(member.experiment), self._console)
-        self._watch = Watch(STAGE, self._log, _Quiet(), (), runtime.max_nonfinite_steps, streak)  # type: ignore[arg-type]
-        self._kept = False
+        self._member, self._console = member, _Named(member.folder.name, console)
+        health, is_silent = Health(member.experiment), not hosts.is_first()
+        log = AlarmedLog(member.folder, STAGE, start, health, self._console, is_silent=is_silent)
+        facts, config = checkpoint_facts(member.spec(spec)), member.experiment
+        rows, limit = config.algorithm.batch_size, config.runtime.max_nonfinite_steps
+        super().__init__(STAGE, log, saved, facts, rows, limit, streak)
 
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """One row of the log. What would stop a single run stops this member alone."""
-        if self.stopped:
-            return
-        try:
-            if step:
-                self._watch.push(step, values)
-                self._watch.flush()
-            else:
-                self._log.write(STAGE, 0, values)
-            actions = {alarm.action: alarm for alarm in self._log.take()}
-            self._kept |= "keep" in actions
-            if "stop" in actions:
-                raise TrainingStopped(f"{STAGE} stopped at step {step}: {actions['stop'].message}")
-        except TrainingStopped as reason:
-            self.stopped = str(reason)
-            self._console.warn(f"{reason}; the others go on")
-            write_atomic(self.member.folder / STOPPED, strict_json({"reason": self.stopped}))
-
-    def save(self, step: int, state: LearnerState, score: float | None) -> None:
-        if not self.stopped:
-            position = {"data_position": step * self.member.experiment.algorithm.batch_size}
-            self.saved.save(step, state, self._facts | position, score, is_kept=self._kept)
-            self._kept = False
-
-    def close(self) -> None:
-        self._log.close()
+    def stop(self, reason: TrainingStopped) -> None:
+        super().stop(reason)
+        self._console.warn(f"{reason}; the others go on")
+        if hosts.is_first():
+            self._member.write_stop(self.saved.latest() or 0, str(reason))
 
 
 def post_train(
     job: Job, members: Sequence[Member], frozen: Frozen, policy: Params, evaluator: Evaluator, spread: MeshMembers
-) -> dict[str, str]:
-    """Trains members of one `program`, from their last common checkpoint on if they have one, and returns why those
-    were stopped that were, by folder name. Raises Preempted after a save.
+) -> None:
+    """Trains members of one `program`, from their last common checkpoint on if they have one; a member that is stopped
+    says so in its folder. Raises Preempted after a save.
     """
-    experiment, console = members[0].experiment, job.console
-    steps, runtime, rows = experiment.algorithm.steps, experiment.runtime, experiment.algorithm.batch_size
-    spec = dataclasses.replace(job.spec, layout=spread.layout(runtime.microbatch_rows))
-    songs = job.valid_songs(experiment.evaluation.monitor_songs)
-    frozen = spread.everywhere(frozen)
-    with contextlib.ExitStack() as stack:
+    experiment, console, folders = members[0].experiment, job.console, [member.folder for member in members]
+    spec = dataclasses.replace(job.spec, layout=spread.layout(experiment.runtime.microbatch_rows))
+    songs, frozen = job.valid_songs(experiment.evaluation.monitor_songs), spread.everywhere(frozen)
+    account = Account(folders[0], spread.mesh.size, folders[1:])
+    write_account = account_writer(account, experiment, job.spec, frozen, len(members))
+
+    with account.listening(), contextlib.ExitStack() as stack:
         saved = [
             stack.enter_context(checkpoints(m.folder / "checkpoints", m.experiment.runtime, console)) for m in members
         ]
-        start, states = _restored_or_new(job.spec, spec, members, saved, policy, spread)
+        with account.of("restore"):
+            start, states = _restored_or_new(job.spec, spec, members, saved, policy, spread)
         streaks = np.asarray(spread.everywhere(states.nonfinite_steps))
-        diaries = [
-            stack.enter_context(contextlib.closing(_Diary(m, job.spec, start, int(streaks[n]), saved[n], console)))
-            for n, m in enumerate(members)
+        runs = [
+            _MemberWatch(m, job.spec, start, int(streak), its, console)
+            for m, streak, its in zip(members, streaks, saved, strict=False)  # the states may be filled up
         ]
-        progress = stack.enter_context(console.progress(f"{STAGE} × {len(members)}", steps, start or 0))
-
-        def evaluated() -> list[dict[str, float]]:
-            return [
-                {} if diary.stopped else monitor(evaluator, member_of(states, n, spread), songs, experiment)
-                for n, diary in enumerate(diaries)
-            ]
-
-        def write(step: int, measured: Mapping[str, np.ndarray], monitors: Sequence[Mapping[str, float]]) -> None:
-            for n, diary in enumerate(diaries):
-                diary.write(step, {name: x[n] for name, x in measured.items()} | dict(monitors[n]))
-            alive = np.array([not diary.stopped for diary in diaries])
-            shown = {
-                name.rsplit("/")[-1]: x[: len(alive)][alive].mean() for name, x in measured.items() if name in SHOWN
-            }
-            progress.update(step, **shown if alive.any() else {})
-
-        none: list[dict[str, float]] = [{} for _ in members]
+        for run in runs:
+            stack.callback(run.close)
         if start is None:
-            first = first_monitor(evaluator, member_of(states, 0, spread), songs, experiment)
-            write(0, {}, [first] * len(members))  # all begin with the same policy
-        sources = {m.experiment.seed: job.batches(m.experiment.seed)(rows, start or 0) for m in members}
-        pending: tuple[int, Any] | None = None
-        for step in range((start or 0) + 1, steps + 1):
-            batches = _batches(members, {seed: next(source) for seed, source in sources.items()}, spread)
-            states, measured = population.iteration(spec, spread, states, frozen, batches)
-            if pending:
-                write(pending[0], jax.device_get(pending[1]), none)
-            pending = (step, spread.everywhere(measured))
-            is_evaluated, is_told = step % experiment.evaluation.every == 0 or step == steps, hosts.should_stop()
-            is_due = is_told or step % runtime.checkpoint_every == 0 or step == steps
-            if is_evaluated or is_due:
-                monitors = evaluated() if is_evaluated else none
-                write(step, jax.device_get(pending[1]), monitors)
-                pending = None
-                for n, diary in enumerate(diaries):
-                    diary.saved.check()
-                    if is_due:
-                        diary.save(step, member_of(states, n, spread), monitors[n].get(SCORE))
-            if is_told:
-                raise Preempted(f"preempted at step {step} of {steps} of post-training, which is saved")
-            if all(diary.stopped for diary in diaries):
-                break
-        return {diary.member.folder.name: diary.stopped for diary in diaries if diary.stopped}
+            with account.of("evaluation"):
+                first = first_monitor(evaluator, member_of(states, 0, spread), songs, experiment)
+            for run in runs:
+                run.write(0, first)  # all begin with the same policy
+        loop = Loop[LearnerState](
+            name=f"{STAGE} × {len(members)}",
+            title=TITLE,
+            schedule=schedule(experiment),
+            runs=runs,
+            advance=functools.partial(_advance, spec, spread, frozen),
+            evaluate=lambda state: monitor(evaluator, state, songs, experiment),
+            state_of=lambda states, number: member_of(states, number, spread),
+            account=account,
+            on_saved=write_account,
+        )
+        loop.run(states, start or 0, _batches(job, members, start or 0, spread), console)
+
+
+def _advance(
+    spec: Spec, spread: MeshMembers, frozen: Frozen, states: LearnerState, batches: Any, call: Callable[..., Any]
+) -> tuple[LearnerState, Any]:
+    states, measured = call(population.iteration, spec, spread, states, frozen, batches)
+    return states, spread.everywhere(measured)
 
 
 def member_of(states: LearnerState, number: int, spread: MeshMembers) -> LearnerState:
@@ -186,11 +174,15 @@ def _take(states: LearnerState, number: jax.Array, sharding: Any) -> LearnerStat
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x[number], sharding), states)
 
 
-def _batches(members: Sequence[Member], by_seed: Mapping[int, Any], spread: MeshMembers) -> Any:
-    """Every member's songs [P, B, T]: those of its seed."""
-    chosen = [pad_rows(by_seed[member.experiment.seed], spread.rows_filled(1)) for member in members]
-    chosen += chosen[-1:] * (spread.filled(len(members)) - len(members))
-    return spread.place(jax.tree.map(lambda *rows: np.stack(rows), *chosen))
+def _batches(job: Job, members: Sequence[Member], start: int, spread: MeshMembers) -> Iterator[Any]:
+    """Every member's songs [P, B, T], those of its seed, from batch number `start` on."""
+    rows, seeds = members[0].experiment.algorithm.batch_size, [member.experiment.seed for member in members]
+    sources = {seed: job.batches(seed)(rows, start) for seed in seeds}
+    for batches in zip(*sources.values(), strict=False):
+        by_seed = {seed: pad_rows(batch, spread.rows_filled(1)) for seed, batch in zip(sources, batches, strict=True)}
+        chosen = [by_seed[seed] for seed in seeds]
+        chosen += chosen[-1:] * (spread.filled(len(members)) - len(members))
+        yield spread.place(jax.tree.map(lambda *rows: np.stack(rows), *chosen))
 
 
 def _restored_or_new(

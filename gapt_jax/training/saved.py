@@ -21,8 +21,8 @@ from gapt_jax.runtime.mesh import MeshLayout
 from gapt_jax.tasks.accompaniment.task import Accompaniment, accompaniment_of
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import Job, stages_of
+from gapt_jax.training.post_training import has_checkpoint, restore_policy
 from gapt_jax.training.stages import load_params
-from gapt_jax.training.trainer import has_checkpoint, restore_policy
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import Vocabulary
 

@@ -11,13 +11,13 @@ from typing import Any
 import jax
 
 from gapt_jax.config import RuntimeConfig, config_hash
-from gapt_jax.errors import Preempted
 from gapt_jax.runtime import hosts
 from gapt_jax.runtime.checkpoint import checkpoints, load_tree, save_tree, tree_hashes
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import DONE, read_json, strict_json, write_atomic
 from gapt_jax.runtime.metrics import MetricLog
 from gapt_jax.training import turns
+from gapt_jax.training.loop import Loop, Schedule
 from gapt_jax.training.pretrain import Fit, FitState, fit_step, init_fit, validate, worst_loss
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Batch, Params
@@ -139,22 +139,22 @@ def _fit(
         hosts.agree({"the step to go on from": start})
         if state is None:
             state = layout.start(lambda: init_fit(stage.fit, stage.init, stage.seed))
-        else:
-            console.say(f"{stage.name}: goes on from step {start} of {steps}")
         log = MetricLog(folder, resume_step=start or None, is_silent=not hosts.is_first())
-        with contextlib.closing(log), console.progress(stage.name, steps, start) as progress:
-            watch = Watch(stage.name, log, progress, SHOWN, runtime.max_nonfinite_steps)
-            for step, batch in zip(range(start + 1, steps + 1), batches(rows, start), strict=False):
-                state, metrics = fit_step(stage.fit, state, layout.place(batch, rows))
-                if step % max(steps // VALIDATIONS, 1) == 0 or step == steps:
-                    metrics |= validate(stage.fit, state.params, validation)
-                watch.push(step, metrics)
-                saved.check()
-                is_told = hosts.should_stop()
-                if is_told or (step % runtime.stage_checkpoint_every == 0 and step < steps):
-                    watch.flush()  # a step that stops the run is not saved
-                    saved.save(step, state, {"data_position": step * rows})
-                if is_told:
-                    raise Preempted(f"preempted at step {step} of {steps} of the stage '{stage.name}', which is saved")
-            watch.finish(start, steps)
+        with contextlib.closing(Watch(stage.name, log, saved, {}, rows, runtime.max_nonfinite_steps)) as watch:
+            loop = Loop[FitState](
+                name=stage.name,
+                title=f"the stage '{stage.name}'",
+                schedule=Schedule(
+                    steps,
+                    is_evaluated=lambda step: step % max(steps // VALIDATIONS, 1) == 0 or step == steps,
+                    is_saved=lambda step: step % runtime.stage_checkpoint_every == 0 and step < steps,
+                    shown=SHOWN,
+                ),
+                runs=[watch],
+                advance=lambda state, batch, call: call(fit_step, stage.fit, state, batch),
+                evaluate=lambda state: validate(stage.fit, state.params, validation),
+            )
+            placed = (layout.place(batch, rows) for batch in batches(rows, start))
+            state = loop.run(state, start, placed, console)
+    watch.raise_if_stopped()
     return state.params

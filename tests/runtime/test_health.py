@@ -33,7 +33,7 @@ from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.health import FILE_NAME, ON_EVALUATIONS, ON_STEPS, AlarmedLog, Health
 from gapt_jax.runtime.metrics import read_metrics
 from gapt_jax.tasks.accompaniment.task import Accompaniment
-from gapt_jax.training import trainer
+from gapt_jax.training import post_training
 from gapt_jax.training.run_folder import run_hash
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import Vocabulary
@@ -313,8 +313,8 @@ def train(tmp_path, monkeypatch):
     def counted(spec, state, frozen, batch, done):
         return dataclasses.replace(state, step=state.step + 1), dict(STEP)
 
-    monkeypatch.setattr(trainer.learner, "iteration", counted)
-    monkeypatch.setattr(trainer, "iteration_flops", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr(post_training.learner, "iteration", counted)
+    monkeypatch.setattr(post_training, "iteration_flops", lambda *_: (0.0, 0.0))
 
     def run(action, evaluations=0):
         experiment = Experiment(
@@ -328,7 +328,7 @@ def train(tmp_path, monkeypatch):
         batch = Batch(*(np.zeros(shape, np.int32) for shape in ((4, 8), (4, 8), (4,))))
         arguments = spec, None, policy, lambda rows, start: itertools.repeat(batch)
         watched = Policies(evaluations), SONGS, experiment, tmp_path, Console()
-        return trainer.post_train(*arguments, *watched)
+        return post_training.post_train(*arguments, *watched)
 
     return run
 

@@ -28,8 +28,8 @@ from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.metrics import read_metrics
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import pretrain
+from gapt_jax.training.post_training import post_train, restore_policy
 from gapt_jax.training.stages import Stage, run_stage
-from gapt_jax.training.trainer import post_train, restore_policy
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET, Vocabulary
 

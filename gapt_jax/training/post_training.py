@@ -1,4 +1,4 @@
-"""The host loop of post-training: start or resume, iterate, log, evaluate, save."""
+"""Post-training of one run: its state, what is measured of it on the way, its checkpoints."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gapt_jax import models
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
 from gapt_jax.config import Experiment, RuntimeConfig, to_dict
-from gapt_jax.errors import Preempted, TrainingStopped
 from gapt_jax.runtime import cost, hosts
 from gapt_jax.runtime.account import Account, show
 from gapt_jax.runtime.checkpoint import Checkpoints, checkpoints
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.health import DATA_PROXY, Alarm, AlarmedLog, Health
+from gapt_jax.runtime.health import DATA_PROXY, AlarmedLog, Health
+from gapt_jax.training.loop import Loop, Schedule
 from gapt_jax.training.systems import Evaluator
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Batch, Params
 
-STAGE = "gapt"
+STAGE, TITLE = "gapt", "post-training"
 SCORE = "valid/held_out_coherence"  # by which the best checkpoint is chosen
 SHOWN = (
     "reward/total",
@@ -57,78 +58,66 @@ def post_train(
     `batches(rows, start)` gives training batches from batch number `start`: the data position is the step. Raises,
     after a save, Preempted when any host is told to stop and TrainingStopped when an alarm is configured to.
     """
-    steps, rows, runtime = spec.config.steps, spec.config.batch_size, experiment.runtime
-    every, facts = experiment.evaluation.every, checkpoint_facts(spec)
-    account, frames = Account(folder, spec.layout.devices), rows * experiment.data.max_frames
+    runtime, rows = experiment.runtime, spec.config.batch_size
+    account = Account(folder, spec.layout.devices)
+    write_account = account_writer(account, experiment, spec, frozen)
+    with account.listening(), checkpoints(folder / "checkpoints", runtime, console) as saved:
+        with account.of("restore"):
+            start, state = _restored_or_new(spec, saved, policy, experiment)
+        log = AlarmedLog(folder, STAGE, start, Health(experiment), console, is_silent=not hosts.is_first())
+        streak = int(state.nonfinite_steps)
+        watch = Watch(STAGE, log, saved, checkpoint_facts(spec), rows, runtime.max_nonfinite_steps, streak)
+        with contextlib.closing(watch):
+            if start is None:
+                with account.of("evaluation"):
+                    watch.write(0, first_monitor(evaluator, state, monitor_songs, experiment))
+            loop = Loop[LearnerState](
+                name=STAGE,
+                title=TITLE,
+                schedule=schedule(experiment),
+                runs=[watch],
+                advance=lambda state, batch, call: learner.iteration(spec, state, frozen, batch, call),
+                evaluate=lambda state: monitor(evaluator, state, monitor_songs, experiment),
+                account=account,
+                on_saved=write_account,
+            )
+            placed = (spec.layout.place(batch, rows) for batch in batches(rows, start or 0))
+            state = loop.run(state, start or 0, placed, console)
+    watch.raise_if_stopped()
+    if hosts.is_first() and (start or 0) < spec.config.steps:
+        show(write_account(spec.config.steps, state), console)
+    return state
+
+
+def schedule(experiment: Experiment) -> Schedule:
+    steps, every, saves = experiment.algorithm.steps, experiment.evaluation.every, experiment.runtime.checkpoint_every
+    return Schedule(
+        steps,
+        is_evaluated=lambda step: step % every == 0 or step == steps,
+        is_saved=lambda step: step % saves == 0 or step == steps,
+        shown=SHOWN,
+        score=SCORE,
+    )
+
+
+def account_writer(
+    account: Account, experiment: Experiment, spec: Spec, frozen: Frozen, members: int = 1
+) -> Callable[[int, LearnerState], dict[str, Any]]:
+    """What writes the account after a step, given the state or, of a population, the states. Begins the account."""
+    frames = members * spec.config.batch_size * experiment.data.max_frames
 
     @functools.cache  # takes seconds: not before the first iteration
     def flops() -> tuple[float, float]:
         return iteration_flops(experiment, spec, frozen)
 
-    def mean_flops(state: LearnerState, step: int) -> float:
+    def write(step: int, state: LearnerState) -> dict[str, Any]:
         every_step, update = flops()
-        return every_step + update * int(state.gate_openings) / step
+        openings = np.ravel(state.gate_openings)[:members].sum()
+        return account.write(frames, members * every_step + update * int(openings) / step)
 
     if hosts.is_first():
         account.write(frames, 0.0)
-    with account.listening(), checkpoints(folder / "checkpoints", runtime, console) as saved:
-        with account.of("restore"):
-            start, state = _restored_or_new(spec, saved, policy, experiment)
-        if start and start < steps:
-            console.say(f"{STAGE}: goes on from step {start} of {steps}")
-        health = Health(experiment)
-        log = AlarmedLog(folder, STAGE, start, health, console, is_silent=not hosts.is_first())
-        with contextlib.closing(log), console.progress(STAGE, steps, start or 0) as progress:
-            streak = int(state.nonfinite_steps)
-            watch = Watch(STAGE, log, progress, SHOWN, runtime.max_nonfinite_steps, streak)
-            if start is None:
-                with account.of("evaluation"):
-                    log.write(STAGE, 0, first_monitor(evaluator, state, monitor_songs, experiment))
-            first, source = (start or 0) + 1, batches(rows, start or 0)
-            for step in range(first, steps + 1):
-                with account.of("input"):
-                    batch = next(source, None)
-                    if batch is None:
-                        break
-                    batch = spec.layout.place(batch, rows)
-                with account.iteration(step - first + 1, state) as call:
-                    state, measured = learner.iteration(spec, state, frozen, batch, call)
-                    metrics: dict[str, Any] = dict(measured)
-                    watch.flush()  # waits for the iteration before
-                score, is_evaluated = None, step % every == 0 or step == steps
-                if is_evaluated:
-                    with account.of("evaluation"):
-                        found = monitor(evaluator, state, monitor_songs, experiment)
-                    metrics, score = metrics | found, found.get(SCORE)
-                watch.push(step, metrics)
-                saved.check()
-                is_told = hosts.should_stop()
-                is_due = is_told or step % runtime.checkpoint_every == 0 or step == steps
-                if is_due or is_evaluated:
-                    watch.flush()  # a step that stops the run is not saved; an evaluation raises its alarms at once
-                actions = {alarm.action: alarm for alarm in log.take()}
-                if is_due or "keep" in actions or "stop" in actions:
-                    watch.flush()
-                    with account.of("checkpoint"):
-                        where = facts | {"data_position": step * rows}
-                        saved.save(step, state, where, score, is_kept="keep" in actions)
-                    if hosts.is_first():
-                        account.write(frames, mean_flops(state, step))
-                if "stop" in actions:
-                    raise _stopped(step, actions["stop"])
-                if is_told:
-                    raise Preempted(f"preempted at step {step} of {steps} of post-training, which is saved")
-            watch.finish(start or 0, steps)
-    if hosts.is_first() and (start or 0) < steps:
-        show(account.write(frames, mean_flops(state, steps)), console)
-    return state
-
-
-def _stopped(step: int, alarm: Alarm) -> TrainingStopped:
-    return TrainingStopped(
-        f"{STAGE} stopped at step {step}, which is saved: {alarm.alarm}, {alarm.message}; the same command goes on "
-        f"regardless, and with health.actions.{alarm.alarm}=log none is stopped for it"
-    )
+    return write
 
 
 def iteration_flops(experiment: Experiment, spec: Spec, frozen: Frozen) -> tuple[float, float]:
