@@ -143,10 +143,11 @@ def free_space(folder: Path, least: int) -> str:
 
 def compare_songs(experiment: str, settings: Sequence[str], workdir: Path, expected: str) -> str:
     """The fingerprint of the songs, ``data_fingerprint`` in the ``run.json`` of a run; prepares them if need be."""
+    import experiments
     from data_pipeline import loader
-    from gapt_jax import cli, config
+    from gapt_jax import config
 
-    data = config.override(cli.load_experiment(experiment), settings).data
+    data = config.override(experiments.load(experiment), settings).data
     corpus = loader.open_corpus(
         songs=data.songs,
         mixture=data.mixture,

@@ -16,22 +16,19 @@ ALLOWED = {
     "runtime": LOWER,
     "evaluation": LOWER | {"evaluation"},
     "training": LOWER | {"evaluation", "training"},
-    "cli": LOWER | {"evaluation", "training"},
     "export": LOWER | {"training", "export"},
     "serving": LOWER | {"export", "serving"},
     "live": LOWER | {"training", "export", "live"},
     "benchmark": LOWER | {"training", "export", "live", "benchmark"},
-    **dict.fromkeys(
-        ("ablate_command", "bench_command", "export_command", "live_command", "study_command"),
-        LOWER | {"evaluation", "training"},
-    ),
-    "__main__": {"cli"},
+    "study": LOWER | {"evaluation", "study"},
+    "commands": LOWER | {"evaluation", "study", "commands"},  # and more in functions, for the sake of start-up
+    "__main__": {"commands"},
 } | {name: BASE for name in BASE}
 PACKAGES = {
     "gapt_jax": set(),
     "data_pipeline": {"gapt_jax"},
     "experiments": {"gapt_jax", "data_pipeline"},
-    "launch": {"gapt_jax"},
+    "launch": {"gapt_jax", "experiments"},
 }
 INPUT_OUTPUT = {
     "pathlib", "os", "io", "json", "shutil", "tempfile", "logging", "subprocess", "sys",
@@ -72,6 +69,8 @@ def part_of(path: Path) -> str:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_import_only_the_ones_below(package):
     for path in modules(package):
+        if package == "gapt_jax" and part_of(path) == "commands":
+            continue  # on top of everything
         imported = {name.partition(".")[0] for name in imports(path)} & set(PACKAGES)
         assert imported <= PACKAGES[package] | {package}, path
 

@@ -13,12 +13,13 @@ import pytest
 from experiments.gapt import gapt
 from experiments.smoke import smoke
 from experiments.yardstick import yardstick
-from gapt_jax import bench_command, config
+from gapt_jax import config
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import ADVERSARIAL, hyperparameters
 from gapt_jax.benchmark import bench, cases, ceilings, data_cases, measure, public, serve_cases
 from gapt_jax.benchmark.cases import Iteration, Size
 from gapt_jax.benchmark.measure import Case, Ceilings, Program
+from gapt_jax.commands import bench as bench_command
 from gapt_jax.export import onnx
 from gapt_jax.models import kernel
 from gapt_jax.runtime import cost
@@ -191,7 +192,7 @@ def test_command_writes_one_object_and_compares(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cases, "ROLLOUT_BATCHES", (1, 2))
     monkeypatch.setattr(ceilings, "measure", lambda repeats: CEILINGS)
     monkeypatch.setattr("gapt_jax.runtime.devices.set_up", lambda: None)
-    monkeypatch.setattr("gapt_jax.cli.load_experiment", lambda name: TINY)
+    monkeypatch.setattr("experiments.load", lambda name: TINY)
     out = tmp_path / "folder" / "bench.json"
     arguments = ("bench", "--suite", "rollout", "--size", "small", "--repeats", "2", "--out", str(out))
     assert command(*arguments, "--json") == 0
@@ -218,7 +219,7 @@ def test_what_was_measured_is_kept_when_it_is_stopped(tmp_path, monkeypatch, cap
     monkeypatch.setattr(cases, "ROLLOUT_BATCHES", (1, 2))
     monkeypatch.setattr(ceilings, "measure", lambda repeats: CEILINGS)
     monkeypatch.setattr("gapt_jax.runtime.devices.set_up", lambda: None)
-    monkeypatch.setattr("gapt_jax.cli.load_experiment", lambda name: TINY)
+    monkeypatch.setattr("experiments.load", lambda name: TINY)
     real, turns = bench._after_turn, []
 
     def stopped_in_the_second_turn(*arguments):

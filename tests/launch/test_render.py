@@ -60,7 +60,7 @@ def test_the_readme_has_the_commands(spec):
 
 
 def test_rendering_imports_no_jax():
-    program = "import sys, launch.command, launch.preflight; sys.exit('jax' in sys.modules)"
+    program = "import sys, gapt_jax.commands.launch, launch.preflight; sys.exit('jax' in sys.modules)"
     assert run(sys.executable, "-c", program, cwd=ROOT).returncode == 0
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 from pathlib import Path
 from typing import Any
 
+from gapt_jax.commands.parsing import add_command
+from gapt_jax.commands.serve import add_address, check_server
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import write_atomic
 from gapt_jax.runtime.loopback import until_stopped
 
 
-def add_parser(commands: Any, add: Any) -> None:
-    """Adds the commands to the parser of ``gapt``."""
-    jam = add(commands, "jam", _jam, "play with policies in the browser")
+def add_parser(commands: Any) -> None:
+    """Adds ``jam`` and ``play`` to the parser of ``gapt``."""
+    jam = add_command(commands, "jam", _jam, "play with policies in the browser")
     jam.add_argument("policies", type=Path, nargs="+", metavar="DIR", help="runs or bundles; the page lets you choose")
     jam.add_argument(
         "--songs",
@@ -24,13 +25,12 @@ def add_parser(commands: Any, add: Any) -> None:
         metavar="PATH",
         help="song files; one more model plays them as they are",
     )
-    jam.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
-    jam.add_argument("--port", type=int, default=8080, metavar="N", help="default: 8080; 0 takes a free one")
+    add_address(jam, 8080)
     jam.add_argument("--sessions", type=int, default=64, metavar="N", help="players at a time (default: 64)")
     jam.add_argument(
         "--study", type=Path, metavar="FOLDER", help="hide the models' names; log takes and answers of who agrees"
     )
-    play = add(commands, "play", _play, "accompany a MIDI file as if it were played live")
+    play = add_command(commands, "play", _play, "accompany a MIDI file as if it were played live")
     play.add_argument("policy", type=Path, metavar="DIR", help="a run or a bundle")
     play.add_argument("--melody", type=Path, required=True, metavar="FILE.mid", help="what the player plays")
     play.add_argument("--out", type=Path, metavar="FILE.mid", help="default: the melody's name with -accompanied")
@@ -46,12 +46,7 @@ def add_parser(commands: Any, add: Any) -> None:
 
 
 def _jam(args: argparse.Namespace, console: Console) -> None:
-    if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
-        raise UserError("the packages for live play are missing: pip install '.[live]'")
-    if not 0 <= args.port <= 65535:
-        raise UserError(f"--port must be in 0..65535, not {args.port}")
-    if args.sessions < 1:
-        raise UserError(f"--sessions must be at least 1, not {args.sessions}")
+    check_server(args, "live play")
     with until_stopped(console):
         from gapt_jax.runtime.devices import set_up
 
