@@ -114,6 +114,7 @@ def _bench(args: argparse.Namespace, console: Console) -> int | None:
 
     set_up()
     from gapt_jax.benchmark.bench import bench
+    from gapt_jax.commands.bench_data import data_cases
     from gapt_jax.live.model import open_models
 
     policies = open_models(args.policies, console)
@@ -129,11 +130,11 @@ def _bench(args: argparse.Namespace, console: Console) -> int | None:
         if args.out:
             write_atomic(args.out, strict_json(found, indent=1) + "\n")
 
-    experiments = {size: experiments.load(EXPERIMENTS[size]) for size in sizes}
+    chosen = {size: experiments.load(EXPERIMENTS[size]) for size in sizes}
     code = None
     try:
         with contextlib.nullcontext() if console.json_mode else without_slow_lines():
-            keep(bench(experiments, suites, repeats, console, policies, keep))
+            keep(bench(chosen, suites, repeats, console, policies, {"data": data_cases}, keep))
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
         console.say("stopped; these rows are not all, and the last ones may have fewer repeats")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gapt_jax.commands.parsing import add_command
 from gapt_jax.commands.serve import add_address, check_server
@@ -13,6 +14,12 @@ from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import write_atomic
 from gapt_jax.runtime.loopback import until_stopped
+
+if TYPE_CHECKING:
+    from gapt_jax.live.model import LiveModel
+    from gapt_jax.vocabulary import Vocabulary
+
+MOST_FRAMES = 1 << 18  # of songs in a policy's place
 
 
 def add_parser(commands: Any) -> None:
@@ -54,7 +61,29 @@ def _jam(args: argparse.Namespace, console: Console) -> None:
         from gapt_jax.live.server import run
 
         places = {"host": args.host, "port": args.port, "sessions": args.sessions}
-        run(args.policies, console, **places, songs=args.songs, study=args.study)
+        songs = args.songs and functools.partial(song_model, args.songs)
+        run(args.policies, console, **places, songs=songs, study=args.study)
+
+
+def song_model(path: Path, vocabulary: Vocabulary) -> LiveModel:
+    """The songs of a file or folder in a policy's place; chords that the vocabulary lacks become their nearest."""
+    import numpy as np
+
+    from data_pipeline import catalogue
+    from data_pipeline.songs import Song, to_frames
+    from data_pipeline.store import chord_tokens, melody_tokens
+    from gapt_jax.live import songs
+
+    found, count = [], 0
+    for song in catalogue.read(path):
+        if isinstance(song, Song) and count < MOST_FRAMES:
+            found.append(to_frames(song))
+            count += len(found[-1])
+    if not found:
+        raise UserError(f"{path} has no song that could be played: 'gapt data check {path}' says why")
+    chords = np.concatenate([chord_tokens(frames, vocabulary) for frames in found])
+    melody = np.concatenate([melody_tokens(frames) for frames in found])
+    return songs.song_model(path.resolve().name, chords, melody, vocabulary)
 
 
 def _play(args: argparse.Namespace, console: Console) -> None:

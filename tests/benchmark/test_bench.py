@@ -16,10 +16,11 @@ from experiments.yardstick import yardstick
 from gapt_jax import config
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import ADVERSARIAL, hyperparameters
-from gapt_jax.benchmark import bench, cases, ceilings, data_cases, measure, public, serve_cases
+from gapt_jax.benchmark import bench, cases, ceilings, measure, public, serve_cases
 from gapt_jax.benchmark.cases import Iteration, Size
 from gapt_jax.benchmark.measure import Case, Ceilings, Program
 from gapt_jax.commands import bench as bench_command
+from gapt_jax.commands import bench_data
 from gapt_jax.export import onnx
 from gapt_jax.models import kernel
 from gapt_jax.runtime import cost
@@ -254,7 +255,7 @@ def test_lines_of_xla_about_slow_devices_are_kept_out(capfd):
 
 
 def test_the_command_knows_the_suites_and_sizes_that_there_are():
-    assert (*bench.ALL_SUITES, "live") == bench_command.SUITES
+    assert {*bench.ALL_SUITES, "data", "live"} == set(bench_command.SUITES)
     assert bench.QUALITIES.keys() == bench_command.EXPERIMENTS.keys()
 
 
@@ -282,8 +283,8 @@ def test_rows_of_a_suite(suite, names, monkeypatch):
 
 
 def test_rows_of_the_data_suite(monkeypatch):
-    monkeypatch.setattr(data_cases, "SONGS", 40)
-    imports, (loader,) = list(data_cases.import_cases()), list(data_cases.loader_cases(tiny()))
+    monkeypatch.setattr(bench_data, "SONGS", 40)
+    *imports, loader = bench_data.data_cases([tiny()])
     assert [case.name for case in imports] == [f"data/import/{name}" for name in ("record", "midi", "abc")]
     assert [len(case.run()) for case in imports] == [40, 40, 40]
     assert loader.name == "data/small/loader" and loader.run().melody.shape == (8, 8)

@@ -9,10 +9,10 @@ import pytest
 from data_pipeline import grammar
 from data_pipeline.songs import to_frames, to_record
 from data_pipeline.store import chord_tokens
+from gapt_jax.commands.live import song_model
 from gapt_jax.errors import UserError
 from gapt_jax.live.engine import Controls, Engine, Event
 from gapt_jax.live.recording import Recording, replay
-from gapt_jax.live.songs import song_model
 from tests.export.bundles import VOCABULARY
 
 CONTROLS = Controls(lookahead_frames=8, commit_frames=3, intro_frames=0)
