@@ -7,8 +7,6 @@ from pathlib import Path
 
 import mido
 import pytest
-from agreement import DATA
-from song_records import make_record
 
 from data_pipeline import catalogue
 from data_pipeline.importers import midi_song
@@ -20,6 +18,8 @@ from gapt_jax.commands.main import main
 from gapt_jax.errors import UserError
 from gapt_jax.midi import Harmony, Note
 from gapt_jax.runtime.midi import read_tune
+from tests.data_pipeline.agreement import DATA
+from tests.data_pipeline.song_records import make_record
 
 SCALE = (60, 62, 64, 65, 67, 69, 71, 72)
 TUNE = [(n, n + 1, pitch) for n, pitch in enumerate(SCALE)]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
-from song_records import make_record, write_songs
 
 from data_pipeline import builders, catalogue, upstream
 from data_pipeline.builders import open_splits, prepare
@@ -20,6 +19,7 @@ from data_pipeline.sources import datasets_of, find_source
 from data_pipeline.upstream import UPSTREAM
 from gapt_jax.commands.main import main
 from gapt_jax.errors import UserError
+from tests.data_pipeline.song_records import make_record, write_songs
 
 
 def tune(number: int) -> Song:

@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
-from launching import GKE, LOCAL, SLURM, TPU_VM
 
 from gapt_jax.errors import UserError
 from launch.spec import LaunchSpec
+from tests.launch.launching import GKE, LOCAL, SLURM, TPU_VM
 
 
 @pytest.mark.parametrize(
