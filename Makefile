@@ -21,6 +21,7 @@ test: .venv/installed-report-dev .venv-onnx/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
 	$(ONNX)/pytest -m onnx tests/export tests/benchmark/test_bench.py tests/test_pipeline.py
 

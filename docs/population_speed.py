@@ -26,9 +26,9 @@ def measure(run: Path, members: int) -> dict[str, list[float]]:
     import jax
     import numpy as np
 
+    import experiments
     from gapt_jax.algorithm import learner, population
     from gapt_jax.algorithm.state import init_state
-    from gapt_jax.cli import load_experiment
     from gapt_jax.runtime import mesh
     from gapt_jax.runtime.console import Console
     from gapt_jax.runtime.mesh import MeshLayout, MeshMembers
@@ -36,7 +36,7 @@ def measure(run: Path, members: int) -> dict[str, list[float]]:
     from gapt_jax.training.job import frozen_of
 
     job, upstream, _ = measured._load_run(run, Console(json_mode=True), None)
-    rows = load_experiment("small").runtime.microbatch_rows  # a finished run may have been made with another
+    rows = experiments.load("small").runtime.microbatch_rows  # a finished run may have been made with another
     whole = mesh.build(dataclasses.replace(job.experiment.runtime.mesh, data=0))
     layout = MeshLayout(rows, mesh=whole)
     frozen, policy = layout.share(jax.device_get((frozen_of(job, upstream), upstream.policy)))

@@ -22,12 +22,12 @@ def ours(dropout: float) -> list[float]:
 
     import jax
 
+    import experiments
     from gapt_jax.benchmark.cases import Size
     from gapt_jax.benchmark.measure import fed_back, in_turns
-    from gapt_jax.cli import load_experiment
     from gapt_jax.training import pretrain
 
-    experiment = load_experiment("gapt")
+    experiment = experiments.load("gapt")
     policy = dataclasses.replace(experiment.models.policy, dropout=dropout)
     networks = dataclasses.replace(experiment.models, policy=policy)
     size = Size.of("published", dataclasses.replace(experiment, models=networks), 235, "float32", SONGS)

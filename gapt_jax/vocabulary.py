@@ -52,12 +52,6 @@ class Vocabulary:
         return cls.from_qualities(list(itertools.islice(sets, qualities)))
 
     @classmethod
-    def from_names(cls, names: Sequence[str]) -> Vocabulary:
-        """A vocabulary that keeps the ids of a foreign list of chord names. Raises ValueError on an unreadable name."""
-        parsed = [chords.parse(name) for name in names]
-        return cls(tuple(names), tuple(c.root for c in parsed), tuple(c.intervals for c in parsed))
-
-    @classmethod
     def from_json(cls, text: str) -> Vocabulary:
         """Reads what `to_json` wrote. Raises ValueError where the text is not that."""
         try:

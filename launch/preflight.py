@@ -143,18 +143,11 @@ def free_space(folder: Path, least: int) -> str:
 
 def compare_songs(experiment: str, settings: Sequence[str], workdir: Path, expected: str) -> str:
     """The fingerprint of the songs, ``data_fingerprint`` in the ``run.json`` of a run; prepares them if need be."""
-    from data_pipeline import loader
-    from gapt_jax import cli, config
+    import experiments
+    from gapt_jax import config
+    from gapt_jax.training.job import open_songs
 
-    data = config.override(cli.load_experiment(experiment), settings).data
-    corpus = loader.open_corpus(
-        songs=data.songs,
-        mixture=data.mixture,
-        out_of_domain=data.out_of_domain,
-        max_frames=data.max_frames,
-        chord_coverage=data.chord_coverage,
-        data_dir=workdir.parent / "data",
-    )
+    corpus = open_songs(config.override(experiments.load(experiment), settings).data, workdir.parent / "data")
     if corpus.fingerprint != expected:
         raise CheckFailed(
             f"{corpus.fingerprint}; expected {expected}: these are other songs, set data.songs to those of the run"

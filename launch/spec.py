@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from gapt_jax.config import did_you_mean
+from gapt_jax.config import MeshConfig, did_you_mean
 from gapt_jax.errors import UserError
 from launch import topology
 
@@ -198,3 +198,16 @@ def check_storage(storage: str, target: str) -> tuple[str, str, str]:
 def _flag(name: str) -> str:
     special = {"grace_seconds": "--grace", "target": "--on", "experiment": "EXPERIMENT", "settings": "--set"}
     return special.get(name, f"--{name.replace('_', '-')}")
+
+
+def check_mesh(mesh: MeshConfig, spec: LaunchSpec) -> None:
+    """Whether the mesh comes out at the devices of a slice; the trainer would find out only once it holds them."""
+    devices = spec.devices // spec.slices
+    inner = mesh.fsdp * mesh.tensor
+    comes_out = devices == mesh.data * inner if mesh.data else devices % inner == 0
+    if devices and not comes_out:  # 0: local, and JAX itself finds out
+        where = f"{spec.slice.name} has {devices} devices" if spec.accelerator else f"there are {devices} devices"
+        raise UserError(
+            f"runtime.mesh data × fsdp × tensor = {mesh.data or '(rest)'} × {mesh.fsdp} × {mesh.tensor} "
+            f"does not come out: {where}{' per slice' if spec.slices > 1 else ''}"
+        )

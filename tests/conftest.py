@@ -19,7 +19,7 @@ from gapt_jax.runtime import devices  # noqa: E402
 
 os.environ["XLA_FLAGS"] = devices.patient(os.environ["XLA_FLAGS"])  # JAX reads it when it first looks for devices
 
-pytest_plugins = ["workers"]
+pytest_plugins = ["tests.workers"]
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

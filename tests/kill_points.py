@@ -1,6 +1,6 @@
 """Kills whole runs with SIGKILL at random points of every stage, resumes them, and compares the ends bit by bit.
 
-python tests/kill_points.py --points 20 --folder /tmp/kills
+python -m tests.kill_points --points 20 --folder /tmp/kills
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ import os
 import random
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-sys.path.insert(0, str(Path(__file__).parent))
 
-from small_runs import STAGE_STEPS, STAGES, STEPS, Run, assert_same_end
+from tests.small_runs import STAGE_STEPS, STAGES, STEPS, Run, assert_same_end
 
 PLACES = (*STAGES, "gapt")
 

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from toy import TOY, gapt
 
 from gapt_jax.runtime import hosts
 from gapt_jax.runtime.metrics import read_metrics
+from tests.toy import TOY, gapt
 
 SETTINGS = [f"--set={setting}" for setting in TOY]
 

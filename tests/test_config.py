@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from gapt_jax import cli, config, settings
+import experiments
+from gapt_jax import config, settings
 from gapt_jax.algorithm import adversary, groups
 from gapt_jax.config import ConfigError, Experiment, config_hash, from_dict, override, to_dict, to_json
 from gapt_jax.training.run_folder import run_hash
@@ -113,7 +114,7 @@ def _bare(hint):
 
 
 def test_the_hash_of_every_experiment_is_the_one_that_stored_runs_have():
-    hashes = {name: run_hash(override(cli.load_experiment(name), [])) for name in HASHES}
+    hashes = {name: run_hash(override(experiments.load(name), [])) for name in HASHES}
     assert hashes == HASHES
 
 

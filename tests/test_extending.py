@@ -59,5 +59,5 @@ def test_a_rule_term_is_paid_by_its_weight(tmp_path):
 def test_the_experiment_of_the_page_is_read(tmp_path):
     (code,) = blocks("python")
     (tmp_path / "mine.py").write_text(code)
-    read = "from gapt_jax.cli import load_experiment as l; e = l('mine.py:wider'); print(e.name, e.models.policy.dim)"
+    read = "import experiments; e = experiments.load('mine.py:wider'); print(e.name, e.models.policy.dim)"
     assert run(read, tmp_path, ROOT).split() == ["wider", "96"]

@@ -4,9 +4,9 @@ import json
 import shutil
 
 import pytest
-from toy import TOY, gapt
 
 from gapt_jax.runtime.locks import Lock
+from tests.toy import TOY, gapt
 
 pytestmark = pytest.mark.slow
 RUN = ["run", "smoke", *(f"--set={setting}" for setting in TOY)]

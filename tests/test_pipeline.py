@@ -14,11 +14,11 @@ from pathlib import Path
 
 import mido
 import pytest
-from toy import TOY, gapt
 
 from gapt_jax import midi
 from gapt_jax.export import onnx
 from gapt_jax.runtime.metrics import read_metrics
+from tests.toy import TOY, gapt
 
 
 def toy_run(workdir, *settings: str) -> int:

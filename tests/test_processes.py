@@ -8,8 +8,9 @@ import signal
 import jax
 import numpy as np
 import pytest
-from kill_points import kill_and_resume
-from small_runs import STAGE_STEPS, STEPS, Run, assert_same_end
+
+from tests.kill_points import kill_and_resume
+from tests.small_runs import STAGE_STEPS, STEPS, Run, assert_same_end
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-5  # of parameters after all stages and 12 iterations: another order of addition on another mesh

@@ -1,6 +1,6 @@
 """The settings of a whole run in seconds, and the command line in this process."""
 
-from gapt_jax import cli
+from gapt_jax.commands.main import main
 
 NETWORKS = [
     f"models.{net}.{key}={value}"
@@ -25,7 +25,7 @@ TOY = [
 def gapt(*arguments: str) -> int:
     """Exit code of one command."""
     try:
-        cli.main(list(arguments))
+        main(list(arguments))
     except SystemExit as end:
         return int(end.code or 0)
     return 0

@@ -17,38 +17,17 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from data_pipeline.importers import abc_fields as fields
+from data_pipeline.importers import abc_tokens as tokens
 from data_pipeline.importers.abc_words import is_words
 from data_pipeline.importers.played import MAX_PASSES, Change, Measure, Written, performed, play_order
 from data_pipeline.importers.score import MAX_EVENTS, Score, held
-from data_pipeline.songs import MAX_BEATS, BadSong, Rejected
+from data_pipeline.songs import BadSong, Rejected
 from gapt_jax import chords
 from gapt_jax.chords import Chord
 
 _FIELD = re.compile(r"([A-Za-z+]):(?![|:])\s*(.*)")
-_LENGTH = r"(?P<{0}up>[0-9]{{0,6}})(?P<{0}over>/*)(?P<{0}down>[0-9]{{0,6}})"
-# What is quoted or bracketed has a length limit: else a line of opening marks is read again from each of them.
-_TOKEN = re.compile(
-    r'"(?P<text>[^"]{0,1000})"'
-    # decorations, but not the notes between two old line breaks
-    r"|!(?:(?=[0-9f<>()+.]{0,99}!)|(?![A-Ga-gxzZ0-9,'/|:\[\]^_=<>()-]{0,99}!))[^!\s]{0,99}!"
-    r"|\+[^+\s]{0,99}\+|\{[^}]{0,1000}\}|y[0-9]*"  # grace notes, space
-    r"|\[(?P<field>[A-Za-z]):\s*(?P<value>[^\]]{0,1000})\]"
-    r"|(?P<bar>(?:\[(?=\|))?[:|]*\|[:|]*\]?|::+)\s*(?:\[?(?P<after>[0-9][0-9,\-]*))?"
-    r"|\[(?P<ending>[0-9][0-9,\-]*)"
-    r"|\((?P<tuplet>[2-9])(?::(?P<time>[1-9]?))?(?::(?P<among>[1-9]?))?"
-    rf"|(?P<rest>[zxZX]){_LENGTH.format('r')}"
-    rf"|(?P<accidental>\^\^?|__?|=)?(?P<letter>[A-Ga-g])(?P<octave>[,']*){_LENGTH.format('n')}"
-    rf"|\[(?P<chord>[^\]\[|]{{0,1000}})\]{_LENGTH.format('c')}"
-    r"|(?P<broken>>{1,3}|<{1,3})"
-    r"|(?P<tie>-)"
-    r"|(?P<overlay>&)"
-)
-_CHORD_NOTE = re.compile(
-    rf"(?P<accidental>\^\^?|__?|=)?(?P<letter>[A-Ga-g])(?P<octave>[,']*){_LENGTH.format('n')}(?P<tie>-?)"
-)
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _TUPLET_TIME = {2: 3, 3: 2, 4: 3, 6: 2, 8: 3}  # the others: 2, or 3 in compound metres
-_GRID = 2**12 * 3**4 * 5**2 * 7 * 11 * 13  # a beat is divided no finer, so that positions stay short fractions
 
 
 def read(text: str, stem: str) -> Iterator[Score | Rejected]:
@@ -247,7 +226,7 @@ class _Tune:
     def _read_music(self, text: str) -> None:
         if self._is_other_voice() and not re.match(r"\s*(\[V:|$)", text):
             self._for_all = []  # they were of this voice alone
-        for match in _TOKEN.finditer(text):
+        for match in tokens.TOKEN.finditer(text):
             if match["field"]:
                 self._read_field(match["field"], match["value"])
             elif self._is_other_voice():
@@ -265,9 +244,9 @@ class _Tune:
                 self._read_tuplet(match)
             elif match["rest"]:
                 whole_bars = match["rest"] in "ZX"
-                self._add(_length(match, "r") * (self._bar_length() if whole_bars else self._default()), {})
+                self._add(tokens.length(match, "r") * (self._bar_length() if whole_bars else self._default()), {})
             elif match["letter"]:
-                self._add(_length(match, "n") * self._default(), {_spelt(match): self._pitch(match)})
+                self._add(tokens.length(match, "n") * self._default(), {tokens.spelt(match): self._pitch(match)})
             elif match["chord"] is not None:
                 self._read_chord(match)
             elif match["broken"]:
@@ -330,7 +309,7 @@ class _Tune:
         left, factor = self._tuplet
         length *= self._broken * (factor if left else 1)
         self._tuplet, self._broken = (max(left - 1, 0), factor), Fraction(1)
-        _check_length(length)
+        tokens.check_length(length)
         if len(self._bar.items) + len(self._measures) > MAX_EVENTS:
             raise BadSong(f"it has more than {MAX_EVENTS} notes or bars")
         self._melody_voice = [self._voice]
@@ -353,17 +332,17 @@ class _Tune:
         natural += 12 * (match["octave"].count("'") - match["octave"].count(","))
         if accidental:
             self._accidentals[letter] = fields.SHIFT[accidental]
-        elif (spelt := _spelt(match)) in self._tied:
+        elif (spelt := tokens.spelt(match)) in self._tied:
             return self._tied[spelt]
         return natural + self._accidentals.get(letter, self._key.get(letter, 0))
 
     def _read_chord(self, match: re.Match[str]) -> None:
-        written = list(_CHORD_NOTE.finditer(re.sub(r'"[^"]*"|![^!]*!', "", match["chord"])))
+        written = list(tokens.CHORD_NOTE.finditer(re.sub(r'"[^"]*"|![^!]*!', "", match["chord"])))
         if written:
-            length = _length(match, "c") * _length(written[0], "n") * self._default()
-            notes = {_spelt(note): self._pitch(note) for note in written}
+            length = tokens.length(match, "c") * tokens.length(written[0], "n") * self._default()
+            notes = {tokens.spelt(note): self._pitch(note) for note in written}
             self._add(length, notes)
-            if ties := [list(notes).index(_spelt(note)) for note in written if note["tie"]]:
+            if ties := [list(notes).index(tokens.spelt(note)) for note in written if note["tie"]]:
                 self._tie(ties)
 
     def _read_symbol(self, text: str) -> None:
@@ -400,27 +379,5 @@ class _Tune:
         short = Fraction(1, 2 ** len(signs))
         before, self._broken = (2 - short, short) if signs[0] == ">" else (short, 2 - short)
         last = self._bar.items[-1]
-        _check_length(last.length * before)
+        tokens.check_length(last.length * before)
         self._bar.items[-1] = last._replace(length=last.length * before)
-
-
-def _spelt(match: re.Match[str]) -> str:
-    return match["letter"] + match["octave"]
-
-
-def _length(match: re.Match[str], part: str) -> Fraction:
-    """Factor after a note: ``3``, ``/``, ``3/2``, ``//``."""
-    up, over, down = match[f"{part}up"], match[f"{part}over"], match[f"{part}down"]
-    if over and down:
-        below = int(down)
-    else:
-        below = 2 ** min(len(over), 12)
-        up += "" if over else down
-    if below == 0:
-        raise BadSong("it has a note whose length is divided by 0")
-    return Fraction(int(up or 1), below)
-
-
-def _check_length(length: Fraction) -> None:
-    if length <= 0 or 4 * length > MAX_BEATS or _GRID % length.denominator:
-        raise BadSong("it has a note that is longer or shorter than can be played")

@@ -55,7 +55,7 @@ def discriminator_loss(
     """
     target = 1 - label_smoothing / 2
 
-    def cross_entropy(logits):  # against P(right class) = sigmoid(logits)
+    def cross_entropy(logits: jax.Array) -> jax.Array:  # against P(right class) = sigmoid(logits)
         return target * jax.nn.softplus(-logits) + (1 - target) * jax.nn.softplus(logits)
 
     return masked.ratio(0.5 * (cross_entropy(real_logits) + cross_entropy(-generated_logits)), is_song)
@@ -87,7 +87,9 @@ LOSSES = {"two_class": discriminator_loss, "relativistic": relativistic_loss}
 ACCURACIES = {"two_class": discriminator_accuracy, "relativistic": relativistic_accuracy}
 
 
-def discriminator_gate(recent_rewards: jax.Array, step: jax.Array, threshold: jax.Array, config: DiscriminatorConfig):
+def discriminator_gate(
+    recent_rewards: jax.Array, step: jax.Array, threshold: jax.Array, config: DiscriminatorConfig
+) -> jax.Array:
     """Whether the discriminator learns at this step (from 1), [] bool.
 
     recent_rewards: [window] float32, mean -log(1 - D) of the rollouts of the last completed steps, NaN where there is

@@ -23,22 +23,22 @@ def of_rows(loss: RowLoss, layout: Layout, params: Params, rows: Any) -> tuple[j
     add nothing: microbatches and devices are filled up with them.
     """
 
-    def total(params, part):
-        value, metrics = loss(params, part)
+    def total(params: Params, chunk: Any) -> tuple[jax.Array, Any]:
+        value, metrics = loss(params, chunk)
         return value.total, (value, metrics)
 
-    def local(params, rows):
-        def sums_of(part):
-            (_, measured), gradient = jax.value_and_grad(total, has_aux=True)(params, part)
+    def local(params: Params, rows: Any) -> Any:
+        def sums_of(chunk: Any) -> Any:
+            (_, measured), gradient = jax.value_and_grad(total, has_aux=True)(params, chunk)
             return gradient, measured
 
         size = layout.microbatch_rows
         if not 0 < size < len(jax.tree.leaves(rows)[0]):
             return sums_of(rows)
-        parts = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), pad_rows(rows, size))
-        shapes = jax.eval_shape(sums_of, jax.tree.map(lambda x: x[0], parts))
+        chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), pad_rows(rows, size))
+        shapes = jax.eval_shape(sums_of, jax.tree.map(lambda x: x[0], chunks))
         empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, sums_of(part)), None), empty, parts)[0]
+        return jax.lax.scan(lambda sums, chunk: (jax.tree.map(jnp.add, sums, sums_of(chunk)), None), empty, chunks)[0]
 
     gradient, (value, metrics) = layout.sums(local, params, rows)
     values = {name: metric.value() for name, metric in metrics.items()}

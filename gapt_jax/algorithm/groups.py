@@ -24,7 +24,7 @@ def first_of_group(rows: jax.Array, group_size: int) -> jax.Array:
 def relative_to_group(returns: jax.Array, group_size: int) -> jax.Array:
     """GRPO: (R_i - mean) / (std + 1e-4) over the group, [B] -> [B] float32 (Shao et al. 2024, arXiv:2402.03300)."""
 
-    def relative(group):
+    def relative(group: jax.Array) -> jax.Array:
         return (group - jnp.mean(group)) / (jnp.std(group) + STD_EPSILON)
 
     return _by_group(relative, returns, group_size)
@@ -36,7 +36,7 @@ def leave_one_out(returns: jax.Array, group_size: int) -> jax.Array:
     It is group_size / (group_size - 1) times R_i - mean, the advantage of GRPO without its deviation (Dr. GRPO).
     """
 
-    def relative(group):
+    def relative(group: jax.Array) -> jax.Array:
         return group - (jnp.sum(group) - group) / (group_size - 1)
 
     return _by_group(relative, returns, group_size)
@@ -54,7 +54,7 @@ def log_determinant_gains(embeddings: jax.Array, group_size: int) -> jax.Array:
     """
     chex.assert_rank(embeddings, 2)
 
-    def gains(group):
+    def gains(group: jax.Array) -> jax.Array:
         unit = group / jnp.maximum(jnp.linalg.norm(group, axis=1, keepdims=True), 1e-12)
         kernel = jnp.eye(group_size) + jnp.matmul(unit, unit.T, precision="highest")
         # Cramer: the i-th diagonal entry of the inverse is det without row and column i, over det.

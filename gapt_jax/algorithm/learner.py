@@ -260,7 +260,7 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
 
     experience = spec.layout.everywhere(experience)  # small, and minibatches are drawn from all of it
 
-    def losses(params, sample: Experience):
+    def losses(params: Params, sample: Experience) -> tuple[masked.Ratio, dict[str, masked.Ratio]]:
         played = sample.trajectory
         tokens = interleave(played.actions, played.context)[:, :-1]
         valid = valid_along(spec.task, played.actions) if config.validity_mask else None
@@ -282,7 +282,7 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
             total = total + parts["value_loss"].total
         return masked.Ratio(total, policy_loss.number), parts
 
-    def minibatch(carry, indices):
+    def minibatch(carry: tuple[Any, Any], indices: jax.Array) -> tuple[tuple[Any, Any], Metrics]:
         params, optimizers = carry
         sample = jax.tree.map(lambda x: x[indices], experience)
         _, metrics, gradient = gradients.of_rows(losses, spec.layout, params, sample)
@@ -344,7 +344,9 @@ def improve_discriminator(
     }
 
 
-def _train_discriminator(spec: Spec, state: LearnerState, replay: adversary.Replay):
+def _train_discriminator(
+    spec: Spec, state: LearnerState, replay: adversary.Replay
+) -> tuple[Params, optim.OptimizerState, Metrics]:
     """`steps_per_update` gradient steps on equally many generated and real songs of the latest rollouts."""
     config, optimizer_config = spec.config.discriminator, spec.config.discriminator_optimizer
     slots, rows, frames = replay.generated.shape
@@ -353,7 +355,7 @@ def _train_discriminator(spec: Spec, state: LearnerState, replay: adversary.Repl
     order = replay.draw_order(order_key)
     total_updates = spec.config.steps * config.steps_per_update
 
-    def loss(params, songs):
+    def loss(params: Params, songs: tuple[jax.Array, ...]) -> tuple[masked.Ratio, dict[str, masked.Ratio]]:
         songs_real, songs_generated, places = songs
         tokens = adversary.shown_tokens(config, jnp.concatenate([songs_real, songs_generated]))
         keys = prng.per_example(dropout_key, jnp.concatenate([2 * places, 2 * places + 1]))
@@ -362,7 +364,7 @@ def _train_discriminator(spec: Spec, state: LearnerState, replay: adversary.Repl
         loss_of = adversary.LOSSES[config.loss]
         return loss_of(real_logits, generated_logits, is_song, config.label_smoothing), {}
 
-    def gradient_step(carry, number):
+    def gradient_step(carry: tuple[Any, Any], number: jax.Array) -> tuple[tuple[Any, Any], Any]:
         params, optimizer = carry
         places = number * config.minibatch_size + jnp.arange(config.minibatch_size)
         chosen = order[places % (replay.filled * rows)]
@@ -380,7 +382,7 @@ def _train_discriminator(spec: Spec, state: LearnerState, replay: adversary.Repl
     return params, optimizer, {"discriminator/loss": losses[-1], "discriminator/skipped": jnp.mean(skipped)}
 
 
-def _keep_discriminator(state: LearnerState, replay: adversary.Replay):
+def _keep_discriminator(state: LearnerState, replay: adversary.Replay) -> tuple[Params, optim.OptimizerState, Metrics]:
     none = jnp.float32(0)
     return (
         state.discriminator,

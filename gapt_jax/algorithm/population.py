@@ -40,7 +40,7 @@ def iteration(
 ) -> tuple[LearnerState, learner.Metrics]:
     """`learner.iteration` of every member: states [P, ...] after one more step, metrics [P] each."""
 
-    def of_member(member: tuple[LearnerState, Batch], frozen: Frozen):
+    def of_member(member: tuple[LearnerState, Batch], frozen: Frozen) -> tuple[LearnerState, learner.Metrics]:
         state, batch = member
         return learner.iteration(spec, state, frozen, batch)
 

@@ -23,7 +23,7 @@ def generalized_advantage_estimation(
     values_next = jnp.pad(values[:, 1:], ((0, 0), (0, 1)))
     deltas = rewards + discount * values_next - values
 
-    def backwards(advantage, inputs):
+    def backwards(advantage: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         delta, is_real = inputs
         advantage = is_real * (delta + discount * gae_lambda * advantage)
         return advantage, advantage

@@ -127,7 +127,7 @@ def _roll_out(
     cache = decoder.empty_cache(batch, 1)
     logits, cache = decoder.decode(jnp.full((batch, 1), BOS, jnp.int32), cache, jnp.int32(0))
 
-    def frame(carry, inputs):
+    def frame(carry: Any, inputs: Any) -> tuple[Any, tuple[jax.Array, jax.Array]]:
         logits, cache, previous = carry
         t, heard, uniform, is_real = inputs
         valid = task.valid_actions(previous) if validity_mask else None

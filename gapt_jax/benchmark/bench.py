@@ -9,7 +9,6 @@ from typing import Any
 
 from gapt_jax.benchmark import ceilings, public
 from gapt_jax.benchmark.cases import SUITES, Size
-from gapt_jax.benchmark.data_cases import import_cases, loader_cases
 from gapt_jax.benchmark.measure import Case, Ceilings, in_turns, row, with_growth
 from gapt_jax.benchmark.serve_cases import serve_cases
 from gapt_jax.config import Experiment
@@ -23,8 +22,9 @@ QUALITIES = {SMALL: 11, PUBLISHED: 235, YARDSTICK: 246}
 ROLLOUT_FRAMES = {YARDSTICK: 256}  # where they are not those of an iteration
 CEILING_REPEATS = 5  # at least
 MOST_SONGS_ON_CPU = {PUBLISHED: 8}
-ALL_SUITES = SUITES | {"data": loader_cases, "serve": serve_cases}
+ALL_SUITES = SUITES | {"serve": serve_cases}
 FRAME_REPEATS = {"serve": 40}  # at least, of suites whose rows are single frames: for their p95
+Suite = Callable[[Sequence[Size]], Iterator[Case]]
 
 
 def bench(
@@ -33,10 +33,12 @@ def bench(
     repeats: int,
     console: Console,
     policies: Sequence[LiveModel] = (),
+    others: Mapping[str, Suite] = {},
     so_far: Callable[[dict[str, Any]], None] = lambda found: None,
 ) -> dict[str, Any]:
     """Everything that is measured, ready for JSON. `experiments` by size; growth is that of the small one. `policies`
-    play live, in place of random ones of the sizes. `so_far` gets what is known after each turn of a suite."""
+    play live, in place of random ones of the sizes. `others` are suites of what this package may not import. `so_far`
+    gets what is known after each turn of a suite."""
     machine = ceilings.machine()
     limits = MOST_SONGS_ON_CPU if ceilings.is_cpu() else {}
     dtype = ceilings.dtype_used()
@@ -68,7 +70,7 @@ def bench(
                 continue
             cases: list[Case] = []
             chosen = [size for size in sizes.values() if suite != "growth" or size.name == SMALL]
-            for case in _cases(suite, chosen):
+            for case in others[suite](chosen) if suite in others else _cases(suite, chosen):
                 cases.append(case)
                 report(f"compiling {suite}", len(cases), None)
             turns = max(repeats, FRAME_REPEATS.get(suite, 0))
@@ -94,9 +96,7 @@ def _after_turn(
 
 
 def _cases(suite: str, sizes: Sequence[Size]) -> Iterator[Case]:
-    if suite == "data":
-        yield from import_cases()
-    yield from itertools.chain.from_iterable(map(ALL_SUITES[suite], sizes))
+    return itertools.chain.from_iterable(map(ALL_SUITES[suite], sizes))
 
 
 def _report_turn(report: Callable[[str, int, int | None], None], what: str, total: int, done: int) -> None:

@@ -28,7 +28,7 @@ PUBLISHED = (  # method.md §7: harmony and Vendi on test, on OpenEWLD, and with
 
 
 def render(found: Results, figures: Sequence[Drawn], rolls: Sequence[Drawn], command: str) -> str:
-    """The whole page. `rolls` are the piano rolls of `player.songs_json`; `command` makes this report again."""
+    """The whole page. `rolls` are those of `piano_roll.draw_all`; `command` makes this report again."""
     study = found.study
     title = " · ".join(dict.fromkeys(str(run.config["name"]) for run in study.runs))
     named = {drawn.name: drawn for drawn in figures}

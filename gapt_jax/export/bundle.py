@@ -48,7 +48,6 @@ from gapt_jax.training.saved import SavedPolicy
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import BOS, FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, SILENCE, Vocabulary
 
-DTYPES = ("float32", "bfloat16", "int8")
 READABLE_DAYS = 180  # of jax.export's promise to read what older versions wrote
 GOLDEN_SONGS, GOLDEN_FRAMES = 2, 8
 

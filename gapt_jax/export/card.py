@@ -54,7 +54,7 @@ Plays a chord for each sixteenth note of a melody before that note is heard. A d
 
 `manifest.json` has every function with its inputs and outputs, `vocabulary.json` the chords behind the token ids.
 `gapt verify DIR` proves that the files are whole and play the policy that was trained; `gapt serve DIR` speaks the Open
-Inference Protocol. In Python, with JAX alone: `gapt_jax/export/verify.py` is one file that reads a bundle. {onnx}The
+Inference Protocol. In Python, with JAX alone: the folder `gapt_jax/export/verify` reads a bundle. {onnx}The
 compiled functions are readable until {manifest["expires"]}; `gapt export refresh DIR` rebuilds them from the weights.
 
 ## Limits

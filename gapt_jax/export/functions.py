@@ -101,6 +101,66 @@ def state_names(layers: int, prefix: str) -> list[str]:
     return [f"{prefix}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
 
 
+Last = tuple[jax.Array, jax.Array]  # the chord and the note [B] that sound last
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lookahead:
+    """What stays the same while `Functions.plan` goes from token to token; chords have even indices, notes odd ones."""
+
+    model: Model
+    params: Params
+    tables: tuple[TokenTables, TokenTables]  # of chords, of notes
+    hold: jax.Array  # [V], as `holds` gives it
+    forced: jax.Array  # [B, 2K + FED] tokens that are decided, -1 where free
+    draws: jax.Array  # [B, 2K + FED] in [0, 1)
+    temperature: jax.Array
+    is_masked: jax.Array
+    start: jax.Array  # tokens in the state before
+    total: jax.Array  # tokens to be planned
+
+    def sampled(self, logits: jax.Array, index: jax.Array, last: Last) -> jax.Array:
+        """The token [B] at `index`: the one that is decided, or one drawn from logits [B, V]."""
+        chords, notes = (
+            allowed(token, self.is_masked, tables) for token, tables in zip(last, self.tables, strict=True)
+        )
+        chosen = drawn(logits, jnp.where(index % 2 == 0, chords, notes), self.draws[:, index], self.temperature)
+        return jnp.where(self.forced[:, index] >= 0, self.forced[:, index], chosen)
+
+    def guesses(self, index: jax.Array, last: Last) -> list[jax.Array]:
+        """The next tokens [B] from `index` on: those that are decided, or the HOLD of what sounds."""
+        held = self.hold[last[0]], self.hold[last[1]]
+        likely = [jnp.where((index + i) % 2 == 0, held[0], held[1]) for i in range(FED - 1)]
+        known = [self.forced[:, index + i] for i in range(FED - 1)]
+        return [jnp.where(sure >= 0, sure, guess) for sure, guess in zip(known, likely, strict=True)]
+
+    def advance(self, carry: Any) -> Any:
+        """One pass: feeds the last token and guesses, and keeps as many tokens as the guesses were right for."""
+        count, tokens, last, cache = carry
+        first, guesses = jnp.where(count % 2 == 1, last[0], last[1]), self.guesses(count, last)
+        fed = jnp.stack([first, *guesses], axis=1)
+        logits, cache = self.model.method(self.params, "decode_each", fed, cache, self.start + count - 1)
+        is_right, index = jnp.bool_(True), count
+        for i in range(FED):
+            is_right = is_right & (index < self.total)
+            token = self.sampled(logits[:, i], index, last)
+            tokens, last = _put(tokens, last, index, token, is_right)
+            index = index + is_right
+            if i < FED - 1:
+                is_right = is_right & (token == guesses[i]).all()
+        return index, tokens, last, cache
+
+
+def _put(
+    tokens: jax.Array, last: Last, index: jax.Array, token: jax.Array, is_taken: jax.Array
+) -> tuple[jax.Array, Last]:
+    """(tokens, last) with `token` [B] at `index`, where it `is_taken` []."""
+    tokens = tokens.at[:, index].set(jnp.where(is_taken, token, tokens[:, index]))
+    is_chord = index % 2 == 0
+    chord, note = jnp.where(is_taken & is_chord, token, last[0]), jnp.where(is_taken & ~is_chord, token, last[1])
+    return tokens, (chord, note)
+
+
 @dataclasses.dataclass(frozen=True)
 class Functions:
     """The functions of one policy. `length` is the number of tokens that a session holds at most."""
@@ -167,58 +227,26 @@ class Functions:
         already decided, -1 where free; uniforms [B, K, 2] float32 in [0, 1); temperature [] float32, 0 for the
         likeliest; is_masked [] bool: whether only valid tokens may be played.
         """
-        params, room, start = computed(weights), 2 * given.shape[1], state["position"]
-        total = 2 * jnp.minimum(frames, given.shape[1]) - 1
-        hold, for_notes = jnp.asarray(holds(self.tables)), melody_roles(self.tables)
-        more = ((0, 0), (0, FED))
+        room, more = 2 * given.shape[1], ((0, 0), (0, FED))
         forced = jnp.stack([given, jnp.full_like(given, -1)], axis=-1).reshape(-1, room)
-        forced = jnp.pad(forced, more, constant_values=-1)
-        draws = jnp.pad(uniforms.reshape(-1, room), more)
-
-        def sampled(logits: jax.Array, index: jax.Array, last: tuple[jax.Array, jax.Array]) -> jax.Array:
-            may_be = jnp.where(
-                index % 2 == 0,
-                allowed(last[0], is_masked, self.tables),
-                allowed(last[1], is_masked, for_notes),
-            )
-            chosen = drawn(logits, may_be, draws[:, index], temperature)
-            return jnp.where(forced[:, index] >= 0, forced[:, index], chosen)
-
-        def put(
-            tokens: jax.Array, last: tuple[jax.Array, jax.Array], index: jax.Array, token: jax.Array, is_taken: Any
-        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            tokens = tokens.at[:, index].set(jnp.where(is_taken, token, tokens[:, index]))
-            is_chord = index % 2 == 0
-            return tokens, (
-                jnp.where(is_taken & is_chord, token, last[0]),
-                jnp.where(is_taken & ~is_chord, token, last[1]),
-            )
-
-        def advance(carry: Any) -> Any:
-            count, tokens, last, cache = carry
-            first = jnp.where(count % 2 == 1, last[0], last[1])
-            held = hold[last[0]], hold[last[1]]
-            guesses = [jnp.where((count + i) % 2 == 0, held[0], held[1]) for i in range(FED - 1)]
-            known = [forced[:, count + i] for i in range(FED - 1)]
-            guesses = [jnp.where(sure >= 0, sure, guess) for sure, guess in zip(known, guesses, strict=True)]
-            fed = jnp.stack([first, *guesses], axis=1)
-            logits, cache = self.policy.method(params, "decode_each", fed, cache, start + count - 1)
-            is_right, index = jnp.bool_(True), count
-            for i in range(FED):
-                is_right = is_right & (index < total)
-                token = sampled(logits[:, i], index, last)
-                tokens, last = put(tokens, last, index, token, is_right)
-                index = index + is_right
-                if i < FED - 1:
-                    is_right = is_right & (token == guesses[i]).all()
-            return index, tokens, last, cache
-
-        tokens, last = jnp.zeros_like(forced), (chord, note)
-        token = sampled(logits, jnp.int32(0), last)
-        tokens, last = put(tokens, last, jnp.int32(0), token, jnp.bool_(True))
+        look = _Lookahead(
+            model=self.policy,
+            params=computed(weights),
+            tables=(self.tables, melody_roles(self.tables)),
+            hold=jnp.asarray(holds(self.tables)),
+            forced=jnp.pad(forced, more, constant_values=-1),
+            draws=jnp.pad(uniforms.reshape(-1, room), more),
+            temperature=temperature,
+            is_masked=is_masked,
+            start=state["position"],
+            total=2 * jnp.minimum(frames, given.shape[1]) - 1,
+        )
+        tokens, last = jnp.zeros_like(look.forced), (chord, note)
+        token = look.sampled(logits, jnp.int32(0), last)
+        tokens, last = _put(tokens, last, jnp.int32(0), token, jnp.bool_(True))
         begun = jnp.int32(1), tokens, last, self._cache(state)
-        _, tokens, _, cache = jax.lax.while_loop(lambda carry: carry[0] < total, advance, begun)
-        return tokens[:, :room:2], tokens[:, 1:room:2], self._present(cache, start + total - 1)
+        _, tokens, _, cache = jax.lax.while_loop(lambda carry: carry[0] < look.total, look.advance, begun)
+        return tokens[:, :room:2], tokens[:, 1:room:2], self._present(cache, look.start + look.total - 1)
 
     def signatures(self, weights: Weights, heads: int, head_dim: int, size: int) -> dict[str, tuple[Callable, tuple]]:
         """Each function with the shapes it takes: B songs, T frames (`prefill`) or K frames (`plan`), symbolic."""

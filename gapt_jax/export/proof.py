@@ -15,9 +15,11 @@ from gapt_jax.export import verify
 from gapt_jax.export.manifest import read_manifest
 from gapt_jax.export.verify import Bundle, Refused
 
+SCRIPT = Path(verify.__file__).parent  # a folder that Python runs
+
 
 def prove(folder: Path) -> dict[str, Any]:
-    """What `verify.py` finds in a process that knows nothing of this package. Raises UserError where it refuses."""
+    """What `verify` finds in a process that knows nothing of this package. Raises UserError where it refuses."""
     read_manifest(folder)
     return _in_child(str(folder))
 
@@ -33,9 +35,9 @@ def open_bundle(folder: Path) -> Bundle:
 
 
 def _in_child(*arguments: str) -> dict[str, Any]:
-    """What `verify.py` prints."""
+    """What `verify` prints."""
     environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"), "PYTHONSAFEPATH": "1"}
-    command = [sys.executable, verify.__file__, *arguments]
+    command = [sys.executable, str(SCRIPT), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
     if done.returncode < 0:
         raise UserError(

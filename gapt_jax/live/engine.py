@@ -301,17 +301,6 @@ class Engine:
         melody = [*branch.melody[skipped:], *last.melody[max(rest - 1, 0) :]]
         return Planned(now, max(len(self.decided), now), tuple(chords), tuple(melody[: len(chords) - 1]))
 
-    def planned_from_scratch(self) -> Planned:
-        """The plan again, without what was kept of earlier ones: a cache made anew, the branch in one go."""
-        branch, last, kept = self._branch, self._last_plan, (self._older, self.decided)
-        assert branch
-        self._older = self._remembered(self._older.base, branch.start)
-        self.decided = self.decided[: branch.start + branch.given]
-        scratch = _Branch(branch.start, branch.drawing, self._older.state)
-        self._extend(scratch, branch.end)
-        self._older, self.decided = kept
-        return self._planned(scratch, last.base + len(last.chords))
-
 
 def _uniforms(seed: int, first: int, count: int) -> np.ndarray:
     """[count, 2] float32 in [0, 1) of the frames from `first` on: of each frame the same, whatever is asked beside."""

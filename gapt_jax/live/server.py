@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from gapt_jax.live.session import (
     read_time,
     warning,
 )
-from gapt_jax.live.songs import song_model
 from gapt_jax.live.studio import Studio
 from gapt_jax.live.study import (
     HIGH,
@@ -44,6 +43,7 @@ from gapt_jax.live.study import (
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.loopback import OwnHost, listen, url_of
 from gapt_jax.runtime.web import serve
+from gapt_jax.vocabulary import Vocabulary
 
 PROTOCOL = "gapt-live.1"
 MESSAGE_BYTES = 16 << 10
@@ -326,18 +326,18 @@ def run(
     host: str,
     port: int,
     sessions: int,
-    songs: Path | None = None,
+    songs: Callable[[Vocabulary], LiveModel] | None = None,
     study: Path | None = None,
 ) -> None:
-    """Serves the page until it is told to stop; `songs` are played as they are, in a policy's place; `study` is the
-    folder of a study's log."""
+    """Serves the page until it is told to stop. `songs` makes one more model, for the vocabulary of the first policy;
+    `study` is the folder of a study's log."""
     if study:
         check_models(len(paths) + bool(songs))
     with contextlib.closing(listen(host, port)) as listening:
         log = StudyLog(study) if study else None
         models = open_models(paths, console)
         if songs:
-            models.append(song_model(songs, models[0].vocabulary))
+            models.append(songs(models[0].vocabulary))
         for model in models:
             model.warm_up()
         console.say(f"open {url_of(host, listening)} in a browser; stop with Ctrl-C")

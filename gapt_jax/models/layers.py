@@ -51,7 +51,7 @@ def linear(inputs: int, outputs: int, *, rngs: nnx.Rngs, dtype: Any, bias: bool 
     """Products of factors in `dtype`, summed in float32; so are the outputs."""
     limit = 1 / math.sqrt(inputs)
 
-    def bias_init(key, shape, dtype, **_):
+    def bias_init(key: jax.Array, shape: Any, dtype: Any, **_: Any) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
     return nnx.Linear(

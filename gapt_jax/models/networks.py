@@ -104,14 +104,12 @@ class Contrastive(nnx.Module):
         self.chord_tower = Tower(config, size, dtype=dtype, remat=remat, rngs=rngs)
         self.log_scale = nnx.Param(jnp.log(1 / 0.07))
 
-    def __call__(self, melody: jax.Array, chords: jax.Array, keys: Keys = None):
+    def __call__(
+        self, melody: jax.Array, chords: jax.Array, keys: Keys = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Parts [B, L] -> (melody [B, D], chords [B, D]) unit vectors and the similarity scale []."""
         scale = jnp.exp(self.log_scale[...])
         return self.melody_tower(melody, fold(keys, 0)), self.chord_tower(chords, fold(keys, 1)), scale
-
-    def embed_chords(self, chords: jax.Array) -> jax.Array:
-        """[B, L] -> [B, D]: the chord tower alone, the encoder of the Vendi score."""
-        return self.chord_tower(chords)
 
 
 class Classifier(nnx.Module):

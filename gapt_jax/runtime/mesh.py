@@ -130,13 +130,13 @@ class MeshLayout(Layout):
         specs = jax.tree_util.tree_map_with_path(lambda path, x: _spec(self.mesh, path, x.shape), params)
         fsdp_only = jax.tree.map(lambda spec: PartitionSpec(*[a if a == "fsdp" else None for a in spec]), specs)
 
-        def gather(x, spec):
+        def gather(x: jax.Array, spec: PartitionSpec) -> jax.Array:
             return jax.lax.all_gather(x, "fsdp", axis=tuple(spec).index("fsdp"), tiled=True) if "fsdp" in spec else x
 
-        def scatter(x, spec):
+        def scatter(x: jax.Array, spec: PartitionSpec) -> jax.Array:
             return jax.lax.psum_scatter(x, "fsdp", scatter_dimension=tuple(spec).index("fsdp"), tiled=True)
 
-        def local(params, rows):
+        def local(params: P, rows: Any) -> Any:
             gradient, small = fn(jax.tree.map(gather, params, fsdp_only), rows)
             leaves, treedef = jax.tree.flatten(gradient)
             split = {n: scatter(leaves[n], spec) for n, spec in enumerate(jax.tree.leaves(fsdp_only)) if "fsdp" in spec}

@@ -89,7 +89,13 @@ def make_app(players: Sequence[Player], sessions: int) -> FastAPI:
     )
 
     app.add_middleware(_Limits)
+    _answer_faults(app)
+    _answer_questions(app, service)
+    _answer_inference(app, service)
+    return app
 
+
+def _answer_faults(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def refused(_: Request, refusal: Refusal) -> Response:
         return _error(refusal.status, refusal.text)
@@ -107,6 +113,10 @@ def make_app(players: Sequence[Player], sessions: int) -> FastAPI:
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
         return _error(500, "the server failed at this request: its log says how")
+
+
+def _answer_questions(app: FastAPI, service: Service) -> None:
+    """What the server is and has, and how it fares."""
 
     @app.get("/v2")
     async def server() -> dict[str, Any]:
@@ -134,6 +144,12 @@ def make_app(players: Sequence[Player], sessions: int) -> FastAPI:
     async def model(name: str, version: str = VERSION) -> dict[str, Any]:
         return _metadata(service.player(name, version))
 
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return PlainTextResponse(generate_latest(service.registry), media_type="text/plain; version=0.0.4")
+
+
+def _answer_inference(app: FastAPI, service: Service) -> None:
     @app.post("/v2/models/{name}/infer")
     @app.post("/v2/models/{name}/versions/{version}/infer")
     async def infer(name: str, request: Request, version: str = VERSION) -> Response:
@@ -152,12 +168,6 @@ def make_app(players: Sequence[Player], sessions: int) -> FastAPI:
             return Response(found, media_type="application/json")
         headers = {protocol.HEADER_LENGTH: str(json_bytes)}
         return Response(found, media_type="application/octet-stream", headers=headers)
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return PlainTextResponse(generate_latest(service.registry), media_type="text/plain; version=0.0.4")
-
-    return app
 
 
 def _metadata(player: Player) -> dict[str, Any]:

@@ -75,11 +75,21 @@ class Table:
 
 
 @functools.partial(jax.jit, static_argnames=("policy", "agent", "validity_mask", "counterfactuals"))
-def _play(policy: Spec, agent: Spec, params, songs, is_agent, key, *, validity_mask: bool, counterfactuals: int):
+def _play(
+    policy: Spec,
+    agent: Spec,
+    params: tuple[Params, Params],
+    songs: tuple[jax.Array, jax.Array],
+    is_agent: jax.Array,
+    key: jax.Array,
+    *,
+    validity_mask: bool,
+    counterfactuals: int,
+) -> Any:
     chords, melody = (Player(spec.models.policy, spec.task) for spec in (policy, agent))
     play = functools.partial(interplay, chords, melody, validity_mask=validity_mask, counterfactuals=counterfactuals)
 
-    def together(params, rows):
+    def together(params: tuple[Params, Params], rows: tuple[jax.Array, jax.Array]) -> Any:
         heard, index = rows
         return play(params, heard, is_agent, index, key)
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from gapt_jax import models as model_library
 from gapt_jax.algorithm.state import Frozen, Spec
-from gapt_jax.config import Experiment, to_dict
+from gapt_jax.config import DataConfig, Experiment, to_dict
 from gapt_jax.errors import UserError
 from gapt_jax.models import REWARD_KINDS, kernel
 from gapt_jax.runtime import hosts, native
@@ -28,6 +28,7 @@ from gapt_jax.tasks.accompaniment.task import Accompaniment, accompaniment_of
 from gapt_jax.training import pretrain, run_folder
 from gapt_jax.training.stages import Stage, run_stage
 from gapt_jax.types import Batch, Params
+from gapt_jax.vocabulary import Vocabulary
 
 STAGES = ("data", "policy", "anchor", *REWARD_KINDS, "gapt", "evaluation")
 OF_ONE_PART = ("policy", "anchor")  # the supervised stages that play a part
@@ -69,27 +70,33 @@ class Upstream:
     rewards: dict[str, Params]  # stacked members by kind; of the contrastive kind the held-out ones come last
 
 
+def open_songs(data: DataConfig, folder: Path, vocabulary: Vocabulary | None = None, on_progress: Any = None) -> Any:
+    """The corpus of these settings, prepared in `folder` if need be."""
+    from data_pipeline.loader import open_corpus
+
+    return open_corpus(
+        songs=data.songs,
+        mixture=data.mixture,
+        out_of_domain=data.out_of_domain,
+        max_frames=data.max_frames,
+        chord_coverage=data.chord_coverage,
+        data_dir=folder,
+        part=data.part,
+        vocabulary=vocabulary,
+        on_progress=on_progress,
+    )
+
+
 def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Console) -> Job:
     """Opens the data; the vocabulary and fingerprint of an existing run must be those of the data."""
-    from data_pipeline.loader import open_corpus
     from data_pipeline.upstream import restriction
 
     if not hosts.is_first():
         hosts.wait_for_all("data")  # the first process prepares what is not there yet
-    data, path = experiment.data, workdir / "vocabulary.json"
+    path = workdir / "vocabulary.json"
     vocabulary = read_vocabulary(path) if path.exists() else None
     with console.phases() as on_progress:
-        corpus = open_corpus(
-            songs=data.songs,
-            mixture=data.mixture,
-            out_of_domain=data.out_of_domain,
-            max_frames=data.max_frames,
-            chord_coverage=data.chord_coverage,
-            data_dir=run_folder.root_of(workdir) / "data",
-            part=data.part,
-            vocabulary=vocabulary,
-            on_progress=on_progress,
-        )
+        corpus = open_songs(experiment.data, run_folder.root_of(workdir) / "data", vocabulary, on_progress)
     if hosts.is_first():
         hosts.wait_for_all("data")
     for warning in filter(None, map(restriction, corpus.datasets)):
@@ -109,7 +116,7 @@ def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Cons
     if can_help and (reason := native.load()):
         console.say(f"rollouts do without the compiled kernel and take longer: {reason}")
     layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=devices)
-    spec = Spec(models, experiment.algorithm, Accompaniment(corpus.vocabulary, data.part), layout)
+    spec = Spec(models, experiment.algorithm, Accompaniment(corpus.vocabulary, experiment.data.part), layout)
     return Job(experiment, workdir, corpus, spec, layout, console)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +36,10 @@ def _fit(spec: Spec, key: jax.Array, pairs: jax.Array) -> Params:
     """pairs: [2, steps, PAIRS, T] int32, data first."""
     classifier = spec.models.discriminator
 
-    def step(carry, songs):
+    def step(carry: tuple[Params, optim.OptimizerState], songs: jax.Array) -> tuple[Any, None]:
         params, optimizer = carry
 
-        def loss(params):
+        def loss(params: Params) -> jax.Array:
             tokens = discriminator_input(songs.reshape(2 * PAIRS, -1))
             real, generated = jnp.split(classifier(params, tokens), 2)
             return discriminator_loss(real, generated, jnp.ones(PAIRS), 0.0).value()

@@ -49,7 +49,7 @@ def with_end(tokens: jax.Array) -> jax.Array:
 def policy_loss(models: Models) -> Loss:
     """Next token of the interleaved stream, chords and notes alike."""
 
-    def loss(params, batch, key, dropout_keys):
+    def loss(params: Params, batch: Batch, key: jax.Array, dropout_keys: Keys) -> Ratios:
         stream = with_end(interleave(batch.actions, batch.context))
         targets = jnp.where(batch.context[:, :1] == PAD, PAD, stream[:, 1:])  # a row that fills up has no end either
         return next_token_loss(models.policy(params, stream[:, :-1], dropout_keys), targets)
@@ -60,7 +60,7 @@ def policy_loss(models: Models) -> Loss:
 def anchor_loss(models: Models) -> Loss:
     """Next chord given all earlier chords and the whole melody."""
 
-    def loss(params, batch, key, dropout_keys):
+    def loss(params: Params, batch: Batch, key: jax.Array, dropout_keys: Keys) -> Ratios:
         heard = part(batch.actions)
         targets = jnp.where(batch.context[:, :1] == PAD, PAD, heard[:, 1:])
         return next_token_loss(models.anchor(params, part(batch.context), heard[:, :-1], dropout_keys), targets)
@@ -71,7 +71,7 @@ def anchor_loss(models: Models) -> Loss:
 def contrastive_loss(models: Models, kind: str, tables: TokenTables) -> Loss:
     """Symmetric InfoNCE over the batch; accuracy is retrieval at rank 1, melody to chords."""
 
-    def loss(params, batch, key, dropout_keys):
+    def loss(params: Params, batch: Batch, key: jax.Array, dropout_keys: Keys) -> Ratios:
         melody, chords = _parts(kind, batch, tables)
         melody_embedding, chord_embedding, scale = models.reward(kind)(params, part(melody), part(chords), dropout_keys)
         similarity = scale * melody_embedding @ chord_embedding.T
@@ -87,7 +87,7 @@ def contrastive_loss(models: Models, kind: str, tables: TokenTables) -> Loss:
 def discriminative_loss(models: Models, kind: str, tables: TokenTables) -> Loss:
     """Genuine pairs against re-paired ones, and for rhythm half of the time against shifted ones."""
 
-    def loss(params, batch, key, dropout_keys):
+    def loss(params: Params, batch: Batch, key: jax.Array, dropout_keys: Keys) -> Ratios:
         melody, chords = _parts(kind, batch, tables)
         partner_key, choice_key, shift_key = jax.random.split(key, 3)
         partner = derangement(partner_key, len(melody))
@@ -132,7 +132,7 @@ def shift_one_part(key: jax.Array, melody: jax.Array, chords: jax.Array) -> tupl
     delay = jax.random.randint(delay_key, (rows, 1), 1, 4)
     source = jnp.arange(frames) - delay
 
-    def delayed(x):
+    def delayed(x: jax.Array) -> jax.Array:
         opening = jnp.where(x[:, :1] == SILENCE, SILENCE, jnp.where(jnp.arange(frames) == 0, _ONSET, _HOLD))
         moved = jnp.where(source <= 0, opening, jnp.take_along_axis(x, jnp.maximum(source, 0), axis=1))
         return jnp.where(x == PAD, PAD, moved)
@@ -190,8 +190,10 @@ def fit_step(fit: Fit, state: FitState, batch: Batch) -> tuple[FitState, Metrics
     keys = prng.stream(key, state.step, "negatives"), prng.stream(key, state.step, "dropout")
     config = fit.config.optimizer
 
-    def one(layout, params, optimizer, batch, key, dropout_key):
-        def loss(params, songs):
+    def one(
+        layout: Layout, params: Params, optimizer: OptimizerState, batch: Batch, key: jax.Array, dropout_key: jax.Array
+    ) -> tuple[Params, OptimizerState, dict[str, jax.Array]]:
+        def loss(params: Params, songs: Batch) -> Ratios:
             return fit.loss(params, songs, key, prng.per_example(dropout_key, songs.index))
 
         value, metrics, gradient = gradients.of_rows(loss, layout, params, batch)
@@ -227,7 +229,7 @@ def _of_each(fit: Fit, params: Params, batch: Batch) -> Metrics:
     """Validation of every member, [members], or of the one model, []."""
     key = jax.random.key(0)
 
-    def one(params):
+    def one(params: Params) -> dict[str, jax.Array]:
         loss, metrics = fit.loss(params, batch, key, None)
         return {f"valid/{name}": ratio.value() for name, ratio in ({"loss": loss} | metrics).items()}
 

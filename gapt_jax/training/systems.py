@@ -28,13 +28,15 @@ from gapt_jax.training import post_hoc
 from gapt_jax.types import Params
 
 TIMED_FRAMES = 256  # at least
+Songs = tuple[jax.Array, ...]  # arrays with a row a song
+Carry = tuple[jax.Array, Any, jax.Array]  # logits [1, V], cache, the last chord [1]
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "validity_mask"))
-def _play(spec: Spec, params: Params, songs, key, *, validity_mask: bool) -> jax.Array:
+def _play(spec: Spec, params: Params, songs: Songs, key: jax.Array, *, validity_mask: bool) -> jax.Array:
     task, policy = spec.task, spec.models.policy
 
-    def accompany(params, rows):
+    def accompany(params: Params, rows: Songs) -> jax.Array:
         melody, index = rows
         return roll_out(policy, params, melody, index, key, task, validity_mask=validity_mask).actions
 
@@ -42,18 +44,18 @@ def _play(spec: Spec, params: Params, songs, key, *, validity_mask: bool) -> jax
 
 
 @functools.partial(jax.jit, static_argnames="spec")
-def _go_on(spec: Spec, params: Params, songs, key) -> jax.Array:
+def _go_on(spec: Spec, params: Params, songs: Songs, key: jax.Array) -> jax.Array:
     """[B, T - K] valid chords over melody [B, T] after the chords [B, K] of its first frames."""
     task, policy = spec.task, spec.models.policy
 
-    def accompany(params, rows):
+    def accompany(params: Params, rows: Songs) -> jax.Array:
         melody, known, index = rows
         (batch, frames), begun = melody.shape, known.shape[1]
         uniforms = prng.uniform_per_example(key, index, frames - begun).T
         cache = policy.method(params, "empty_cache", batch, 1 + 2 * frames)
         logits, cache = policy.method(params, "prefill", interleave(known, melody[:, :begun]), cache, 2 * begun)
 
-        def frame(carry, inputs):
+        def frame(carry: Any, inputs: Songs) -> Any:
             logits, cache, previous = carry
             t, note, uniform = inputs
             drawn = sample(distribution(logits, task.valid_actions(previous)), uniform)
@@ -68,21 +70,21 @@ def _go_on(spec: Spec, params: Params, songs, key) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="spec")
-def _embed(spec: Spec, params: Params, songs) -> tuple[jax.Array, jax.Array]:
+def _embed(spec: Spec, params: Params, songs: Songs) -> tuple[jax.Array, jax.Array]:
     """[B, D] embeddings of what the agent played, and [B] their similarity to what it heard."""
 
-    def embedded(params, rows):
+    def embedded(params: Params, rows: Songs) -> tuple[jax.Array, jax.Array]:
         return spec.task.embed(spec.models, params, *rows)
 
     return spec.layout.everywhere(spec.layout.each(embedded, params, songs))
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "validity_mask"))
-def _divergence(spec: Spec, policies: tuple[Params, Params], songs, *, validity_mask: bool) -> jax.Array:
+def _divergence(spec: Spec, policies: tuple[Params, Params], songs: Songs, *, validity_mask: bool) -> jax.Array:
     """[B, T] KL of the first policy to the second, exact over the vocabulary, along what was played."""
 
-    def diverged(params, rows):
-        def along(part):
+    def diverged(params: tuple[Params, Params], rows: Songs) -> jax.Array:
+        def along(part: Songs) -> jax.Array:
             melody, chords = part
             tokens = interleave(chords, melody)[:, :-1]
             valid = valid_along(spec.task, chords) if validity_mask else None
@@ -95,10 +97,10 @@ def _divergence(spec: Spec, policies: tuple[Params, Params], songs, *, validity_
 
 
 @functools.partial(jax.jit, static_argnames="spec")
-def _proxy(spec: Spec, members: dict[str, Params], songs) -> jax.Array:
+def _proxy(spec: Spec, members: dict[str, Params], songs: Songs) -> jax.Array:
     """[B] score by the reward models that paid the policy: mean over members, then over kinds."""
 
-    def scored(members, rows):
+    def scored(members: dict[str, Params], rows: Songs) -> jax.Array:
         scores = spec.task.coherence(spec.models, members, *rows)
         return jnp.mean(jnp.stack([jnp.mean(s, axis=0) for s in scores.values()]), axis=0)
 
@@ -106,15 +108,17 @@ def _proxy(spec: Spec, members: dict[str, Params], songs) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="spec")
-def _realism(spec: Spec, params: Params, songs) -> jax.Array:
-    def judged(params, rows):
+def _realism(spec: Spec, params: Params, songs: Songs) -> jax.Array:
+    def judged(params: Params, rows: Songs) -> jax.Array:
         return spec.models.discriminator(params, discriminator_input(*rows))
 
     return spec.layout.everywhere(spec.layout.each(judged, params, songs))
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "validity_mask"), donate_argnames="carry")
-def _frame(spec: Spec, params: Params, carry, t, note, uniform, *, validity_mask: bool):
+def _frame(
+    spec: Spec, params: Params, carry: Carry, t: int, note: jax.Array, uniform: jax.Array, *, validity_mask: bool
+) -> Carry:
     """One frame of one song: the chord [1] is drawn, then it and the note [1] are heard (`rollout.frame`)."""
     logits, cache, previous = carry
     valid = spec.task.valid_actions(previous) if validity_mask else None
@@ -124,7 +128,7 @@ def _frame(spec: Spec, params: Params, carry, t, note, uniform, *, validity_mask
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "frames"))
-def _opening(spec: Spec, params: Params, frames: int):
+def _opening(spec: Spec, params: Params, frames: int) -> Carry:
     policy = spec.models.policy
     cache = policy.method(params, "empty_cache", 1, 2 * frames + 1)
     logits, cache = policy.method(params, "decode", jnp.full((1, 1), BOS, jnp.int32), cache, 0)

@@ -157,7 +157,7 @@ def judged(run: Run):
 def test_diversity_is_paid_at_the_end_of_each_song(by_group, networks):
     played, terms = by_group.phases["rollout"], judged(by_group)[0].terms
     first = jax.tree.map(lambda x: x[0], by_group.frozen.rewards["contrastive"])
-    embeddings = networks.contrastive.method(first, "embed_chords", part(jnp.asarray(played.actions)))
+    embeddings = networks.contrastive.method(first, "chord_tower", part(jnp.asarray(played.actions)))
     expected = np.asarray(groups.log_determinant_gains(embeddings, SIZE))
     np.testing.assert_allclose(terms["diversity"].sum(axis=1), expected, rtol=1e-4)
     ends = np.where(np.arange(16) // SIZE == 1, 10, 15)

@@ -13,12 +13,14 @@ import pytest
 from experiments.gapt import gapt
 from experiments.smoke import smoke
 from experiments.yardstick import yardstick
-from gapt_jax import bench_command, config
+from gapt_jax import config
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import ADVERSARIAL, hyperparameters
-from gapt_jax.benchmark import bench, cases, ceilings, data_cases, measure, public, serve_cases
+from gapt_jax.benchmark import bench, cases, ceilings, measure, public, serve_cases
 from gapt_jax.benchmark.cases import Iteration, Size
 from gapt_jax.benchmark.measure import Case, Ceilings, Program
+from gapt_jax.commands import bench as bench_command
+from gapt_jax.commands import bench_data
 from gapt_jax.export import onnx
 from gapt_jax.models import kernel
 from gapt_jax.runtime import cost
@@ -191,7 +193,7 @@ def test_command_writes_one_object_and_compares(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cases, "ROLLOUT_BATCHES", (1, 2))
     monkeypatch.setattr(ceilings, "measure", lambda repeats: CEILINGS)
     monkeypatch.setattr("gapt_jax.runtime.devices.set_up", lambda: None)
-    monkeypatch.setattr("gapt_jax.cli.load_experiment", lambda name: TINY)
+    monkeypatch.setattr("experiments.load", lambda name: TINY)
     out = tmp_path / "folder" / "bench.json"
     arguments = ("bench", "--suite", "rollout", "--size", "small", "--repeats", "2", "--out", str(out))
     assert command(*arguments, "--json") == 0
@@ -218,7 +220,7 @@ def test_what_was_measured_is_kept_when_it_is_stopped(tmp_path, monkeypatch, cap
     monkeypatch.setattr(cases, "ROLLOUT_BATCHES", (1, 2))
     monkeypatch.setattr(ceilings, "measure", lambda repeats: CEILINGS)
     monkeypatch.setattr("gapt_jax.runtime.devices.set_up", lambda: None)
-    monkeypatch.setattr("gapt_jax.cli.load_experiment", lambda name: TINY)
+    monkeypatch.setattr("experiments.load", lambda name: TINY)
     real, turns = bench._after_turn, []
 
     def stopped_in_the_second_turn(*arguments):
@@ -253,7 +255,7 @@ def test_lines_of_xla_about_slow_devices_are_kept_out(capfd):
 
 
 def test_the_command_knows_the_suites_and_sizes_that_there_are():
-    assert (*bench.ALL_SUITES, "live") == bench_command.SUITES
+    assert {*bench.ALL_SUITES, "data", "live"} == set(bench_command.SUITES)
     assert bench.QUALITIES.keys() == bench_command.EXPERIMENTS.keys()
 
 
@@ -281,8 +283,8 @@ def test_rows_of_a_suite(suite, names, monkeypatch):
 
 
 def test_rows_of_the_data_suite(monkeypatch):
-    monkeypatch.setattr(data_cases, "SONGS", 40)
-    imports, (loader,) = list(data_cases.import_cases()), list(data_cases.loader_cases(tiny()))
+    monkeypatch.setattr(bench_data, "SONGS", 40)
+    *imports, loader = bench_data.data_cases([tiny()])
     assert [case.name for case in imports] == [f"data/import/{name}" for name in ("record", "midi", "abc")]
     assert [len(case.run()) for case in imports] == [40, 40, 40]
     assert loader.name == "data/small/loader" and loader.run().context.shape == (8, 8)

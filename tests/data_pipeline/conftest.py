@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from song_records import REAL_SONGS, write_songs
 
 from data_pipeline.loader import Corpus, open_corpus
+from tests.data_pipeline.song_records import REAL_SONGS, write_songs
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from song_records import make_record, numbered_records, write_songs
 
 from data_pipeline import builders, store
 from data_pipeline.builders import open_splits, prepare
 from data_pipeline.songs import Song, read_songs, to_frames
 from data_pipeline.sources import find_source
 from gapt_jax.errors import UserError
+from tests.data_pipeline.song_records import make_record, numbered_records, write_songs
 
 Folders = Callable[..., Path]
 

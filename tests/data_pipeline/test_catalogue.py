@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from song_records import make_record, numbered_records
 
 from data_pipeline import catalogue
 from data_pipeline.loader import Corpus, build_vocabulary, open_corpus
@@ -17,6 +16,7 @@ from data_pipeline.songs import parse_song, to_frames
 from data_pipeline.upstream import UPSTREAM
 from gapt_jax.errors import UserError
 from gapt_jax.vocabulary import PAD
+from tests.data_pipeline.song_records import make_record, numbered_records
 
 Folders = Callable[..., Path]
 IN_DOMAIN = [("hooktheory", 0.6), ("pop909", 0.3), ("nottingham", 0.1)]

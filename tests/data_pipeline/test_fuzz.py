@@ -13,12 +13,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from agreement import RAW
 
 from data_pipeline.importers import midi_song
 from data_pipeline.importers.folder import read_native
 from data_pipeline.songs import FILE_ENDINGS, Rejected, Song, parse_song, read_songs
 from gapt_jax.errors import UserError
+from tests.data_pipeline.agreement import RAW
 
 COUNT = int(os.environ.get("FUZZ", "60"))
 SECONDS = 20  # for one file

@@ -4,7 +4,6 @@ import copy
 import json
 
 import pytest
-from agreement import RAW, agreement, records
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from data_pipeline.importers import hooktheory
 from data_pipeline.importers.folder import read_native
 from data_pipeline.importers.score import Score, to_song
 from data_pipeline.songs import BadSong, Rejected, Song
+from tests.data_pipeline.agreement import RAW, agreement, records
 
 CLIP = {
     "tags": ["MELODY", "HARMONY"],

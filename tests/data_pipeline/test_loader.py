@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from song_records import make_record, numbered_records
 
 from data_pipeline import loader
 from data_pipeline.loader import Corpus, choose_qualities, open_corpus, transposition_table
@@ -20,6 +19,7 @@ from data_pipeline.songs import interval_mask
 from gapt_jax.errors import UserError
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, PAD, SILENCE, Vocabulary
+from tests.data_pipeline.song_records import make_record, numbered_records
 
 Folders = Callable[..., Path]
 SMALL = Vocabulary.from_qualities([(0, 4, 7), (0, 3, 7), (0, 4, 7, 10)])

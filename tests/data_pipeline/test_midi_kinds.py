@@ -7,18 +7,19 @@ from pathlib import Path
 
 import mido
 import pytest
-from agreement import DATA
-from song_records import make_record
 
 from data_pipeline import catalogue
 from data_pipeline.importers import midi_song
 from data_pipeline.importers.folder import read_native
 from data_pipeline.importers.score import to_song
 from data_pipeline.songs import Rejected, Song, parse_song
-from gapt_jax import cli, midi
+from gapt_jax import midi
+from gapt_jax.commands.main import main
 from gapt_jax.errors import UserError
 from gapt_jax.midi import Harmony, Note
 from gapt_jax.runtime.midi import read_tune
+from tests.data_pipeline.agreement import DATA
+from tests.data_pipeline.song_records import make_record
 
 SCALE = (60, 62, 64, 65, 67, 69, 71, 72)
 TUNE = [(n, n + 1, pitch) for n, pitch in enumerate(SCALE)]
@@ -310,7 +311,7 @@ def test_names_in_utf_8():
 
 def test_convert_says_which_parts_were_taken(tmp_path, capsys):
     (tmp_path / "a.mid").write_bytes(saved(track("Lead", TUNE), track("", CHORDS, 1)))
-    cli.main(["data", "convert", str(tmp_path / "a.mid"), "--out", str(tmp_path / "a.jsonl")])
+    main(["data", "convert", str(tmp_path / "a.mid"), "--out", str(tmp_path / "a.jsonl")])
     said = capsys.readouterr().out
     assert 'a.mid: the melody is that of its track "Lead", the chords are those of its track 2' in said
 

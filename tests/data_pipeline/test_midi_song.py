@@ -7,8 +7,6 @@ import io
 import mido
 import numpy as np
 import pytest
-from agreement import DATA, RAW, records
-from song_records import make_record
 
 from data_pipeline.importers import midi_song
 from data_pipeline.importers.score import to_song
@@ -16,6 +14,8 @@ from data_pipeline.songs import BadSong, Frames, Song, from_frames, parse_song, 
 from gapt_jax import midi
 from gapt_jax.chords import Chord
 from gapt_jax.midi import Harmony, Note
+from tests.data_pipeline.agreement import DATA, RAW, records
+from tests.data_pipeline.song_records import make_record
 
 C, AM = Chord(0, (0, 4, 7), 0), Chord(9, (0, 3, 7), 9)
 

@@ -5,11 +5,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from agreement import RAW, agreement, records
 
 from data_pipeline.importers import musicxml, musicxml_harmony
 from data_pipeline.importers.score import Score, to_song
 from data_pipeline.songs import BadSong, to_frames
+from tests.data_pipeline.agreement import RAW, agreement, records
 
 DIVISIONS = 4
 SHEETS = RAW / "openewld"

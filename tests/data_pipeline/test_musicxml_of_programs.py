@@ -4,13 +4,13 @@ import itertools
 import time
 
 import pytest
-from test_musicxml import bar_line, chord, ending, letters, note, notes_of, read, sheet, start_of
 
 from data_pipeline.importers import musicxml
 from data_pipeline.importers.musicxml_harmony import typed_chords
 from data_pipeline.importers.score import Score
 from data_pipeline.songs import BadSong
 from gapt_jax import chords
+from tests.data_pipeline.test_musicxml import bar_line, chord, ending, letters, note, notes_of, read, sheet, start_of
 
 BACKUP = "<backup><duration>16</duration></backup>"
 REST = note("r", 4)

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from song_records import make_record, write_songs
 
 from data_pipeline.builders import open_splits, prepare
 from data_pipeline.loader import open_corpus
 from gapt_jax.errors import UserError
+from tests.data_pipeline.song_records import make_record, write_songs
 
 GAPT = Path(sys.executable).parent / "gapt"
 TOY = (

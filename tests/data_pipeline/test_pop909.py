@@ -3,7 +3,6 @@
 import mido
 import numpy as np
 import pytest
-from agreement import RAW, agreement, records
 
 from data_pipeline.importers import harte, pop909
 from data_pipeline.importers.folder import read_native
@@ -11,6 +10,7 @@ from data_pipeline.importers.score import to_song
 from data_pipeline.songs import BadSong, Song
 from gapt_jax import midi
 from gapt_jax.midi import Note
+from tests.data_pipeline.agreement import RAW, agreement, records
 
 SECONDS = 0.5  # a beat
 

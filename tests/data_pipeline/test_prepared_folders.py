@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from song_records import numbered_records
 
 from data_pipeline import builders, store
 from data_pipeline.builders import open_splits, prepare
 from gapt_jax.errors import UserError
 from gapt_jax.runtime import locks
+from tests.data_pipeline.song_records import numbered_records
 
 Folders = Callable[..., Path]
 ROOT = Path(builders.__file__).parents[1]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from song_records import make_record, write_songs
 
 from data_pipeline import songs
 from data_pipeline.songs import BadSong, Note, Rejected, Song, parse_song, read_songs, to_frames
 from gapt_jax.errors import UserError
+from tests.data_pipeline.song_records import make_record, write_songs
 
 NOTE, CHORD = [0, 1, 60], [0, 4, 0, [0, 4, 7], 0, "C"]
 FAULTS = [

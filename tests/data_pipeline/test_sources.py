@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
-from song_records import make_record, write_songs
 
 from data_pipeline import builders, catalogue, upstream
 from data_pipeline.builders import open_splits, prepare
@@ -18,8 +17,9 @@ from data_pipeline.importers import folder, midi_song
 from data_pipeline.songs import Rejected, Song, parse_song, to_frames
 from data_pipeline.sources import datasets_of, find_source
 from data_pipeline.upstream import UPSTREAM
-from gapt_jax import cli
+from gapt_jax.commands.main import main
 from gapt_jax.errors import UserError
+from tests.data_pipeline.song_records import make_record, write_songs
 
 
 def tune(number: int) -> Song:
@@ -89,11 +89,11 @@ def test_check_reads_native_files_and_names_the_same_melodies(tmp_path, capsys):
         ["airs/again", "airs/tune00"]
     ]
     assert catalogue.check(tmp_path / "airs" / "tune00.mid").files[0]["file"] == "tune00.mid"
-    assert cli.main(["data", "check", str(tmp_path / "airs")]) is None
+    assert main(["data", "check", str(tmp_path / "airs")]) is None
     assert "the same melody: airs/again" in capsys.readouterr().out
     (tmp_path / "airs" / "torn.mxl").write_bytes(b"PK")
     with pytest.raises(SystemExit, match="2"):
-        cli.main(["data", "check", str(tmp_path / "airs")])
+        main(["data", "check", str(tmp_path / "airs")])
     assert "1 unusable songs" in capsys.readouterr().err
 
 
@@ -200,6 +200,6 @@ def test_licences_that_forbid_commercial_use_are_said(tmp_path, capsys):
     write_songs(
         tmp_path / "hooktheory.jsonl.gz", [make_record("a"), make_record("b", "valid"), make_record("c", "test")]
     )
-    assert not cli.main(["data", "prepare", "hooktheory", "--songs", str(tmp_path), "--data-dir", str(tmp_path / "d")])
+    assert not main(["data", "prepare", "hooktheory", "--songs", str(tmp_path), "--data-dir", str(tmp_path / "d")])
     said = capsys.readouterr().out
     assert "CC BY-NC-SA 3.0, forbids commercial use" in said and "the same melody in several splits" in said

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gapt_jax import cli, study_command
+from gapt_jax.commands import exits
+from gapt_jax.commands.main import main
 from gapt_jax.evaluation.statistics import holm
 from gapt_jax.evaluation.study import Rating, analyse, intraclass_correlation, order_effect, retest_reliability
+from gapt_jax.study.ratings import MAX_BYTES
 
 HEAD = "participant,system,question,score\n"
 A, B = [4, 5, 3, 4, 5, 4, 2], [3, 3, 3, 2, 4, 5, 1]
@@ -123,7 +125,7 @@ def ratings_csv() -> str:
 
 def test_command_writes_and_tells(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    cli.main(["study", "analyse", str(write(tmp_path, "\ufeff" + ratings_csv()))])
+    main(["study", "analyse", str(write(tmp_path, "\ufeff" + ratings_csv()))])
     told = capsys.readouterr().out
     for name in ("study.json", "study.csv", "study_pairs.csv", "study.png"):
         assert f"wrote {tmp_path / name}" in told
@@ -141,7 +143,7 @@ def test_command_as_json(tmp_path, capsys):
     path = write(
         tmp_path, ratings_csv().replace("score\n", "score,note\n").replace("\n", ",\n").replace("note,", "note")
     )
-    cli.main(["study", "analyse", str(path), "--json", "--out", str(tmp_path / "new")])
+    main(["study", "analyse", str(path), "--json", "--out", str(tmp_path / "new")])
     captured = capsys.readouterr()
     assert json.loads(captured.out)["files"][0] == str(tmp_path / "new" / "study.json")
     assert "columns that are not used: note" in captured.err
@@ -163,7 +165,7 @@ BAD = {
     "no order": ("order," + HEAD + ",p,a,q,1\n", "line 2: order '' is not a whole number from 1"),
     "repeat 0": ("repeat," + HEAD + "0,p,a,q,1\n", "line 2: repeat '0' is not a whole number from 1"),
     "swapped columns": (HEAD + "".join(f"a,p{i},q,1\n" for i in range(30)), "30 different systems"),
-    "huge": ("x" * (study_command.MAX_BYTES + 1), "more than 16 MiB"),
+    "huge": ("x" * (MAX_BYTES + 1), "more than 16 MiB"),
 }
 
 
@@ -191,9 +193,9 @@ def test_without_matplotlib(tmp_path, capsys, monkeypatch):
 
 def assert_refused(path, words, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["study", "analyse", str(path)])
+        main(["study", "analyse", str(path)])
     captured = capsys.readouterr()
-    assert stop.value.code == cli.EXIT_BAD_INPUT and captured.out == ""
+    assert stop.value.code == exits.EXIT_BAD_INPUT and captured.out == ""
     assert re.fullmatch(r"error: [^\n]+\n", captured.err) and words in captured.err, captured.err
 
 
@@ -201,7 +203,7 @@ def test_the_example_of_the_documentation(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     page = (Path(__file__).parents[2] / "docs/study.md").read_text(encoding="utf-8")
     table, shown = re.search(r"```csv\n(.*?)```", page, re.S)[1], re.search(r"```text\n(.*?)```", page, re.S)[1]
-    cli.main(["study", "analyse", str(write(tmp_path, table))])
+    main(["study", "analyse", str(write(tmp_path, table))])
     told = capsys.readouterr().out
     missing = [line for line in shown.splitlines() if line not in told]
     assert not missing and len(shown.splitlines()) > 5

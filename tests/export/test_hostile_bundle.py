@@ -346,7 +346,7 @@ def test_a_function_of_absurd_size_does_not_take_the_memory(copied, capsys):
 def test_a_process_that_dies_is_named_by_its_signal(copied, monkeypatch, tmp_path, capsys):
     script = tmp_path / "dies.py"
     script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    monkeypatch.setattr(proof.verify, "__file__", str(script))
+    monkeypatch.setattr(proof, "SCRIPT", script)
     assert command("verify", str(copied)) == 2 and command("serve", str(copied)) == 2
     shown = capsys.readouterr().err
     assert shown.count("SIGSEGV") == 2 and shown.count("\n") == 2

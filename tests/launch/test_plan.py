@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gapt_jax import cli
 from gapt_jax.algorithm import learner
+from gapt_jax.commands import main as command_line
+from gapt_jax.commands import plan as plan_command
 from gapt_jax.config import (
     AlgorithmConfig,
     DataConfig,
@@ -30,7 +31,7 @@ from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.chips import Chip
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.cost import Cost
-from launch import gpus, plan_command
+from launch import gpus
 from launch import plan as planning
 from launch.collectives import Collective, parse, summarize
 from launch.plan import Phase, PhaseCompiler, Plan
@@ -306,12 +307,12 @@ def _settings_stay(monkeypatch):
 @pytest.mark.usefixtures("_settings_stay")
 def test_command_prints_a_table_or_one_object(monkeypatch, capsys):
     monkeypatch.setattr(planning, "plan", lambda *_: result(phase(bytes=2**29), phase("rollout", song_share=0.25)))
-    args = cli._parse(["plan", "smoke", "--topology", "v5e:2x2", "--set", "algorithm.batch_size=32"])
+    args = command_line.parse(["plan", "smoke", "--topology", "v5e:2x2", "--set", "algorithm.batch_size=32"])
     assert args.command(args, Console()) == 0
     shown = capsys.readouterr().out
     assert "0.50 GiB (50%)" in shown and "all-reduce 1 (1 between slices)" in shown
     assert "75% of the rows of rollout only fill up" in shown
-    args = cli._parse(["plan", "smoke", "--topology", "v5e:2x2", "--json"])
+    args = command_line.parse(["plan", "smoke", "--topology", "v5e:2x2", "--json"])
     assert args.command(args, Console(json_mode=True)) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["fits"] and found["devices"] == 4
@@ -322,6 +323,6 @@ def test_command_prints_a_table_or_one_object(monkeypatch, capsys):
 @pytest.mark.usefixtures("_settings_stay")
 def test_command_refuses_what_does_not_fit(monkeypatch, capsys):
     monkeypatch.setattr(planning, "plan", lambda *_: result(phase(), problem="improve_policy needs more"))
-    args = cli._parse(["plan", "smoke", "--topology", "v5e:2x2"])
+    args = command_line.parse(["plan", "smoke", "--topology", "v5e:2x2"])
     assert args.command(args, Console()) == plan_command.EXIT_DOES_NOT_FIT
     assert "does not fit: improve_policy needs more" in capsys.readouterr().out

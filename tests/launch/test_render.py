@@ -14,11 +14,11 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from launching import ALL, GKE, LOCAL, SLURM, TPU_VM
 
 from gapt_jax.errors import UserError
 from launch import render, templates
 from launch.render_gke import jobset
+from tests.launch.launching import ALL, GKE, LOCAL, SLURM, TPU_VM
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
@@ -41,8 +41,8 @@ def spec(request):
 
 
 def test_rendering_is_deterministic_in_any_process(spec):
-    program = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(ROOT)]!r}\n" + (
-        "import json, launching; from launch import render\n"
+    program = f"import sys; sys.path[:0] = {[str(ROOT)]!r}\n" + (
+        "import json; from launch import render; from tests.launch import launching\n"
         f"print(json.dumps([render.render(s).files for s in launching.ALL][{ALL.index(spec)}]))"
     )
     for seed in ("1", "2"):
@@ -60,7 +60,7 @@ def test_the_readme_has_the_commands(spec):
 
 
 def test_rendering_imports_no_jax():
-    program = "import sys, launch.command, launch.preflight; sys.exit('jax' in sys.modules)"
+    program = "import sys, gapt_jax.commands.launch, launch.preflight; sys.exit('jax' in sys.modules)"
     assert run(sys.executable, "-c", program, cwd=ROOT).returncode == 0
 
 

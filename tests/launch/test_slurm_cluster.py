@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from launching import SLURM
 
 from launch import render
+from tests.launch.launching import SLURM
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol")

@@ -199,7 +199,7 @@ SERVER = """
 import sys
 from pathlib import Path
 from gapt_jax.live import server
-from gapt_jax.live.songs import song_model
+from gapt_jax.commands.live import song_model
 from gapt_jax.runtime.console import Console
 from tests.export.bundles import VOCABULARY
 import resource

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from gapt_jax.live import downloads, recording
 from gapt_jax.live.server import make_app
-from tests.live.test_live_server import Player, connected
+from tests.live.test_server import Player, connected
 
 pytestmark = pytest.mark.timeout(180)
 needs_fluidsynth = pytest.mark.skipif(

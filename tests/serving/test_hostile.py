@@ -212,7 +212,9 @@ def test_at_the_limit_of_files_one_is_told_and_halves_are_dropped_quietly(bundle
 
 def test_a_request_must_come_whole_in_time(bundle_folder):
     """Some drip, some say nothing, some do not read: all are left within the time."""
-    program = "from gapt_jax.runtime import web; web.REQUEST_SECONDS = 1; from gapt_jax.cli import main; main()"
+    program = (
+        "from gapt_jax.runtime import web; web.REQUEST_SECONDS = 1; from gapt_jax.commands.main import main; main()"
+    )
     with running("serve", bundle_folder, program=program) as server:
         halves = ["", "\r\n", "GET", f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{"]
         connections = [server.connect() for _ in halves]

@@ -5,12 +5,12 @@ import json
 
 import jax.numpy as jnp
 import pytest
-from test_resume import RUNTIME, STAGE, Songs, songs
 
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import stage_warnings
 from gapt_jax.training import pretrain, run_folder
 from gapt_jax.training.stages import run_stage
+from tests.training.test_resume import RUNTIME, STAGE, Songs, songs
 
 SENTENCE = "the stage 'policy' has learnt nothing: its loss on held-out songs is"
 

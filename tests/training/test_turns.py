@@ -5,13 +5,13 @@ import json
 import threading
 
 import pytest
-from test_resume import RUNTIME, STAGE, Songs, assert_same, songs
 
 from gapt_jax.errors import Preempted, UserError
 from gapt_jax.runtime import hosts, locks
 from gapt_jax.runtime.console import Console
 from gapt_jax.training import turns
 from gapt_jax.training.stages import run_stage
+from tests.training.test_resume import RUNTIME, STAGE, Songs, assert_same, songs
 
 
 def test_a_run_waits_for_a_stage_and_reuses_it(tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,19 +72,19 @@ def interplay(
     mask = melody != PAD
     has_next = jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
 
-    def begin(player: Player, player_params: Params):
+    def begin(player: Player, player_params: Params) -> Any:
         cache = player.policy.method(player_params, "empty_cache", batch, 2 * frames + 1)
         begun = jnp.full((batch, 1), BOS, jnp.int32)
         logits, cache = player.policy.method(player_params, "decode", begun, cache, 0)
         return logits, cache, jnp.full((batch,), player.task.rest, jnp.int32)
 
-    def hear(player: Player, player_params: Params, own: jax.Array, other: jax.Array, cache, t):
+    def hear(player: Player, player_params: Params, own: jax.Array, other: jax.Array, cache: Any, t: int) -> Any:
         return player.policy.method(player_params, "decode", jnp.stack([own, other], axis=1), cache, 1 + 2 * t)
 
-    def chord_distribution(logits, previous):
+    def chord_distribution(logits: jax.Array, previous: jax.Array) -> jax.Array:
         return chord_player.distribution(logits, previous, validity_mask=validity_mask)
 
-    def frame(carry, inputs):
+    def frame(carry: Any, inputs: Any) -> Any:
         (chord_logits, chord_cache, chord), (note_logits, note_cache, note) = carry
         t, given, from_agent, chord_draw, note_draw, other_draw, is_real, is_followed = inputs
         note_log_probs = melody_player.distribution(note_logits, note, validity_mask=validity_mask)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
+import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gapt_jax.commands.parsing import add_command
+from gapt_jax.commands.serve import add_address, check_server
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import write_atomic
 from gapt_jax.runtime.loopback import until_stopped
 
+if TYPE_CHECKING:
+    from gapt_jax.live.model import LiveModel
+    from gapt_jax.vocabulary import Vocabulary
 
-def add_parser(commands: Any, add: Any) -> None:
-    """Adds the commands to the parser of ``gapt``."""
-    jam = add(commands, "jam", _jam, "play with policies in the browser")
+MOST_FRAMES = 1 << 18  # of songs in a policy's place
+
+
+def add_parser(commands: Any) -> None:
+    """Adds ``jam`` and ``play`` to the parser of ``gapt``."""
+    jam = add_command(commands, "jam", _jam, "play with policies in the browser")
     jam.add_argument("policies", type=Path, nargs="+", metavar="DIR", help="runs or bundles; the page lets you choose")
     jam.add_argument(
         "--songs",
@@ -24,13 +32,12 @@ def add_parser(commands: Any, add: Any) -> None:
         metavar="PATH",
         help="song files; one more model plays them as they are",
     )
-    jam.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
-    jam.add_argument("--port", type=int, default=8080, metavar="N", help="default: 8080; 0 takes a free one")
+    add_address(jam, 8080)
     jam.add_argument("--sessions", type=int, default=64, metavar="N", help="players at a time (default: 64)")
     jam.add_argument(
         "--study", type=Path, metavar="FOLDER", help="hide the models' names; log takes and answers of who agrees"
     )
-    play = add(commands, "play", _play, "accompany a MIDI file as if it were played live")
+    play = add_command(commands, "play", _play, "accompany a MIDI file as if it were played live")
     play.add_argument("policy", type=Path, metavar="DIR", help="a run or a bundle")
     play.add_argument("--melody", type=Path, required=True, metavar="FILE.mid", help="what the player plays")
     play.add_argument("--out", type=Path, metavar="FILE.mid", help="default: the melody's name with -accompanied")
@@ -46,12 +53,7 @@ def add_parser(commands: Any, add: Any) -> None:
 
 
 def _jam(args: argparse.Namespace, console: Console) -> None:
-    if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
-        raise UserError("the packages for live play are missing: pip install '.[live]'")
-    if not 0 <= args.port <= 65535:
-        raise UserError(f"--port must be in 0..65535, not {args.port}")
-    if args.sessions < 1:
-        raise UserError(f"--sessions must be at least 1, not {args.sessions}")
+    check_server(args, "live play")
     with until_stopped(console):
         from gapt_jax.runtime.devices import set_up
 
@@ -59,7 +61,29 @@ def _jam(args: argparse.Namespace, console: Console) -> None:
         from gapt_jax.live.server import run
 
         places = {"host": args.host, "port": args.port, "sessions": args.sessions}
-        run(args.policies, console, **places, songs=args.songs, study=args.study)
+        songs = args.songs and functools.partial(song_model, args.songs)
+        run(args.policies, console, **places, songs=songs, study=args.study)
+
+
+def song_model(path: Path, vocabulary: Vocabulary) -> LiveModel:
+    """The songs of a file or folder in a policy's place; chords that the vocabulary lacks become their nearest."""
+    import numpy as np
+
+    from data_pipeline import catalogue
+    from data_pipeline.songs import Song, to_frames
+    from data_pipeline.store import chord_tokens, melody_tokens
+    from gapt_jax.live import songs
+
+    found, count = [], 0
+    for song in catalogue.read(path):
+        if isinstance(song, Song) and count < MOST_FRAMES:
+            found.append(to_frames(song))
+            count += len(found[-1])
+    if not found:
+        raise UserError(f"{path} has no song that could be played: 'gapt data check {path}' says why")
+    chords = np.concatenate([chord_tokens(frames, vocabulary) for frames in found])
+    melody = np.concatenate([melody_tokens(frames) for frames in found])
+    return songs.song_model(path.resolve().name, chords, melody, vocabulary)
 
 
 def _play(args: argparse.Namespace, console: Console) -> None:

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import experiments
 from gapt_jax import config
+from gapt_jax.commands.parsing import add_command
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console, format_seconds
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
@@ -63,9 +65,9 @@ examples:
 """
 
 
-def add_parser(commands: Any, add: Any) -> None:
-    """Adds the command to the parser of ``gapt``."""
-    parser = add(commands, "bench", _bench, "measure speed beside the ceilings of this machine")
+def add_parser(commands: Any) -> None:
+    """Adds ``bench`` to the parser of ``gapt``."""
+    parser = add_command(commands, "bench", _bench, "measure speed beside the ceilings of this machine")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = _ABOUT, _EXAMPLES
     suites, sizes = ",".join(SUITES), ",".join(EXPERIMENTS)
@@ -108,11 +110,11 @@ def _bench(args: argparse.Namespace, console: Console) -> int | None:
     if LIVE in suites and importlib.util.find_spec("fastapi") is None:
         raise UserError("the packages for live play are missing: pip install '.[live]', or name other suites")
     earlier = args.compare and read_bench(args.compare)
-    from gapt_jax.cli import load_experiment
     from gapt_jax.runtime.devices import set_up
 
     set_up()
     from gapt_jax.benchmark.bench import bench
+    from gapt_jax.commands.bench_data import data_cases
     from gapt_jax.live.model import open_models
 
     policies = open_models(args.policies, console)
@@ -128,11 +130,11 @@ def _bench(args: argparse.Namespace, console: Console) -> int | None:
         if args.out:
             write_atomic(args.out, strict_json(found, indent=1) + "\n")
 
-    experiments = {size: load_experiment(EXPERIMENTS[size]) for size in sizes}
+    chosen = {size: experiments.load(EXPERIMENTS[size]) for size in sizes}
     code = None
     try:
         with contextlib.nullcontext() if console.json_mode else without_slow_lines():
-            keep(bench(experiments, suites, repeats, console, policies, keep))
+            keep(bench(chosen, suites, repeats, console, policies, {"data": data_cases}, keep))
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
         console.say("stopped; these rows are not all, and the last ones may have fewer repeats")

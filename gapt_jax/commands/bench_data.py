@@ -1,22 +1,30 @@
-"""What the data pipeline is measured by, on the host alone: batches of training songs, and songs read from files."""
+"""The suite `data` of ``gapt bench``, on the host alone: batches of training songs, and songs read from files."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from data_pipeline import grammar, store
+from data_pipeline.importers import abc, abc_writer, midi_song
+from data_pipeline.importers.score import Score, to_song
+from data_pipeline.loader import Corpus, build_vocabulary
+from data_pipeline.songs import parse_song, to_frames, to_record
 from gapt_jax.benchmark.cases import Size
 from gapt_jax.benchmark.measure import Case, Run
 
 SONGS = 256  # of the built-in generator
 
 
+def data_cases(sizes: Sequence[Size]) -> Iterator[Case]:
+    """The suite: formats of songs, then the loader at each size."""
+    yield from import_cases()
+    yield from itertools.chain.from_iterable(map(loader_cases, sizes))
+
+
 def loader_cases(size: Size) -> Iterator[Case]:
     """A batch of an iteration, cropped and transposed, from the training stream."""
-    from data_pipeline import store
-    from data_pipeline.loader import Corpus, build_vocabulary
-
     songs = store.of_frames({song.id: frames for song, frames in _songs()})
     splits = dict.fromkeys(("train", "valid", "test"), songs)
     corpus = Corpus(
@@ -35,10 +43,6 @@ def loader_cases(size: Size) -> Iterator[Case]:
 
 def import_cases() -> Iterator[Case]:
     """Songs from a file's content to a checked record, by format."""
-    from data_pipeline.importers import abc, abc_writer, midi_song
-    from data_pipeline.importers.score import Score, to_song
-    from data_pipeline.songs import parse_song, to_record
-
     songs = _songs()
     frames = sum(len(found) for _, found in songs)
     records = [to_record(song) for song, _ in songs]
@@ -59,7 +63,4 @@ def import_cases() -> Iterator[Case]:
 
 def _songs() -> list[tuple[Any, Any]]:
     """The first songs of the built-in generator, with their frames."""
-    from data_pipeline import grammar
-    from data_pipeline.songs import to_frames
-
     return [(song, to_frames(song)) for song in itertools.islice(grammar.generate("grammar"), SONGS)]

@@ -9,11 +9,12 @@ import pytest
 from data_pipeline import grammar
 from data_pipeline.songs import to_frames, to_record
 from data_pipeline.store import chord_tokens
+from gapt_jax.commands.live import song_model
 from gapt_jax.errors import UserError
 from gapt_jax.live.engine import Controls, Engine, Event
 from gapt_jax.live.recording import Recording, replay
-from gapt_jax.live.songs import song_model
 from tests.export.bundles import VOCABULARY
+from tests.live.scratch import planned_from_scratch
 
 CONTROLS = Controls(lookahead_frames=8, commit_frames=3, intro_frames=0)
 
@@ -35,7 +36,7 @@ def test_songs_are_played_one_after_the_other(songs, file):
     expected = [token for song in songs for token in chord_tokens(to_frames(song), VOCABULARY).tolist()]
     for now in range(len(expected) + 9):
         plan = engine.tick(now)
-        assert plan == engine.planned_from_scratch() and len(plan.chords) == 8
+        assert plan == planned_from_scratch(engine) and len(plan.chords) == 8
         engine.hear([Event(now, True, 60 + now % 7)])
     assert engine.decided[: len(expected) + 8] == expected + expected[:8]  # and then again
 
@@ -50,7 +51,7 @@ def test_a_policy_and_songs_take_turns(file, make_model):
             engine.use(other)
             recording.add("model", weights_sha256=other.weights_sha256)
         recording.add("tick", now_frame=now, events=[])
-        assert engine.tick(now) == engine.planned_from_scratch()
+        assert engine.tick(now) == planned_from_scratch(engine)
         if engine.model is policy:
             assert engine.now - engine._older.base <= policy.window
     found = replay(recording.to_dict(), {model.weights_sha256: model for model in (songs, policy)})

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gapt_jax import cli
+import experiments
+from gapt_jax.commands.main import main
+from gapt_jax.commands.report import report_folder
 from gapt_jax.config import Experiment
 from gapt_jax.errors import TrainingStopped, UserError
 
@@ -102,7 +104,7 @@ def test_help_is_quick(tmp_path):
 def test_importing_the_command_line_loads_nothing_heavy():
     heavy = "{'jax', 'flax', 'numpy', 'rich', 'mido', 'tensorflow_datasets', 'matplotlib'}"
     subprocess.run(
-        [sys.executable, "-c", f"import gapt_jax.cli, sys; assert not {heavy} & set(sys.modules)"], check=True
+        [sys.executable, "-c", f"import gapt_jax.commands.main, sys; assert not {heavy} & set(sys.modules)"], check=True
     )
 
 
@@ -112,6 +114,7 @@ def test_importing_the_command_line_loads_nothing_heavy():
         (["rnu"], ["'rnu'", "did you mean 'run'?"]),
         ([], ["COMMAND"]),
         (["run"], ["EXPERIMENT"]),
+        (["--json", "rnu"], ["'rnu'", "did you mean 'run'?"]),
         (["run", "smokee"], ["'smokee'", "did you mean 'smoke'?", "small"]),
         (["run", "../experiments/smoke"], ["there is no experiment"]),
         (["run", "smoke", "--set", "algorthm.steps=3"], ["did you mean 'algorithm.steps'?"]),
@@ -224,10 +227,10 @@ def test_data_check_lists_faults_and_fails(tmp_path):
 
 def test_experiments_by_name_and_from_a_file(tmp_path):
     (tmp_path / "mine.py").write_text(MY_EXPERIMENT)
-    assert cli.load_experiment(f"{tmp_path}/mine.py:mine") == Experiment(name="mine1")
-    assert cli.experiment_names()
-    for name in cli.experiment_names():
-        assert isinstance(cli.load_experiment(name), Experiment)
+    assert experiments.load(f"{tmp_path}/mine.py:mine") == Experiment(name="mine1")
+    assert experiments.names()
+    for name in experiments.names():
+        assert isinstance(experiments.load(name), Experiment)
 
 
 @pytest.mark.parametrize(
@@ -250,9 +253,9 @@ def test_every_kind_of_end_has_its_exit_code(error, code, line, monkeypatch, cap
     def fail(arguments):
         raise error
 
-    monkeypatch.setattr(cli, "_dispatch", fail)
+    monkeypatch.setattr("gapt_jax.commands.main._dispatch", fail)
     with pytest.raises(SystemExit) as exit_:
-        cli.main(["doctor"])
+        main(["doctor"])
     assert exit_.value.code == code
     out, err = capsys.readouterr()
     assert err.startswith(line) and err.count("\n") == 1 and out == ""
@@ -278,18 +281,18 @@ def test_the_licence_is_shown_before_a_public_set_is_fetched(tmp_path, monkeypat
     monkeypatch.setattr("data_pipeline.upstream.fetch", fetch)
     arguments = ["data", "prepare", "hooktheory", "--songs", f"{tmp_path}/songs", "--data-dir", f"{tmp_path}/data"]
     with pytest.raises(SystemExit, match="2"):
-        cli.main([*arguments, "--download"])
+        main([*arguments, "--download"])
     assert "no network" in capsys.readouterr().err
 
 
 def test_report_folder_of_several_runs_lies_beside_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli._report_folder([Path("runs/a")]) == Path("runs/a")
-    assert cli._report_folder([Path("runs/a"), tmp_path / "runs" / "b"]) == tmp_path / "runs" / "report"
+    assert report_folder([Path("runs/a")]) == Path("runs/a")
+    assert report_folder([Path("runs/a"), tmp_path / "runs" / "b"]) == tmp_path / "runs" / "report"
 
 
 def test_what_native_code_writes_to_stdout_is_not_ours(tmp_path):
-    code = "import os\nfrom gapt_jax import cli\ncli.main(['data', 'list'])\nos.write(1, b'from a library')"
+    code = "import os\nfrom gapt_jax.commands.main import main\nmain(['data', 'list'])\nos.write(1, b'from a library')"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "grammar" in done.stdout and "library" not in done.stdout

@@ -1,17 +1,16 @@
-"""``gapt export``, ``verify``, ``import-torch`` and ``serve``: policies as bundles for other programs."""
+"""``gapt export``, ``verify`` and ``import-torch``: policies as bundles for other programs."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gapt_jax.commands.parsing import add_command, choice
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json
-from gapt_jax.runtime.loopback import until_stopped
 
 _DTYPES = ("float32", "bfloat16", "int8")
 _ABOUT = """\
@@ -28,35 +27,32 @@ examples:
 _ACTIONS = ("inspect", "refresh")
 
 
-def add_parser(commands: Any, add: Any) -> None:
-    """Adds the commands to the parser of ``gapt``."""
-    export = add(commands, "export", _export, "write a policy as a bundle for serving, and prove it")
+def add_parser(commands: Any) -> None:
+    """Adds ``export``, ``verify`` and ``import-torch`` to the parser of ``gapt``."""
+    export = add_command(commands, "export", _export, "write a policy as a bundle for serving, and prove it")
     export.formatter_class = argparse.RawDescriptionHelpFormatter
     export.description, export.epilog = _ABOUT, _EXAMPLES
     export.add_argument("what", nargs="+", metavar="RUN", help="folder of a run; or 'inspect DIR', 'refresh DIR'")
     export.add_argument("--out", type=Path, metavar="DIR", help="folder of the bundle, which must not exist yet")
     export.add_argument(
         "--policy",
-        choices=("trained", "mle"),
+        **choice("trained", "mle"),
         default="trained",
         help="the post-trained one (default) or the supervised one",
     )
     export.add_argument("--step", type=int, metavar="N", help="a checkpoint that was kept (default: the newest)")
-    export.add_argument("--dtype", choices=_DTYPES, default="float32", help="of the stored weights (default: float32)")
+    export.add_argument(
+        "--dtype", **choice(*_DTYPES), default="float32", help="of the stored weights (default: float32)"
+    )
     export.add_argument(
         "--onnx", action=argparse.BooleanOptionalAction, default=None, help="default: where its packages are installed"
     )
-    verify = add(commands, "verify", _verify, "prove a bundle in a process that knows nothing of this package")
+    verify = add_command(commands, "verify", _verify, "prove a bundle in a process that knows nothing of this package")
     verify.add_argument("bundle", type=Path, metavar="DIR", help="folder of the bundle")
-    foreign = add(commands, "import-torch", _import_torch, "make a bundle of a published PyTorch policy")
+    foreign = add_command(commands, "import-torch", _import_torch, "make a bundle of a published PyTorch policy")
     foreign.add_argument("checkpoint", type=Path, metavar="FILE", help=".safetensors, .pth, .ckpt or .pt")
     foreign.add_argument("--chord-names", type=Path, required=True, metavar="FILE", help="its vocabulary, a JSON list")
     foreign.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the bundle")
-    serve = add(commands, "serve", _serve, "serve bundles over HTTP (Open Inference Protocol)")
-    serve.add_argument("bundles", type=Path, nargs="+", metavar="DIR", help="folders of bundles")
-    serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
-    serve.add_argument("--port", type=int, default=8000, metavar="N", help="default: 8000; 0 takes a free one")
-    serve.add_argument("--sessions", type=int, default=64, metavar="N", help="sessions at a time (default: 64)")
 
 
 def _export(args: argparse.Namespace, console: Console) -> None:
@@ -128,22 +124,6 @@ def _import_torch(args: argparse.Namespace, console: Console) -> None:
     _show(args.out, manifest, console)
     console.say(f"wrote {args.out}")
     console.say(f"next: gapt serve {args.out}")
-
-
-def _serve(args: argparse.Namespace, console: Console) -> None:
-    if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
-        raise UserError("the packages for serving are missing: pip install '.[live]'")
-    if not 0 <= args.port <= 65535:
-        raise UserError(f"--port must be in 0..65535, not {args.port}")
-    if args.sessions < 1:
-        raise UserError(f"--sessions must be at least 1, not {args.sessions}")
-    with until_stopped(console):
-        from gapt_jax.runtime.devices import set_up
-
-        set_up()
-        from gapt_jax.serving.server import run
-
-        run(args.bundles, console, host=args.host, port=args.port, sessions=args.sessions)
 
 
 def _show(folder: Path, manifest: dict[str, Any], console: Console) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gapt_jax import cli
+from gapt_jax.commands.main import parse
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
-from launch import command, submit
+from launch import submit
 from launch.render import Rendered
 
 ROOT = Path(__file__).parents[2]
@@ -20,10 +20,7 @@ GKE = "--on gke --accelerator v5e-16 --image gapt:1 --storage gs://bucket"
 
 
 def launch(line: str, json_mode: bool = False) -> int:
-    parser = cli._Parser(prog="gapt")
-    commands = parser.add_subparsers(required=True)
-    command.add_parser(commands, cli._add)
-    args = parser.parse_args(["launch", *line.split()])
+    args = parse(["launch", *line.split()])
     return args.command(args, Console(json_mode))
 
 

@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra 'live' is not installed")
 
-from gapt_jax import cli, midi
+from gapt_jax import midi
+from gapt_jax.commands.main import main
 from gapt_jax.export import bundle
 from gapt_jax.midi import Note
 from gapt_jax.runtime.console import Console
@@ -40,7 +41,7 @@ def folder(tmp_path_factory):
 def refusal(capsys, *arguments):
     """The sentence of a command that refuses."""
     with pytest.raises(SystemExit) as end:
-        cli.main(list(map(str, arguments)))
+        main(list(map(str, arguments)))
     out, err = capsys.readouterr()
     assert end.value.code == 2, err
     assert re.fullmatch(r"error: [^\n]+\n", err), err
@@ -115,7 +116,7 @@ def test_play_refuses_in_one_sentence(arguments, words, folder, capsys, monkeypa
 
 
 def test_play_writes_melody_and_chords(folder, capsys):
-    cli.main(["play", str(folder / "bundle"), "--melody", str(folder / "tune.mid"), *PLANS, "--json"])
+    main(["play", str(folder / "bundle"), "--melody", str(folder / "tune.mid"), *PLANS, "--json"])
     out, err = capsys.readouterr()
     found = json.loads(out)
     fields = {"p50_ms", "p95_ms", "p99_ms", "budget_ms", "over_budget", "model", "frames", "path"}
@@ -128,7 +129,7 @@ def test_play_writes_melody_and_chords(folder, capsys):
     tracks = {track.name: track for track in midi.parse(written.read_bytes()).tracks}
     assert {"melody", "chords"} <= set(tracks)
     first = written.read_bytes()
-    cli.main(["play", str(folder / "bundle"), "--melody", str(folder / "tune.mid"), *PLANS])
+    main(["play", str(folder / "bundle"), "--melody", str(folder / "tune.mid"), *PLANS])
     assert written.read_bytes() == first
     written.unlink()
 
@@ -137,7 +138,7 @@ def test_play_in_real_time_takes_as_long_as_the_melody(folder, tmp_path, capsys)
     out = tmp_path / "out.mid"
     arguments = ["--melody", folder / "tune.mid", "--bpm", 240, "--realtime", "--out", out, *PLANS, "--json"]
     began = time.monotonic()
-    cli.main(list(map(str, ["play", folder / "bundle", *arguments])))
+    main(list(map(str, ["play", folder / "bundle", *arguments])))
     assert time.monotonic() - began >= 16 / 16  # frames of 1/16 s
     found = json.loads(capsys.readouterr().out)
     assert found["budget_ms"] == 62.5 and found["path"] == str(out) and out.is_file()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from gapt_jax import config
+from gapt_jax.commands.parsing import add_command, add_experiment, add_settings, experiment_of
+from gapt_jax.commands.report import write_page
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 
@@ -20,11 +21,13 @@ examples:
 """
 
 
-def add_parser(commands: Any, add: Any) -> None:
-    """Adds the command to the parser of ``gapt``."""
-    parser = add(commands, "ablate", _ablate, "train a grid of settings × seeds as one program, and report the verdict")
+def add_parser(commands: Any) -> None:
+    """Adds ``ablate`` to the parser of ``gapt``."""
+    parser = add_command(
+        commands, "ablate", _ablate, "train a grid of settings × seeds as one program, and report the verdict"
+    )
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _EXAMPLES
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="a name, or path/to/file.py:function")
+    add_experiment(parser)
     arms = parser.add_mutually_exclusive_group()
     arms.add_argument("--lambdas", metavar="0,1,...", help="values of the adversarial weight λ")
     arms.add_argument(
@@ -39,9 +42,7 @@ def add_parser(commands: Any, add: Any) -> None:
     parser.add_argument(
         "--seeds", default="6", metavar="N", help="how many from 10 on, or the seeds themselves: 0,1,2 (default: 6)"
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting of all arms; may be repeated"
-    )
+    add_settings(parser, "change a setting of all arms; may be repeated")
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/EXPERIMENT-ablate-PRESET")
     parser.add_argument(
         "--at-once", type=int, metavar="N", help="members that train at the same time (default: what the memory holds)"
@@ -49,12 +50,11 @@ def add_parser(commands: Any, add: Any) -> None:
 
 
 def _ablate(args: argparse.Namespace, console: Console) -> None:
-    from gapt_jax.cli import load_experiment
     from gapt_jax.training import presets
 
     if args.at_once is not None and args.at_once < 1:
         raise UserError(f"--at-once must be at least 1, not {args.at_once}")
-    base = config.override(load_experiment(args.experiment), args.set)
+    base = experiment_of(args)
     preset = args.preset or ("grid" if args.grid else "lambda")
     if args.lambdas is not None:
         arms = presets.lambdas(args.lambdas)
@@ -79,10 +79,5 @@ def _ablate(args: argparse.Namespace, console: Console) -> None:
     for member in stopped:
         console.warn(f"{member['folder']} is left out: {member['reason']}")
     console.say(f"wrote {workdir / 'ablation.json'}")
-    if importlib.util.find_spec("matplotlib") is None:
-        console.say(f"no page: pip install '.[report]', then gapt report {workdir}")
-        return
-    from gapt_jax.evaluation.report import write_report
-
-    console.say(f"wrote {write_report([workdir], workdir)[0]}")
-    console.say(f"next: open {workdir / 'report.html'} in a browser")
+    if write_page(workdir, console):
+        console.say(f"next: open {workdir / 'report.html'} in a browser")

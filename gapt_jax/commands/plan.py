@@ -1,4 +1,4 @@
-"""The command ``gapt plan``. Nothing heavy is imported before it is needed."""
+"""``gapt plan``: the phases compiled for devices that need not be there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gapt_jax import config
+from gapt_jax.commands.parsing import add_command, add_experiment, add_settings, experiment_of
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 EXIT_DOES_NOT_FIT = 2
 
 
-def add_parser(commands: Any, add: Any) -> None:
-    """Adds the command; `add` is ``(commands, name, function, help) -> parser``."""
-    parser = add(
-        commands, "plan", run, "compile the training phases for devices that need not be there; memory and speed"
+def add_parser(commands: Any) -> None:
+    """Adds ``plan`` to the parser of ``gapt``."""
+    parser = add_command(
+        commands, "plan", _plan, "compile the training phases for devices that need not be there; memory and speed"
     )
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="a name, or path/to/file.py:function")
+    add_experiment(parser)
     parser.add_argument(
         "--topology",
         required=True,
@@ -36,16 +36,13 @@ def add_parser(commands: Any, add: Any) -> None:
         metavar="N",
         help="runs that train as one program, as in gapt ablate (default: 1)",
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting; may be repeated"
-    )
+    add_settings(parser)
 
 
-def run(args: argparse.Namespace, console: Console) -> int:
+def _plan(args: argparse.Namespace, console: Console) -> int:
     """Prints the plan; 2 if it does not fit."""
-    from gapt_jax.cli import load_experiment
 
-    experiment = config.override(load_experiment(args.experiment), args.set)
+    experiment = experiment_of(args)
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # with libtpu installed, JAX would look for a TPU first

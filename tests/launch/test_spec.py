@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
-from launching import GKE, LOCAL, SLURM, TPU_VM
 
 from gapt_jax.errors import UserError
 from launch.spec import LaunchSpec
+from tests.launch.launching import GKE, LOCAL, SLURM, TPU_VM
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_preflight_expects_all_devices():
 
 
 def test_exit_codes_are_those_of_the_trainer():
-    from gapt_jax import cli
+    from gapt_jax.commands import exits
     from launch import spec
 
-    assert spec.EXIT_PREEMPTED == cli.EXIT_PREEMPTED
-    assert spec.EXITS_FINAL == (cli.EXIT_FAULT, cli.EXIT_BAD_INPUT, cli.EXIT_TRAINING_STOPPED)
+    assert spec.EXIT_PREEMPTED == exits.EXIT_PREEMPTED
+    assert spec.EXITS_FINAL == (exits.EXIT_FAULT, exits.EXIT_BAD_INPUT, exits.EXIT_TRAINING_STOPPED)

@@ -1,32 +1,28 @@
-"""The command ``gapt launch``."""
+"""``gapt launch``: an experiment on this machine, TPU VMs, GKE or SLURM."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gapt_jax import config
+from gapt_jax.commands.parsing import add_command, add_experiment, add_settings, choice, experiment_of
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 from launch import local, render, submit
-from launch.spec import MOUNT, TARGETS, LaunchSpec
+from launch.spec import MOUNT, TARGETS, LaunchSpec, check_mesh
 
 _TEXT = "start an experiment on this machine, TPU VMs, GKE or SLURM; without --yes, show what would be started"
-Add = Callable[..., argparse.ArgumentParser]
 
 
-def add_parser(commands: Any, add: Add) -> None:
-    """Registers ``launch``; `add(commands, name, function, text)` makes a parser as all commands have."""
-    parser = add(commands, "launch", launch, _TEXT)
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="a name, or path/to/file.py:function")
-    parser.add_argument("--on", required=True, choices=TARGETS, dest="target", help="where to run")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting; may be repeated"
-    )
+def add_parser(commands: Any) -> None:
+    """Adds ``launch`` to the parser of ``gapt``."""
+    parser = add_command(commands, "launch", _launch, _TEXT)
+    add_experiment(parser)
+    parser.add_argument("--on", required=True, **choice(*TARGETS), dest="target", help="where to run")
+    add_settings(parser)
     option = parser.add_argument
     option("--workdir", metavar="DIR", help=f"folder of the run; all hosts must see it (default: {MOUNT}/runs/NAME)")
     option("--songs", default="", metavar="DIR", help="folder of songs; all hosts must see it")
@@ -62,12 +58,10 @@ def add_parser(commands: Any, add: Add) -> None:
     )
 
 
-def launch(args: argparse.Namespace, console: Console) -> int:
+def _launch(args: argparse.Namespace, console: Console) -> int:
     """Checks everything, then runs (local), submits (--yes), writes (--out) or shows."""
-    from gapt_jax import cli  # which imports this module in turn
-
-    experiment = config.override(cli.load_experiment(args.experiment), args.set)
-    spec = spec_of(args, experiment.name)
+    experiment = experiment_of(args)
+    spec = _spec_of(args, experiment.name)
     check_mesh(experiment.runtime.mesh, spec)
     rendered = render.render(spec)
     if args.dry_run and args.yes:
@@ -97,7 +91,7 @@ def _run_here(spec: LaunchSpec, console: Console) -> int:
     return local.run(job, write=lambda line: console.say(line.removesuffix("\n")))
 
 
-def spec_of(args: argparse.Namespace, experiment_name: str) -> LaunchSpec:
+def _spec_of(args: argparse.Namespace, experiment_name: str) -> LaunchSpec:
     """The `LaunchSpec` of parsed arguments."""
     suffix = "-preflight" if args.preflight else ""
     words = re.sub(r"[^a-z0-9]+", "-", experiment_name.lower()).strip("-")
@@ -120,16 +114,3 @@ def spec_of(args: argparse.Namespace, experiment_name: str) -> LaunchSpec:
             "env": tuple((name, value) for name, _, value in env),
         }
     )
-
-
-def check_mesh(mesh: config.MeshConfig, spec: LaunchSpec) -> None:
-    """Whether the mesh comes out at the devices of a slice; the trainer would find out only once it holds them."""
-    devices = spec.devices // spec.slices
-    inner = mesh.fsdp * mesh.tensor
-    comes_out = devices == mesh.data * inner if mesh.data else devices % inner == 0
-    if devices and not comes_out:  # 0: local, and JAX itself finds out
-        where = f"{spec.slice.name} has {devices} devices" if spec.accelerator else f"there are {devices} devices"
-        raise UserError(
-            f"runtime.mesh data × fsdp × tensor = {mesh.data or '(rest)'} × {mesh.fsdp} × {mesh.tensor} "
-            f"does not come out: {where}{' per slice' if spec.slices > 1 else ''}"
-        )

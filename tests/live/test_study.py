@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra 'live' is not installed")
 from starlette.testclient import TestClient
 
-from gapt_jax import cli
+from gapt_jax.commands.main import main
 from gapt_jax.errors import UserError
 from gapt_jax.live import studio as studio_module
 from gapt_jax.live import study as study_module
@@ -162,7 +162,7 @@ def test_study_analyse_reads_the_ratings(client, folder):
             for turn, letter in enumerate("ABA"):
                 player.play(f"p{number}", model=letter).answer(dict.fromkeys(QUESTIONS, 1 + (number + turn) % 5))
     out = folder / "out"
-    cli.main(["study", "analyse", str(folder / "ratings.csv"), "--out", str(out)])
+    main(["study", "analyse", str(folder / "ratings.csv"), "--out", str(out)])
     found = json.loads((out / "study.json").read_text())
     assert found["n_participants"] == 3 and found["n_ratings"] == 3 * 3 * len(QUESTIONS)
     assert sorted(found["systems"]) == ["random0", "random1"] and found["questions"] == list(QUESTIONS)

@@ -1,0 +1,1 @@
+"""The command line: `main` has the parser, and every other module one command or a few that belong together."""
