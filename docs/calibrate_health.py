@@ -1,4 +1,4 @@
-"""How soon the alarms of runtime/health.py notice planted hacks, and how often they cry out over healthy runs.
+"""How soon the alarms of runtime/health.py detect planted hacks, and how often they fire in healthy runs.
 
 python docs/calibrate_health.py RUN [RUN ...]   (finished runs of `small`; nothing in them is changed)
 

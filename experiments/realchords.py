@@ -1,7 +1,8 @@
 """ReaLchords as the authors re-implemented it for the GAPT paper: PPO against the ensemble, no adversary.
 
-Hooktheory only, no entropy bonus, everything else as in `gapt` (reference.md §4.1, §5.5). Hardware and time as there;
-not run here. Command:
+Hooktheory only, no entropy bonus, everything else as in `gapt` (arXiv:2511.17879, §4.2). Line numbers below are those
+of configs/single_agent_rl/realchords.yml in github.com/lukewys/realchords-pytorch at 75a6324. Hardware and time as
+there; not run here. Command:
 
     gapt run realchords --set data.songs=FOLDER
 """
@@ -17,12 +18,12 @@ def realchords() -> Experiment:
     return replace(
         base,
         name="realchords",
-        data=replace(base.data, mixture=(("hooktheory", 1.0),)),  # reference §3.8
+        data=replace(base.data, mixture=(("hooktheory", 1.0),)),  # line 2
         pretrain=replace(
             base.pretrain,
-            anchor=FitConfig(10_000, 64, ADAM),  # reference §4.8: checkpoints used
-            discriminative=FitConfig(1_500, 64, ADAM),  # reference §4.8, §3.5
-            rhythm_contrastive=FitConfig(2_000, 196, ADAM),  # reference §4.8
+            anchor=FitConfig(10_000, 64, ADAM),  # line 30: the checkpoint that it uses
+            discriminative=FitConfig(1_500, 64, ADAM),  # lines 10-11, ../reward_models/discriminative_reward.yml:22
+            rhythm_contrastive=FitConfig(2_000, 196, ADAM),  # lines 13-14
         ),
-        algorithm=replace(base.algorithm, adversarial_weight=0.0, entropy_coef=0.0),  # reference §4.1, §5.5
+        algorithm=replace(base.algorithm, adversarial_weight=0.0, entropy_coef=0.0),  # lines 19-42 set neither
     )

@@ -8,8 +8,8 @@ Command (a folder with hooktheory, pop909, nottingham and openewld .jsonl.gz):
     gapt run small --set data.songs=FOLDER --set algorithm.adversarial_weight=0 --workdir runs/small-lambda0
     gapt report runs/small runs/small-lambda0
 
-Sizes, rates, KL and entropy coefficients and the discriminator's buffer are those that a prototype found to show the
-collapse (method.md §8); the gate, the PPO constants and the reward form are the published ones.
+A prototype chose sizes, rates, KL and entropy coefficients and the discriminator's buffer so that the collapse shows
+(docs/method.md §8.3); the gate, the PPO constants and the reward form are the published ones.
 """
 
 from gapt_jax.config import (

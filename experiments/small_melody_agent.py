@@ -1,4 +1,4 @@
-"""A melody agent for policies of `small`: the same songs, sizes and vocabulary with the roles swapped (method.md §5).
+"""A melody agent for policies of `small`: the same songs, sizes and vocabulary, roles swapped (docs/method.md §11).
 
 Its reward models are those of `small` and are reused from ``stages/`` beside the run folder; policy and anchor are
 trained. OpenEWLD stays out of its training too. η = 0.002 as published. Hardware: 2 CPU cores. Command:

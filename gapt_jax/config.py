@@ -1,6 +1,6 @@
 """Configuration: frozen dataclasses, one per subsystem; strict overrides; JSON both ways; a hash.
 
-An experiment is a function that returns an `Experiment`. Defaults are the published GAPT settings (method.md §2-4).
+An experiment is a function that returns an `Experiment`. Defaults are the published settings (docs/method.md §8.2).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RESERVED_ARMS = ("data", "mle")  # systems that every result has
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """One transformer stack (reference.md §2.1)."""
+    """One transformer stack (docs/method.md §2.1)."""
 
     dim: Count = 512
     depth: Count = 8
@@ -75,7 +75,7 @@ class DataConfig:
     max_frames: Fours = 256  # T, sixteenth notes; longer songs are cropped on a beat
     chord_coverage: PositiveShare = 0.999  # share of the training chords whose interval set gets its own tokens
     transpose: bool = True  # uniformly -6..+6 semitones, training only
-    # What the policy plays; "melody" makes the agent of method.md §5, which hears chords.
+    # What the policy plays; "melody" makes the agent of docs/method.md §11, which hears chords.
     part: Literal["chords", "melody"] = "chords"
 
 
@@ -102,8 +102,8 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Supervised stages (reference.md §3). `members` seeds of each reward model are fitted together; `held_out` more
-    contrastive ones are never shown to any policy and serve as the independent encoder of the evaluation."""
+    """Supervised stages (docs/method.md §3). `members` seeds of each reward model train together; `held_out` more
+    contrastive ones reward no policy: the first is the independent encoder of the evaluation."""
 
     seed: Seed = 0
     policy: FitConfig = FitConfig(steps=11_000)
@@ -139,7 +139,7 @@ class RewardsConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """The adversary and its gate (method.md §4)."""
+    """The adversary and its gate (docs/method.md §7)."""
 
     conditional: bool = False  # D(c|m): it sees melody and chords; published: D(c), chords alone
     # relativistic: Bradley-Terry on pairs, which is paid by reward_form "logit".
@@ -161,7 +161,7 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class AlgorithmConfig:
-    """Post-training by PPO with a co-trained discriminator (method.md §3)."""
+    """Post-training by PPO with a co-trained discriminator (docs/method.md §4-8)."""
 
     adversarial_weight: NotNegative = 1.0  # λ
     steps: Count = 1_000
@@ -212,7 +212,7 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """How it is computed, not what: none of this makes another run."""
+    """Settings of the execution: none of them changes which run it is."""
 
     mesh: MeshConfig = MeshConfig()
     # Songs per device and gradient computation of MLE, PPO, discriminator; 0 = all at once.

@@ -6,7 +6,7 @@ class UserError(Exception):
 
 
 class TrainingStopped(Exception):
-    """Training gave up with its last good checkpoint intact; the message names the culprit. Exit code 3."""
+    """Training stopped with its last good checkpoint intact; the message names the cause. Exit code 3."""
 
 
 class Preempted(Exception):

@@ -38,7 +38,7 @@ def ratio_of_rows(values: jax.Array, mask: jax.Array) -> Ratio:
 
 
 def whiten(values: jax.Array, mask: jax.Array, epsilon: float = 1e-8) -> jax.Array:
-    """Zero mean and unit variance over the valid entries (reference.md §4.5); 0 elsewhere."""
+    """Zero mean and unit variance over the valid entries (docs/method.md §6.2); 0 elsewhere."""
     centred = jnp.where(mask > 0, values - mean(values, mask), 0.0)
     variance = mean(jnp.square(centred), mask)
     return centred * jax.lax.rsqrt(jnp.maximum(variance, epsilon))

@@ -1,4 +1,4 @@
-"""The trees that travel between phases; every field states its shape and dtype. B songs, T frames."""
+"""The trees that phases exchange; every field states its shape and dtype. B songs, T frames."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Trajectory:
     context: jax.Array  # [B, T] int32: what it heard
     actions: jax.Array  # [B, T] int32 sampled tokens; PAD where the example has ended
     log_probs: jax.Array  # [B, T] float32 behaviour log-probabilities of `actions`
-    mask: jax.Array  # [B, T] float32, 1 where an action was taken that counts (reference.md §4.2)
+    mask: jax.Array  # [B, T] float32, 1 where an action was taken that counts (docs/method.md §4.1)
 
     def is_song(self) -> jax.Array:
         """[B] float32, 0 for rows that only fill up."""

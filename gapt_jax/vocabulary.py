@@ -100,8 +100,8 @@ class Vocabulary:
 
     def nearest_chord(self, root: int, intervals: tuple[int, ...]) -> tuple[int, bool]:
         """(chord index, whether it is that very chord). A shape outside the vocabulary becomes the listed quality of
-        the same root with the largest pitch-class overlap (method.md §1); ties go to fewer foreign notes, then to
-        the earlier chord. `intervals` are folded (`chords.fold`).
+        the same root with the largest pitch-class overlap (docs/method.md §1.4); ties go to fewer foreign notes, then
+        to the earlier chord. `intervals` are folded (`chords.fold`).
         """
         key = (root, intervals)
         if key not in self._nearest:

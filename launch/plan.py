@@ -1,4 +1,4 @@
-"""Post-training compiled for chips that are not there, and what that tells: memory, network, a bound on its speed.
+"""Compiles post-training for chips that this machine lacks: memory, network traffic, a bound on its speed.
 
 Nothing is materialised and no data is read: on a machine with a CPU alone, libtpu compiles for a topology by its name,
 and XLA's CUDA plugin for a GPU by its description.

@@ -1,4 +1,4 @@
-"""The co-evolving discriminator: losses, logit-to-reward maps, gates (method.md §4, papers.md a3)."""
+"""The co-evolving discriminator: losses, logit-to-reward maps, gates (docs/method.md §5.4, §7)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def shown_tokens(config: DiscriminatorConfig, shown: jax.Array) -> jax.Array:
 
 
 def discriminator_input(actions: jax.Array) -> jax.Array:
-    """[B, T] actions -> [B, T + 1]: BOS and the actions, EOS hidden as PAD (reference.md §2.7)."""
+    """[B, T] actions -> [B, T + 1]: BOS and the actions, EOS hidden as PAD (docs/method.md §1.6)."""
     return jnp.pad(jnp.where(actions == EOS, PAD, actions), ((0, 0), (1, 0)), constant_values=BOS)
 
 

@@ -1,4 +1,4 @@
-"""How rows (songs) are spread over devices, as the mathematics sees it: it says what is per row and what is a sum."""
+"""How rows (songs) are spread over devices: the algorithm says which results are per row and which are sums."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Layout:
         return 1
 
     def each(self, fn: Callable[[Any, Any], T], params: Any, rows: Any) -> T:
-        """fn(params, rows) where every row's result depends on that row alone: each device takes its own rows.
+        """Maps fn(params, rows) over the devices, each on its own rows; a row's result depends on that row alone.
 
         The number of rows is one that `place` gives.
         """
         return fn(params, rows)
 
     def sums(self, fn: Callable[[P, Any], tuple[P, T]], params: P, rows: Any) -> tuple[P, T]:
-        """fn(params, rows) -> (a tree like `params`, small ones), all of them sums over rows.
+        """Adds up fn(params, rows) -> (a tree like `params`, small ones), which are sums over rows.
 
         Each device sums over its own rows; the partial sums are added once, at the end.
         """
@@ -48,33 +48,33 @@ class Layout:
         return jax.tree.map(lambda new, old: jnp.where(is_true, new, old), found, no(*args))
 
     def stored(self, tree: T) -> T:
-        """A tree of parameters, or one that holds such trees, as it is kept between steps."""
+        """Constrains a tree of parameters, or one that holds such trees, to its storage sharding."""
         return tree
 
     def rows(self, tree: T, axis: int = 0) -> T:
-        """A tree of row arrays, their rows along `axis`, spread over the devices."""
+        """Spreads a tree of row arrays over the devices, along `axis`."""
         return tree
 
     def start(self, init: Callable[..., T], *args: Any) -> T:
-        """init(*args): a tree of parameters, or one that holds such trees."""
+        """Runs init(*args), which returns a tree of parameters, and creates them already sharded."""
         return init(*args)
 
     def abstract(self, tree: Any) -> Any:
-        """Shapes, dtypes and shardings of such a tree: enough to restore it."""
+        """Returns shapes, dtypes and shardings of such a tree: enough to restore it."""
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), tree)
 
     def place(self, rows: Any, count: int) -> Any:
-        """`count` rows in host memory -> arrays for a compiled function, filled up with songs without a frame until
-        every device has as many."""
+        """Puts `count` rows of host memory on the devices, and adds songs without a frame until every device has as
+        many."""
         return rows
 
     def share(self, tree: Any) -> Any:
-        """Arrays in host memory -> arrays that every device holds whole."""
+        """Copies arrays from host memory to every device, whole."""
         return tree
 
     def everywhere(self, tree: T) -> T:
-        """A tree that every device holds whole."""
+        """Gathers a tree so that every device holds it whole."""
         return tree
 
 

@@ -51,7 +51,7 @@ def iteration(
     batch: Batch,
     call: Call = lambda phase, *inputs: phase(*inputs),
 ) -> tuple[LearnerState, Metrics]:
-    """State after one more step, and what happened in it.
+    """Runs one step: (state after it, metrics of the step).
 
     `call(phase, *inputs)` runs a phase and returns its outputs. Whatever times, traces or compiles the phases passes
     its own; the name of a phase is `phase.__name__`.
@@ -180,7 +180,7 @@ class Estimates:
 def estimate(
     spec: Spec, state: LearnerState, frozen: Frozen, trajectory: Trajectory, reward: Reward
 ) -> tuple[Experience, Metrics]:
-    """KL-shaped rewards, advantages and returns."""
+    """Computes KL-shaped rewards, advantages and returns."""
     weights, mask, is_song = state.hyper.reward_weights, trajectory.mask, trajectory.is_song()
     params = state.policy, state.critic, frozen.anchor
     estimates = functools.partial(_estimates, spec, "entropy" in weights)
@@ -233,7 +233,7 @@ def _estimates(spec: Spec, wants_entropy: bool, params: tuple[Params, Params, Pa
 def _rated(
     spec: Spec, trajectory: Trajectory, shaped: jax.Array, values: jax.Array | None
 ) -> tuple[Experience, Metrics]:
-    """Advantages by GAE, whitened over the rollout; or without a critic, those of each song among its group."""
+    """Computes advantages by GAE, whitened over the rollout, or without a critic relative to each song's group."""
     config, mask = spec.config, trajectory.mask
     if values is None:
         returned = jnp.sum(jnp.where(mask > 0, shaped, 0.0), axis=1)
@@ -251,7 +251,7 @@ def _rated(
 def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> tuple[LearnerState, Metrics]:
     """`epochs` passes over the rollout in random minibatches: a step of the policy and one of the critic for each.
 
-    Without returns to learn (advantages of a group) the critic rests.
+    Without returns (advantages of a group) it leaves the critic unchanged.
     """
     config, models = spec.config, spec.models
     learning = ("policy",) if experience.returns is None else ("policy", "critic")
@@ -314,7 +314,7 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
 def improve_discriminator(
     spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajectory, judged: Metrics
 ) -> tuple[LearnerState, Metrics]:
-    """Ends the step: the discriminator learns if its gate is open; the gate's window and the step move on."""
+    """Updates the discriminator if its gate is open, then advances the gate's window and the step."""
     config = spec.config.discriminator
     step = state.step + 1
     is_open = adversary.discriminator_gate(state.recent_rewards, step, state.hyper.gate_threshold, config)

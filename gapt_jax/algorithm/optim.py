@@ -26,7 +26,7 @@ def init(config: OptimizerConfig, params: Params) -> OptimizerState:
 
 def schedule(config: OptimizerConfig, step: jax.Array, total_steps: int) -> jax.Array:
     """Multiplier of the peak rate at 0-based update `step`: linear warm-up, then cosine to `final_fraction`
-    (reference.md §4.6)."""
+    (docs/method.md §6.4)."""
     warmup = jnp.minimum((step + 1) / max(config.warmup_steps, 1), 1.0)
     progress = jnp.clip((step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1), 0.0, 1.0)
     cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))

@@ -1,4 +1,4 @@
-"""Losses of the policy and the critic (method.md §3). Distributions are [B, T, V] float32 log-probabilities."""
+"""Losses of policy and critic (docs/method.md §6.3). Distributions are [B, T, V] float32 log-probabilities."""
 
 from __future__ import annotations
 

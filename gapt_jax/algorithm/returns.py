@@ -1,4 +1,4 @@
-"""From rewards to advantages (method.md §3; Schulman et al. 2016)."""
+"""From rewards to advantages (docs/method.md §6.1; Schulman et al. 2016, arXiv:1506.02438)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def generalized_advantage_estimation(
     """(advantages, returns), both [B, T] float32, over chord frames; padded frames are exactly zero.
 
     delta_t = r_t + discount v_{t+1} - v_t, A_t = delta_t + discount gae_lambda A_{t+1} (Schulman et al. 2016,
-    eq. 16; reference.md §4.5). A song ends at its last masked frame: the value after it is 0.
+    eq. 16; docs/method.md §6.1). A song ends at its last masked frame: the value after it is 0.
     """
     chex.assert_rank([rewards, values, mask], 2)
     chex.assert_equal_shape([rewards, values, mask])

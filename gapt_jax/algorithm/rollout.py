@@ -1,4 +1,4 @@
-"""Vectorised rollouts: in each frame the policy plays one token before it hears that of its context (method.md §1)."""
+"""Vectorised rollouts: in each frame the policy plays one token before it hears its context (docs/method.md §1)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _first_beyond(weights: jax.Array, target: jax.Array) -> jax.Array:
 
 
 class Decoding(Protocol):
-    """What a rollout needs of a policy, as `Decoder` and `Kernel` offer it; the cache is their own affair."""
+    """What a rollout needs of a policy; `Decoder` and `Kernel` implement it. The cache type is opaque."""
 
     def empty_cache(self, batch: int, length: int) -> Any: ...
 

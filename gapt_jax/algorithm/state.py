@@ -30,7 +30,7 @@ OPTIONAL_TERMS = ("diversity", "entropy")  # reward terms that are computed only
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: cheap at every dispatch
 class Spec:
-    """What is static in a learner: it is compiled in."""
+    """The static settings of a learner: they are compiled in."""
 
     models: Models
     config: AlgorithmConfig

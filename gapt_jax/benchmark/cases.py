@@ -1,4 +1,4 @@
-"""What is measured: suites of programs with synthetic inputs, random weights and random songs without a rest."""
+"""Suites of measured programs, with synthetic inputs, random weights and random songs without a rest."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Case:
-    """A row to be: `run` dispatches `programs`, one after the other. Without programs only its time is known."""
+    """One row to measure: `run` dispatches `programs` in turn. Without programs only the time is known."""
 
     name: str
     run: Run

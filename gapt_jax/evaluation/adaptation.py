@@ -1,4 +1,4 @@
-"""How fast do the chords follow a melody that changes key? N songs, T frames, 4 frames a beat (method.md §6)."""
+"""How fast do the chords follow a change of key? N songs, T frames, 4 frames a beat (docs/method.md §12.7)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gapt_jax.errors import UserError
 from gapt_jax.evaluation import harmony
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, NOTE_HOLD, NUM_PITCHES, PAD, TokenTables
 
-SEMITONES, BEAT = 6, 16  # of the released code's single transposition (reference.md §6.10)
+SEMITONES, BEAT = 6, 16  # of the released code's single transposition (docs/method.md §12.7)
 SMOOTHING_BEATS = 4  # harmony must be back over so many beats together
 RECOVERED = 0.9  # of the mean before the shift
 

@@ -15,7 +15,7 @@ _SILENT, _ENDED = -1, -2
 
 def vendi(embeddings: np.ndarray) -> float:
     """Effective number of different songs, 1..min(n, D): exp of the entropy of the eigenvalues of K/n
-    (reference.md §6.8), with K the cosine kernel of embeddings [n, D]. It grows with n.
+    (docs/method.md §12.3), with K the cosine kernel of embeddings [n, D]. It grows with n.
 
     The D x D matrix X'X/n has the same non-zero eigenvalues as the n x n matrix XX'/n."""
     rows = _unit_rows(embeddings)
@@ -35,7 +35,7 @@ def self_similarity(embeddings: np.ndarray) -> float:
 
 
 def chord_entropy(chords: np.ndarray, tables: TokenTables) -> float:
-    """Entropy of the chord over chord frames, ONSET and HOLD merged (reference.md §6.7). chords [N, T]."""
+    """Entropy of the chord over chord frames, ONSET and HOLD merged (docs/method.md §12.3). chords [N, T]."""
     sounding = chords[before_end(chords) & tables.is_chord[chords]]
     return _entropy(tables.event[sounding] - NUM_PITCHES)
 

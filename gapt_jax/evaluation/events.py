@@ -27,7 +27,7 @@ def share(part: float, whole: float) -> float:
 
 
 def before_end(chords: np.ndarray) -> np.ndarray:
-    """[N, T] bool: frames before the first PAD or EOS: a part is read no further (reference.md §6.7)."""
+    """[N, T] bool: frames before the first PAD or EOS, where a part ends (docs/method.md §12.3)."""
     return ~np.logical_or.accumulate((chords == PAD) | (chords == EOS), axis=1)
 
 
@@ -37,7 +37,7 @@ def beats(chords: np.ndarray) -> float:
 
 
 def chord_events(chords: np.ndarray, tables: TokenTables) -> ChordEvents:
-    """The events of chords [N, T] (reference.md §1.7).
+    """The events of chords [N, T] (docs/method.md §1.3).
 
     An ONSET begins one, and so does a HOLD with no chord to hold, or of another chord than the one sounding
     (which `rules.invalid` reports)."""

@@ -29,7 +29,7 @@ class NoteInChord:
 
 
 def note_in_chord(melody: np.ndarray, chords: np.ndarray, tables: TokenTables) -> NoteInChord:
-    """Note-in-chord counts of melody and chords [N, T] (reference.md §6.5).
+    """Note-in-chord counts of melody and chords [N, T] (docs/method.md §12.2).
 
     The pitch classes of a chord include its extensions; a held note counts in every frame; rests and chord
     silence are outside the denominator."""
@@ -47,7 +47,7 @@ def chance_level(melody: np.ndarray, chords: np.ndarray, tables: TokenTables) ->
 
 
 def per_beat(melody: np.ndarray, chords: np.ndarray, tables: TokenTables) -> np.ndarray:
-    """[N, T / 4] float64: note-in-chord of each beat, NaN where no frame is valid (reference.md §6.5)."""
+    """[N, T / 4] float64: note-in-chord of each beat, NaN where no frame is valid (docs/method.md §12.2)."""
     both, hit = _sounding(melody, chords, tables)
     shape = (len(melody), melody.shape[1] // FRAMES_PER_BEAT, FRAMES_PER_BEAT)
     return _divide(hit.reshape(shape).sum(-1), both.reshape(shape).sum(-1))

@@ -12,7 +12,7 @@ from gapt_jax.vocabulary import EOS, PAD, SILENCE, Vocabulary
 def summarize_melody(
     melody: np.ndarray, chords: np.ndarray, vocabulary: Vocabulary, embeddings: dict[str, np.ndarray]
 ) -> dict[str, float]:
-    """What a melody agent played over given chords (method.md §5, §6); undefined metrics are NaN.
+    """Measures what a melody agent played over given chords (docs/method.md §11, §12); undefined metrics are NaN.
 
     melody, chords: [N, T] int32 tokens; rows without a chord token (a filled-up batch) are left out. Names are those of
     `metrics.summarize`, of the rules too, which here judge the notes. `rest_share`: frames with a chord and no note.

@@ -150,13 +150,13 @@ def summarize(
     vocabulary: Vocabulary,
     embeddings: dict[str, np.ndarray],
 ) -> dict[str, float]:
-    """All metrics of chords played over melodies (method.md §6); undefined ones are NaN.
+    """All metrics of chords played over melodies (docs/method.md §12); undefined ones are NaN.
 
     melody, chords: [N, T] int32 tokens. Rows that are all PAD (a filled-up batch) are left out.
     data_chords: [M, T] int32, the chords that distances are measured to: those of the same songs in the data.
     embeddings: name -> [N, D], a row per song of `chords`. "published": a reward model that the policy was
     trained against; "independent": one of a seed that no policy saw. A song whose chords stop at once
-    is skipped (reference.md §6.8).
+    is skipped (docs/method.md §12.3).
     """
     songs = (melody != PAD).any(1)
     melody, chords = melody[songs], np.where(melody == PAD, PAD, chords)[songs]

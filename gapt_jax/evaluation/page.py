@@ -18,7 +18,7 @@ from gapt_jax.evaluation.tables import Results
 if TYPE_CHECKING:
     from gapt_jax.evaluation.figures import Drawn
 
-PUBLISHED = (  # method.md §7: harmony and Vendi on test, on OpenEWLD, and with a melody agent
+PUBLISHED = (  # docs/method.md §13: harmony and Vendi on test, on OpenEWLD, and with a melody agent
     ("Online MLE", ".368", "29.49", ".362", "16.40", ".650 / 18.07"),
     ("ReaLchords (PPO, no adversary, Hooktheory only)", ".484", "20.97", ".475", "8.42", ".626 / 7.48"),
     ("GAPT without adversary", ".476", "20.81", ".447", "8.03", ".540 / 5.66"),

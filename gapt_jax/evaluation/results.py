@@ -82,7 +82,7 @@ class Ablation:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """All that one report is about."""
+    """The runs and ablations of one report."""
 
     runs: list[Run]  # ordered by arm, then seed
     ablations: list[Ablation]
@@ -165,7 +165,7 @@ def datasets(systems: Systems) -> list[str]:
 
 
 def primary_dataset(study: Study, systems: Systems) -> str:
-    """The first in-domain test set (method.md §8); the first of all where every one is out of domain."""
+    """The first in-domain test set (docs/verdict.md); the first of all where every one is out of domain."""
     foreign = set(study.runs[0].config.get("data", {}).get("out_of_domain") or ())
     found = datasets(systems)
     return next((name for name in found if name.rpartition("/")[0] not in foreign), found[0])

@@ -1,4 +1,4 @@
-"""Which songs break a rule that post-training penalises (reference.md §4.4). N songs, T frames."""
+"""Which songs break a rule that post-training penalises (docs/method.md §5.3, §12.5). N songs, T frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_SILENT_SHARE = 0.04
 
 def invalid(melody: np.ndarray, chords: np.ndarray, tables: TokenTables) -> np.ndarray:
     """[N] bool: a token in the song is neither chord nor SILENCE (so stopping early counts), or a HOLD of
-    another chord than the one that sounds; a HOLD at the start or after SILENCE is allowed (§1.7)."""
+    another chord than the one that sounds; a HOLD at the start or after SILENCE is allowed (§1.3)."""
     in_song = melody != PAD
     foreign = ~tables.is_chord[chords] & (chords != SILENCE)
     event = tables.event[chords]

@@ -1,4 +1,4 @@
-"""Intervals that speak of other songs too: a difference of two arms over seeds and songs (method.md §6). Pure."""
+"""Intervals for fresh songs too: a difference of two arms over seeds and songs (docs/method.md §12.8). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a few seeds can and cannot say (method.md §6). Songs are never counted as seeds."""
+"""Statistics over a few seeds (docs/method.md §12.8). Songs are never counted as seeds."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def reachable(n: int) -> Reachable:
 def hierarchical_bootstrap(
     by_seed: Sequence[tuple[np.ndarray, ...]], statistic: Statistic, resamples: int = 2000, seed: int = 0
 ) -> Interval | None:
-    """95 % interval of the mean over seeds of `statistic`, for fresh seeds and fresh songs (method.md §6).
+    """95 % interval of the mean over seeds of `statistic`, for fresh seeds and fresh songs (docs/method.md §12.8).
 
     by_seed: one tuple per seed of arrays [N, ...]; the same N songs in the same order everywhere.
     statistic(*arrays) -> float: of one seed's songs, resampled with replacement, jointly for all seeds and arrays.
@@ -220,7 +220,7 @@ def matched(curve: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 def matched_means(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """Mean diversity of two learning curves [S, 2] over the levels of harmony that both reach, from the greater of
-    their minima to the lesser of their maxima (method.md §8, secondary); NaN where these do not meet.
+    their minima to the lesser of their maxima (docs/method.md §12.8); NaN where these do not meet.
 
     The envelopes are steps, so that the means are exact. Over paired seeds, give them to `paired_difference`."""
     a, b = (curve[~np.isnan(curve).any(-1)] for curve in (np.asarray(a, np.float64), np.asarray(b, np.float64)))

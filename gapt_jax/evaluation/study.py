@@ -1,5 +1,5 @@
-"""A user study: participants rate systems (method.md §6). Its sample are participants; ratings of one participant are
-averaged first and never counted as independent. Pure; no files."""
+"""A user study: participants rate systems (docs/study.md). Its sample are participants; ratings of one participant
+are averaged first and never counted as independent. Pure; no files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results as results.json and results.csv (design.md §5). Pure; no files."""
+"""The results as results.json, by system, dataset and metric, and results.csv. Pure; no files."""
 
 from __future__ import annotations
 

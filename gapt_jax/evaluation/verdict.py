@@ -1,4 +1,4 @@
-"""The answer of an ablation, by the protocol of method.md §8. Pure; no files."""
+"""The answer of an ablation, by the protocol of docs/verdict.md. Pure; no files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def primary(study: Study, systems: Systems, found: Sequence[Outcome]) -> Outcome
 
 
 def _judge(lost: float, comparison: Comparison) -> tuple[Answer, str]:
-    """The answer and its evidence in words. Void comes before all else: without a collapse there is nothing to cure."""
+    """Returns the answer and its evidence. Void comes first: without a collapse there was nothing to prevent."""
     pair, mean = comparison.paired, comparison.paired.difference
     if math.isnan(lost) or math.isnan(mean.mean):
         return "undecided", "The independent Vendi of a system is undefined (no chords at all, or numbers that broke)."

@@ -1,1 +1,1 @@
-"""Parameters that leave the lab: a bundle of weights and compiled functions, and the proof that it is the policy."""
+"""Serving bundles: weights and compiled functions, and the proof that they play as the policy does."""

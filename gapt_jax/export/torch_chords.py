@@ -74,8 +74,9 @@ def read_chord(name: str) -> tuple[int, tuple[int, ...]]:
     """Root pitch class and folded intervals (`chords.fold`) of the chord that note-seq wrote so. Raises ValueError.
 
     ``"Db7(#9)" -> (1, (0, 3, 4, 7, 10))``. Not `chords.parse`, which reads lead sheets: there a 13 has no 11th and an
-    added 7 is minor, here it has one and an added 7 is major. note-seq was given chords in root position (reference.md
-    §1.3), so what it took for a bass is the root: ``"F/C" -> (0, (0, 5, 9))``.
+    added 7 is minor, here it has one and an added 7 is major. note-seq got chords in root position (in
+    lukewys/realchords-pytorch: realchords/utils/data_utils.py:44-49), so what it took for a bass is the root:
+    ``"F/C" -> (0, (0, 5, 9))``.
     """
     match = _NAME.fullmatch(name) if len(name) <= chords.MAX_SYMBOL else None
     if match is None:

@@ -4,7 +4,7 @@
     vocabulary = torch_chords.read_vocabulary(Path("chord_names_augmented.json"), found.size)
 
 Its networks are those of the x-transformers package with simple RMSNorm, normalised queries and keys with learned
-gains, SwiGLU, and rotary positions or T5's relative bias (reference.md §2). Ours are the same functions of the same
+gains, SwiGLU, and rotary positions or T5's relative bias (docs/method.md §2). Ours are the same functions of the same
 numbers: linear weights are transposed ([out, in] -> [in, out]), nothing else moves.
 """
 

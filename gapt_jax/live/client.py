@@ -1,4 +1,4 @@
-"""A player without hands: random notes through a real socket, and what such a player meets there."""
+"""A simulated player: sends random notes through a real socket and measures the answers."""
 
 from __future__ import annotations
 

@@ -33,12 +33,12 @@ def register(function: object) -> None:
 
 
 def suits(config: TransformerConfig, dtype: Any) -> bool:
-    """Whether the kernel is made for such a network."""
+    """Whether the kernel supports these sizes and this dtype."""
     return config.dim % LANES == 0 and config.head_dim in HEAD_WIDTHS and jnp.dtype(dtype) == jnp.float32
 
 
 def can_run(decoder: Decoder) -> bool:
-    """Whether the kernel is there, and made for such a network."""
+    """Whether the kernel is loaded and supports this network."""
     return bool(_registered) and suits(decoder.stack.config, decoder.head.dtype)
 
 
@@ -100,7 +100,7 @@ class Kernel:
 
 
 def work(shapes: Sequence[tuple[int, ...]]) -> tuple[float, float]:
-    """(FLOPs of its matrix products, bytes that it reads and writes) of one call, from its arguments' shapes.
+    """Counts (FLOPs of matrix products, bytes read and written) of one call, from its arguments' shapes.
 
     Of the cache half is counted: what the passes of a rollout that fills it read on average.
     """

@@ -1,4 +1,4 @@
-"""Transformer blocks (reference.md §2.1 and §2.10), built so that released weights could be read.
+"""Transformer blocks (docs/method.md §2.1) that can read the released weights.
 
 Pre-norm residual blocks: parameter-free RMS norm; attention with L2-normalised, gained queries and keys and a
 constant factor 10; rotary positions on half of each head or a T5 relative bias; SwiGLU. Residual stream and
@@ -100,7 +100,7 @@ def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
 
 
 def relative_bucket(distance: jax.Array, *, causal: bool) -> jax.Array:
-    """T5 bucket of (query position - key position), int32 (reference.md §2.10)."""
+    """T5 bucket of (query position - key position), int32 (docs/method.md §2.1)."""
     buckets = RELATIVE_BUCKETS if causal else RELATIVE_BUCKETS // 2
     offset = jnp.where(distance < 0, buckets, 0) if not causal else 0
     distance = jnp.maximum(distance, 0) if causal else jnp.abs(distance)

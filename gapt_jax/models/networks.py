@@ -1,4 +1,4 @@
-"""The networks of method.md §2, on token sequences. Whatever they put out is float32, whatever they compute in."""
+"""The networks of docs/method.md §2.2, on token sequences. Outputs are float32 in every compute dtype."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Tower(nnx.Module):
 
 
 class Contrastive(nnx.Module):
-    """Two towers whose cosine says how well chords and melody fit (reference.md §2.4)."""
+    """Embeds melody and chords in two towers; the cosine scores how well they fit (docs/method.md §2.2)."""
 
     def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, remat: bool = False, rngs: nnx.Rngs):
         self.melody_tower = Tower(config, size, dtype=dtype, remat=remat, rngs=rngs)
@@ -140,6 +140,6 @@ def part(tokens: jax.Array) -> jax.Array:
 
 
 def pair(melody: jax.Array, chords: jax.Array) -> jax.Array:
-    """[B, T] and [B, T] -> [B, 2T + 5]: the melody part, BOS as separator, the chord part (reference.md §2.5)."""
+    """[B, T] and [B, T] -> [B, 2T + 5]: the melody part, BOS as separator, the chord part (docs/method.md §1.6)."""
     separator = jnp.full((melody.shape[0], 1), BOS, melody.dtype)
     return jnp.concatenate([part(melody), separator, part(chords)], axis=1)

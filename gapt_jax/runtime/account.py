@@ -1,4 +1,4 @@
-"""The time account of post-training: where the hours of a run went, over all its attempts."""
+"""Counts what post-training spends its time on, over all attempts of a run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Account:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Hears of every compilation."""
+        """Adds the time of every compilation to the account."""
 
         def heard(event: str, duration_secs: float, **_: Any) -> None:
             if event.startswith(_COMPILING):

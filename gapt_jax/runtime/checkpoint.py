@@ -151,7 +151,7 @@ class Checkpoints:
     def save(
         self, step: int, tree: Any, facts: Mapping[str, Any], score: float | None = None, *, is_kept: bool = False
     ) -> None:
-        """Starts a save of a tree and of what must be the same when it is read; `score` says how good it is."""
+        """Starts to save a tree with the facts that must match when it is read; `score` ranks the checkpoint."""
         if step in self._damaged:
             self._manager.delete(step)
         if step not in self._manager.all_steps():

@@ -1,4 +1,4 @@
-"""What a person sees: bars and tables on a terminal, plain lines elsewhere, one object with ``--json``."""
+"""Console output: bars and tables on a terminal, plain lines elsewhere, one object with ``--json``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"^[-+]?(\d[\d,]*(\.\d*)?|\.\d+)(e[-+]?\d+)?( ?%| ?± ?.+)?
 
 
 class Console:
-    """Where a command writes. In JSON mode stdout holds nothing but the object given to `emit`."""
+    """Writes what a command says. In JSON mode stdout holds nothing but the object given to `emit`."""
 
     def __init__(self, json_mode: bool = False) -> None:
         self.json_mode, self.is_silent = json_mode, False
@@ -31,7 +31,7 @@ class Console:
         self._rich = _rich_console(self._stream) if self._stream.isatty() else None
 
     def silence(self) -> None:
-        """Nothing is written any more: another process speaks for all."""
+        """Stops all output: another process writes it."""
         self.json_mode, self._rich, self._stream = False, None, io.StringIO()
         self.is_silent = True
 

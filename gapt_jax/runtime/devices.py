@@ -1,4 +1,4 @@
-"""What every command that computes sets up first."""
+"""Sets JAX up for every command that computes."""
 
 from __future__ import annotations
 

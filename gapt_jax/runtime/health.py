@@ -61,7 +61,7 @@ def reward_hacking(history: Sequence[Row], experiment: Experiment) -> str | None
 
 
 def beyond_data(history: Sequence[Row], experiment: Experiment) -> str | None:
-    """The learned reward likes the policy's songs better than those it was fitted on."""
+    """The learned reward scores the policy's songs above the data that it was fitted on."""
     data, now = history[0].get(DATA_PROXY, math.nan), history[-1].get(PROXY, math.nan)
     if not now > data:
         return None
@@ -109,7 +109,7 @@ def silence(history: Sequence[Row], experiment: Experiment) -> str | None:
 
 
 def saturated_discriminator(history: Sequence[Row], experiment: Experiment) -> str | None:
-    """Says nothing with λ = 0, where nobody listens to the discriminator."""
+    """Raises nothing with λ = 0, where the discriminator pays no reward."""
     accuracy = history[-1].get("discriminator/accuracy")
     if experiment.algorithm.adversarial_weight <= 0 or accuracy is None or accuracy <= experiment.health.max_accuracy:
         return None
@@ -193,7 +193,7 @@ def _share(name: str, history: Sequence[Row]) -> float | None:
 
 @dataclasses.dataclass
 class _Course:
-    """How one symptom goes on."""
+    """Counts how long one symptom has lasted or been absent."""
 
     present: int = 0  # in a row
     absent: int = 0
@@ -260,7 +260,7 @@ class AlarmedLog(MetricLog):
     """A metric log of one stage that raises alarms about what is written to it.
 
     ``alarms.jsonl`` holds those of the rows that ``metrics.jsonl`` holds: a resumed run finds them again from the rows
-    up to `resume_step`, and forgets those after it. All processes of a run hear the same; the first one writes.
+    up to `resume_step`, and forgets those after it. All processes of a run get the same rows; the first one writes.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ _is_interrupted = False
 
 
 def start(console: Console) -> None:
-    """Joins the processes of this run; all but the first fall silent.
+    """Joins the processes of this run; all but the first stop writing to the console.
 
     Where they are comes from ``GAPT_COORDINATOR`` (host:port), ``GAPT_PROCESSES`` and ``GAPT_PROCESS``, else from
     the cluster that JAX detects (TPU VM, GKE, SLURM, MPI), else this process is alone. Must come before any other
@@ -85,7 +85,7 @@ def _whereabouts() -> tuple[str, int, int, Any]:
 
 
 def roll_call(address: str, processes: int, process: int, console: Console) -> None:
-    """Waits until every process is there; the first one tells every 30 s who is missing.
+    """Waits until every process has connected; process 0 names the missing ones every 30 s.
 
     It uses the coordinator's port until the coordinator itself does. Raises UserError when some do not come.
     """
@@ -100,11 +100,11 @@ def roll_call(address: str, processes: int, process: int, console: Console) -> N
 def _call_roll(host: str, port: int, processes: int, deadline: float, console: Console) -> None:
     present: dict[int, socket.socket] = {}
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as door:
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind((host if host in ("127.0.0.1", "localhost") else "", port))
-        door.listen(processes)
-        door.settimeout(1.0)
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host if host in ("127.0.0.1", "localhost") else "", port))
+        listener.listen(processes)
+        listener.settimeout(1.0)
         reported = time.monotonic()
         while True:
             missing = sorted(set(range(1, processes)) - set(present))
@@ -118,48 +118,48 @@ def _call_roll(host: str, port: int, processes: int, deadline: float, console: C
                 reported = time.monotonic()
                 console.say(f"waiting at {host}:{port} for {_numbers(missing)} of {processes}")
             try:
-                visitor, _ = door.accept()
+                peer, _ = listener.accept()
             except TimeoutError:
                 continue
-            number = _number_of(visitor)
+            number = _number_of(peer)
             if number is not None and 0 < number < processes:
                 if number in present:  # started again since
                     present[number].close()
-                present[number] = visitor
+                present[number] = peer
             else:
-                visitor.close()
+                peer.close()
 
 
 def _dismiss(present: dict[int, socket.socket]) -> list[int]:
-    """Lets go all who are there; those who have gone away meanwhile are missing again."""
-    gone = [number for number, visitor in present.items() if not _is_there(visitor)]
+    """Releases all processes, or drops those that have disconnected and returns their numbers."""
+    gone = [number for number, peer in present.items() if not _is_there(peer)]
     for number in gone:
         present.pop(number).close()
     if not gone:
-        for visitor in present.values():
+        for peer in present.values():
             with contextlib.suppress(OSError):
-                visitor.sendall(b"go\n")
-            visitor.close()
+                peer.sendall(b"go\n")
+            peer.close()
     return sorted(gone)
 
 
-def _is_there(visitor: socket.socket) -> bool:
-    """Whether the other end still waits: it sends nothing more, so that anything to read is its end."""
-    visitor.setblocking(False)
+def _is_there(peer: socket.socket) -> bool:
+    """Whether the client is still connected: it sends nothing more, so a read can only return the end."""
+    peer.setblocking(False)
     try:
-        return visitor.recv(1) != b""
+        return peer.recv(1) != b""
     except BlockingIOError:
-        visitor.setblocking(True)
+        peer.setblocking(True)
         return True
     except OSError:
         return False
 
 
-def _number_of(visitor: socket.socket) -> int | None:
-    """The number that a process says it has; None for anyone else who knocks."""
-    visitor.settimeout(5.0)
+def _number_of(peer: socket.socket) -> int | None:
+    """Reads the number that a process reports; None from any other client."""
+    peer.settimeout(5.0)
     try:
-        word, _, number = visitor.recv(32).decode("ascii", "replace").partition(" ")
+        word, _, number = peer.recv(32).decode("ascii", "replace").partition(" ")
         return int(number) if word == "gapt" else None
     except (OSError, ValueError):
         return None
@@ -193,12 +193,12 @@ def _client() -> Any:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes files and speaks."""
+    """Whether this process writes files and console output."""
     return jax.process_index() == 0
 
 
 def gather(value: Any) -> list[Any]:
-    """What every process says here, in their order; values are JSON. Uses no device."""
+    """Gathers one JSON value from every process, in their order. Uses no device."""
     client, process, processes = _client(), jax.process_index(), jax.process_count()
     if processes == 1:
         return [value]
@@ -229,13 +229,13 @@ def _disagreement(told: list[dict[str, Any]]) -> str | None:
 
 
 def wait_for_all(what: str) -> None:
-    """Returns when every process has come here; uses no device."""
+    """Blocks until every process has called it; uses no device."""
     if jax.process_count() > 1:
         _client().wait_at_barrier(f"gapt/{what}/{next(_rounds)}", int(WORK_SECONDS * 1000))
 
 
 def should_stop() -> bool:
-    """Whether SIGTERM has come to any process: True everywhere at the same call, so that all save the same step.
+    """Whether any process got SIGTERM: True everywhere at the same call, so that all save the same step.
 
     Ctrl-C counts as well within `saving_on_interrupt`. Every process must call this equally often. Each call also
     tells the watchdog that there is progress.

@@ -1,4 +1,4 @@
-"""Meshes of devices: which axis splits what. The mathematics sees only the `Layout` that is made here.
+"""Meshes of devices: which axis splits what. The algorithm sees only the `Layout` that this module makes.
 
 Songs are spread over slice × data × fsdp, in forward passes over tensor as well. Parameters and optimiser moments
 rest split over fsdp and tensor by one table of names. A gradient is computed from parameters gathered over fsdp, and
@@ -279,5 +279,5 @@ class MeshMembers(Members):
         return NamedSharding(self.mesh, NOWHERE)
 
     def everywhere(self, tree: Any) -> Any:
-        """A tree that every device holds whole."""
+        """Gathers a tree so that every device holds it whole."""
         return jax.device_put(tree, self.whole)

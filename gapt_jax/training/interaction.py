@@ -1,4 +1,4 @@
-"""A run's policy and its supervised start measured with a learned melody agent as partner (method.md §5, §6)."""
+"""Measures a run's policy and its supervised start with a learned melody agent as partner (docs/method.md §11)."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def pretrain_all(job: Job, last: str, timed: Callable[[str], AbstractContextMana
         source = job if stage.name in OF_ONE_PART else pairs
         songs = source.valid_songs(512)
         validation = Batch(songs.context, songs.actions, songs.index)
-        # Rhythm does not depend on the key, and variety lies elsewhere: no transposition (papers.md a4).
+        # Rhythm does not depend on the key: no transposition (docs/method.md §3.1).
         batches = source.batches(stage.seed, transpose=not stage.name.startswith("rhythm"))
         root = (stage.found(roots) or stage.folder(roots[0])).parent
         with timed(stage.name):

@@ -1,4 +1,4 @@
-"""Runs measured and heard: evaluation on held-out songs, accompaniments as MIDI."""
+"""Evaluates runs on held-out songs and writes accompaniments as MIDI."""
 
 from __future__ import annotations
 

@@ -225,6 +225,6 @@ def _first_states(spec: Spec, members: Sequence[Member], policy: Params, spread:
 
 
 def _together(states: Sequence[LearnerState], spread: MeshMembers) -> LearnerState:
-    """[P, ...], filled up with copies of the last member, of which nobody reads, until every device has as many."""
+    """Fills [P, ...] up with copies of the last member until every device has as many; their results are dropped."""
     filled = [*states, *[states[-1]] * (spread.filled(len(states)) - len(states))]
     return spread.place(jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled))

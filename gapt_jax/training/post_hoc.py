@@ -1,4 +1,4 @@
-"""Gold reward fitted after the fact: a fresh discriminator that no policy was paid by (method.md §6)."""
+"""Fits a fresh discriminator after training, which rewarded no policy (`post_hoc_accuracy`, docs/method.md §12.4)."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def abstract_state(spec: Spec, policy: Params, experiment: Experiment) -> Learne
 
 
 def checkpoint_facts(spec: Spec) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be gone on from; stored in it."""
+    """Returns the facts that must match to continue from a checkpoint, which stores them."""
     return {"config": to_dict(spec.config), "vocabulary": spec.task.to_json()}
 
 

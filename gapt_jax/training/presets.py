@@ -118,7 +118,7 @@ def lambdas(text: str) -> tuple[Arm, ...]:
     return tuple(map(of_lambda, values))
 
 
-FIRST_TEST_SEED = 10  # those below are for choosing settings (method.md §8)
+FIRST_TEST_SEED = 10  # those below are for choosing settings (docs/verdict.md)
 
 
 def seeds(text: str) -> list[int]:

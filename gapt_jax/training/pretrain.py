@@ -1,4 +1,4 @@
-"""Supervised stages (reference.md §3): maximum likelihood for policy and anchor, and fitting of the reward models.
+"""Supervised stages (docs/method.md §3): maximum likelihood of policy and anchor, fitting of the reward models.
 
 A loss is a pure function (params, batch, key, dropout_keys) -> (Ratio, {name: Ratio}); `key` draws negatives,
 `dropout_keys` [B] are None in validation.
@@ -125,8 +125,8 @@ def derangement(key: jax.Array, size: int) -> jax.Array:
 
 
 def shift_one_part(key: jax.Array, melody: jax.Array, chords: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Delays one of the two rhythm parts [B, T] of each row by 1-3 frames; the gap is filled so that it stays well
-    formed (reference.md §3.7), and the end is cut so that the length stays."""
+    """Delays one of the two rhythm parts [B, T] of each row by 1-3 frames, fills the gap so that the part stays well
+    formed (docs/method.md §3.6), and cuts the end so that the length stays."""
     which_key, delay_key = jax.random.split(key)
     rows, frames = melody.shape
     delay = jax.random.randint(delay_key, (rows, 1), 1, 4)

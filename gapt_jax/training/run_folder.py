@@ -1,4 +1,4 @@
-"""The run folder's account of itself: which run it holds, its facts, the time spent, the results."""
+"""Reads and writes what a run folder says of its run: identity, facts, time spent, results."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def write_facts(workdir: Path, experiment: Experiment, corpus: Any, init_from: str | None) -> None:
-    """The folder's account of itself, written when it is new; `corpus` is a data_pipeline.loader.Corpus."""
+    """Writes the facts of a run into its new folder; `corpus` is a data_pipeline.loader.Corpus."""
     if not (workdir / "config.json").exists():
         write_atomic(workdir / "config.json", to_json(experiment))
     write_atomic(workdir / "vocabulary.json", corpus.vocabulary.to_json())

@@ -1,4 +1,4 @@
-"""All of method.md §6 for one system on one set of songs, and for several systems on several sets."""
+"""All metrics of docs/method.md §12 for one system on one set of songs, and for several on several sets."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ class Evaluator:
     def measure(
         self, melody: np.ndarray, chords: np.ndarray, data_chords: np.ndarray, policy: Params | None = None
     ) -> dict[str, float]:
-        """What one play of each song tells (`metrics.summarize`), and with what reward models think of the pairs.
+        """Measures one accompaniment of each song (`metrics.summarize`) and scores the pairs by the reward models.
 
         `policy` is the one that played, by the run's own sampling: with it, its `kl` is measured too."""
         measured = self.judge(melody, chords, data_chords)[0]
@@ -212,7 +212,7 @@ class Evaluator:
         return measured, embeddings
 
     def proxy(self, melody: np.ndarray, chords: np.ndarray) -> float:
-        """Mean over songs of what the reward models that paid the policy think of them (`rewards` has some)."""
+        """Mean score over songs by the reward models that paid the policy (`rewards` has some)."""
         return float(self._in_batches(functools.partial(_proxy, self.spec, self.rewards), melody, chords).mean())
 
     def embed(self, encoder: str, melody: np.ndarray, chords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Discriminator loss, reward forms, gate and replay (method.md §4, reference.md §5)."""
+"""Discriminator loss, reward forms, gate and replay (docs/method.md §5.4, §7)."""
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ def test_every_reward_form_can_be_configured():
 
 
 def test_float32_reward_where_bfloat16_jumped_to_27():
-    # reference.md §5.3: a logit gap of 7 gives 27.6 in bfloat16; -log(1 - D) = log(1 + e^7) = 7.000911
+    # docs/method.md §9.1: a logit gap of 7 gives 27.6 in bfloat16; -log(1 - D) = log(1 + e^7) = 7.000911
     assert float(REWARD_FORMS["neg_log_one_minus"](jnp.float32(7))) == pytest.approx(7.000911, rel=1e-6)
 
 

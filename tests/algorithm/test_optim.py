@@ -1,4 +1,4 @@
-"""Schedule, Adam and the guard against non-finite gradients (reference.md §4.6)."""
+"""Schedule, Adam and the guard against non-finite gradients (docs/method.md §6.4)."""
 
 import jax
 import jax.numpy as jnp

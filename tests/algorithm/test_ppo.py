@@ -1,4 +1,4 @@
-"""Losses of policy and critic by hand (reference.md §4.3, §4.6)."""
+"""Losses of policy and critic by hand (docs/method.md §5.5, §6.3)."""
 
 import jax
 import jax.numpy as jnp

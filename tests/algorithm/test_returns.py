@@ -1,4 +1,4 @@
-"""Advantages, returns and whitening by hand (reference.md §4.5)."""
+"""Advantages, returns and whitening by hand (docs/method.md §6.1, §6.2)."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -87,7 +87,7 @@ def test_what_this_torch_computes_is_what_is_stored():
 
 
 def test_our_inputs_are_those_that_the_weights_know():
-    """BOS melody EOS, BOS, BOS chords EOS, the padding of both in its place (reference.md §2.5)."""
+    """BOS melody EOS, BOS, BOS chords EOS, the padding of both in its place (docs/method.md §1.6)."""
     melody, chords = np.array([[5, 6, 0]], np.int32), np.array([[30, 31, 0]], np.int32)
     assert part(melody).tolist() == [[1, 5, 6, 2, 0]]
     assert pair(melody, chords).tolist() == [[1, 5, 6, 2, 0, 1, 1, 30, 31, 2, 0]]

@@ -1,4 +1,4 @@
-"""Blocks of reference.md §2.1 against hand-worked numbers."""
+"""Blocks of docs/method.md §2.1 against hand-worked numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from gapt_jax.models.layers import dropout, l2_normalise, relative_bucket, rms_norm, rotate
 
-# Stated in reference.md §2.10, read off the library itself: distance (query - key) -> bucket.
+# Read off x-transformers 2.11.23 (docs/method.md §2.1 has the formula): distance (query - key) -> bucket.
 CAUSAL = {**{d: d for d in range(16)}, 16: 16, 17: 16, 20: 17, 24: 19, 32: 21, 48: 24, 64: 26, 96: 29, 112: 30,
           127: 31, 128: 31, 255: 31, -1: 0, -100: 0}  # fmt: skip
 BIDIRECTIONAL = {**{d: d for d in range(8)}, 8: 8, 16: 10, 64: 14, 128: 15, 500: 15, -1: 17, -7: 23, -8: 24, -16: 26,

@@ -1,4 +1,4 @@
-"""Networks against an independent computation of reference.md §2.10, and what masks and caches promise."""
+"""Networks against an independent computation of docs/method.md §2.1; masks and caches change no output."""
 
 import dataclasses
 import functools
@@ -47,7 +47,7 @@ def tokens(seed: int, rows: int = 3, length: int = LENGTH) -> np.ndarray:
 
 
 class Reference:
-    """reference.md §2.1 and §2.10 in float64 numpy, with loops where they are clearer."""
+    """docs/method.md §2.1 in float64 numpy, with loops where they are clearer."""
 
     def __init__(self, heads: int = STACK.heads, width: int = STACK.head_dim):
         self.heads, self.width = heads, width
@@ -359,6 +359,6 @@ def test_sequence_layouts_by_hand():
     assert part(chords).tolist() == [[BOS, 300, 301, EOS, PAD]]
     full = jnp.array([[300, 301, 302]])
     assert part(full).tolist() == [[BOS, 300, 301, 302, EOS]]
-    # A PAD that the policy played in the middle becomes the EOS; the later one stays (reference.md §4.3).
+    # A PAD that the policy played in the middle becomes the EOS; the later one stays (docs/method.md §1.6).
     assert part(jnp.array([[300, PAD, 302, PAD]])).tolist() == [[BOS, 300, EOS, 302, PAD, PAD]]
     assert pair(melody, chords).tolist() == [[BOS, 140, 141, EOS, PAD, BOS, BOS, 300, 301, EOS, PAD]]

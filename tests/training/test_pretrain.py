@@ -1,4 +1,4 @@
-"""Supervised losses by hand, negatives, members and resumption (reference.md §3)."""
+"""Supervised losses by hand, negatives, members and resumption (docs/method.md §3)."""
 
 import dataclasses
 
@@ -120,7 +120,7 @@ def test_a_derangement_has_no_fixed_point(size):
 
 
 def delayed(part: list[int], delay: int) -> list[int]:
-    """reference.md §3.7 in words, at the part's own length."""
+    """The shift of docs/method.md §3.6, token by token, at the part's own length."""
     length, first = len([x for x in part if x != PAD]), part[0]
     gap = [SILENCE] * delay if first == SILENCE else [ONSET] + [HOLD] * (delay - 1)
     body = list(part[:length])

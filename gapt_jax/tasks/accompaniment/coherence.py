@@ -1,4 +1,4 @@
-"""How well chords and melody fit: scores of the fitted reward models (method.md §3)."""
+"""How well chords and melody fit: scores of the fitted reward models (docs/method.md §5.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two agents play with each other: one the chords, one the melody (method.md §5)."""
+"""Two agents play with each other: one the chords, one the melody (docs/method.md §11)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def interplay(
     validity_mask: bool,
     counterfactuals: int,
 ) -> Interplay:
-    """Both agents play at once: in each frame neither sees the other's token of that frame (reference.md §6.2).
+    """Both agents play at once: in each frame neither sees the other's token of that frame (docs/method.md §11.2).
 
     params: of the chord player, then of the melody player. melody [B, T]: the data, which gives each song its length
     and, in the frames where `is_agent` [T] is false, its notes; the agent hears these as its own. Draws depend on

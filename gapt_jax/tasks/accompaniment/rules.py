@@ -1,4 +1,4 @@
-"""What makes a chord part valid, and the rule penalties (reference.md §1.7, §4.4). All [B, T] arrays, no loops."""
+"""Validity of a chord part and rule penalties (docs/method.md §1.3, §5.3). All [B, T] arrays, no loops."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def is_broken(chords: jax.Array, mask: jax.Array, tables: TokenTables) -> jax.Ar
 def invalid_output(chords: jax.Array, mask: jax.Array, tables: TokenTables) -> jax.Array:
     """[B] float32: -10 if a special token lies inside the song or the part cannot be decoded.
 
-    The agent's part alone is judged: a malformed melody of the data is not its fault (reference.md §8.2, 13).
+    It judges the agent's part alone: a malformed melody of the data is not its fault (docs/method.md §10.1).
     """
     special = jnp.any((chords < SILENCE) & (mask > 0), axis=1)
     return jnp.where(special | is_broken(chords, mask, tables), -10.0, 0.0)

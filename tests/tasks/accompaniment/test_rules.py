@@ -1,4 +1,4 @@
-"""Rule penalties: hand-made songs at every border, and a slow reference written from reference.md §1.7 and §4.4."""
+"""Rule penalties: hand-made songs at every border, and a slow computation of docs/method.md §1.3 and §5.3."""
 
 import itertools
 
@@ -27,7 +27,7 @@ class Undecodable(Exception):
 
 
 def decode(part: list[int]) -> list[int]:
-    """Chord numbers of the events of a part, in order; PAD BOS EOS are dropped first (reference.md §1.7)."""
+    """Chord numbers of the events of a part, in order; PAD BOS EOS are dropped first (docs/method.md §5.3)."""
     events, sounding = [], None
     for token in (t for t in part if t not in (PAD, BOS, EOS)):
         if token == SILENCE:
