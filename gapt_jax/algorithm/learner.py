@@ -64,18 +64,6 @@ def iteration(
     return state, estimate_metrics | policy_metrics | judged | adversary_metrics
 
 
-def traced(spec: Spec, state: Any, frozen: Any, batch: Any) -> dict[str, Any]:
-    """The phases of an iteration by name, traced for arrays or for their shapes; nothing is computed."""
-    found: dict[str, Any] = {}
-
-    def trace(phase: Any, *inputs: Any) -> Any:
-        found[phase.__name__] = phase.trace(*inputs)
-        return found[phase.__name__].out_info
-
-    iteration(spec, state, frozen, batch, trace)
-    return found
-
-
 phase = functools.partial(jax.jit, static_argnames="spec")
 
 
@@ -123,8 +111,11 @@ def _coherence(
     config, task, is_diverse = spec.config, spec.task, "diversity" in state.hyper.reward_weights
 
     def scored(members: dict[str, Params], played: Trajectory) -> tuple[dict[str, jax.Array], jax.Array | None]:
-        scores = task.coherence(spec.models, members, played.context, played.actions)
-        return {kind: s.T for kind, s in scores.items()}, _embedded(spec, members, played) if is_diverse else None
+        scores, embedding = task.coherence(spec.models, members, played.context, played.actions), None
+        if is_diverse:  # by the first contrastive reward, the encoder of the published Vendi
+            first = jax.tree.map(lambda x: x[0], members["contrastive"])
+            embedding, _ = task.embed(spec.models, first, played.context, played.actions)
+        return {kind: s.T for kind, s in scores.items()}, embedding
 
     scores, embeddings = _in_minibatches(spec, scored, frozen.rewards, trajectory)
     std_weight = state.hyper.ensemble_std_weight
@@ -405,9 +396,3 @@ def _anchor_states(spec: Spec, anchor: Params, played: Trajectory) -> jax.Array:
         return spec.models.policy.method(anchor, "states", interleave(played.actions, played.context)[:, :-1])
     heard = part(played.actions)[:, : played.actions.shape[1]]  # BOS a_1 ... a_{T-1}: entry t - 1 predicts a_t
     return spec.models.anchor.method(anchor, "states", part(played.context), heard)
-
-
-def _embedded(spec: Spec, members: dict[str, Params], played: Trajectory) -> jax.Array:
-    """[B, D]: the actions in the eyes of the first contrastive reward, the encoder of the published Vendi."""
-    first = jax.tree.map(lambda x: x[0], members["contrastive"])
-    return spec.task.embed(spec.models, first, played.context, played.actions)[0]

@@ -20,7 +20,7 @@ Weights and caches that stay in the VMEM of a TPU from one pass of a loop to the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,18 @@ class Cost:
 def of(program: core.ClosedJaxpr) -> Cost:
     """Cost of one run of a program, as ``jax.jit(f).trace(...).jaxpr`` or ``jax.make_jaxpr(f)(...)`` gives it."""
     return _body(program.jaxpr)
+
+
+def traced(iteration: Callable[..., Any], *inputs: Any) -> dict[str, Any]:
+    """The phases of `learner.iteration` by name, traced for arrays or for their shapes; nothing is computed."""
+    found: dict[str, Any] = {}
+
+    def trace(phase: Any, *arguments: Any) -> Any:
+        found[phase.__name__] = phase.trace(*arguments)
+        return found[phase.__name__].out_info
+
+    iteration(*inputs, trace)
+    return found
 
 
 def largest_array(program: core.ClosedJaxpr) -> str:

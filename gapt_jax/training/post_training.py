@@ -131,7 +131,8 @@ def iteration_flops(experiment: Experiment, spec: Spec, frozen: Frozen) -> tuple
     batch = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((rows, frames), (rows, frames), (rows,))))
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), frozen)
     state = jax.eval_shape(lambda: _first_state(spec, experiment, networks.policy.init(jax.random.key(0))))
-    flops = {name: cost.of(phase.jaxpr).flops for name, phase in learner.traced(spec, state, frozen, batch).items()}
+    phases = cost.traced(learner.iteration, spec, state, frozen, batch)
+    flops = {name: cost.of(phase.jaxpr).flops for name, phase in phases.items()}
     adversary = flops.pop("improve_discriminator")
     return sum(flops.values()), adversary
 

@@ -20,6 +20,7 @@ from gapt_jax.config import (
     to_dict,
 )
 from gapt_jax.models.networks import interleave, part
+from gapt_jax.runtime import cost
 from gapt_jax.tasks.accompaniment import rules
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.types import Batch
@@ -210,7 +211,10 @@ def test_no_anchor_no_kl(without_anchor):
 
 def phases_of(spec: Spec, state, frozen) -> list[str]:
     """The program of each phase."""
-    return [phase.lower().as_text() for phase in learner.traced(spec, state, frozen, songs(spec, 0)).values()]
+    return [
+        phase.lower().as_text()
+        for phase in cost.traced(learner.iteration, spec, state, frozen, songs(spec, 0)).values()
+    ]
 
 
 def test_traced_settings_are_in_no_program(networks, vocabulary, algorithm_config):

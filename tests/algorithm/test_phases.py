@@ -18,7 +18,7 @@ from gapt_jax.config import (
     RuntimeConfig,
     TransformerConfig,
 )
-from gapt_jax.runtime import chips
+from gapt_jax.runtime import chips, cost
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.account import Account
 from launch.plan import PhaseCompiler
@@ -74,7 +74,7 @@ def test_a_sixth_phase_is_run_timed_counted_measured_and_planned(six_phases, tin
     assert list(account.divided()) == [*PHASES, "reflect", "idle"]
 
     inputs = jax.eval_shape(lambda: cases.learner_inputs(size))
-    assert list(learner.traced(size.spec, *inputs)) == [*PHASES, "reflect"]
+    assert list(cost.traced(learner.iteration, size.spec, *inputs)) == [*PHASES, "reflect"]
 
     compiler = PhaseCompiler(tiny, meshes.build(tiny.runtime.mesh, jax.devices()[:1]), chips.V5E, lambda line: None)
     compiler.iteration()

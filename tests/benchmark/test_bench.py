@@ -395,7 +395,7 @@ def test_work_of_smoke_does_not_grow_unnoticed(monkeypatch):
     monkeypatch.setattr(kernel, "_registered", [])  # whose work its own test counts
     size = Size.of("smoke", smoke(), 11, "float32", None)
     inputs = jax.eval_shape(lambda: cases.learner_inputs(size))
-    found = {name: cost.of(traced.jaxpr) for name, traced in learner.traced(size.spec, *inputs).items()}
+    found = {name: cost.of(traced.jaxpr) for name, traced in cost.traced(learner.iteration, size.spec, *inputs).items()}
     songs, frames, dim, layers = 64, 32, 32, 2
     token, pair = 2 * 16 * dim**2, 2 * 2 * dim  # of a token, and of its attention to another one
     head = 2 * dim * size.vocabulary.size
