@@ -27,7 +27,7 @@ def _report(args: argparse.Namespace, console: Console) -> None:
             raise UserError(
                 f"{run} is no run: name folders that 'gapt run' or 'gapt ablate' made (they hold config.json)"
             )
-    from gapt_jax.evaluation.report import write_report
+    from gapt_jax.report.writer import write_report
 
     files = write_report(runs, args.out or report_folder(runs))
     pages = [path for path in files if path.suffix == ".html"]
@@ -46,7 +46,7 @@ def write_page(workdir: Path, console: Console) -> bool:
     if importlib.util.find_spec("matplotlib") is None:
         console.say(f"no page: pip install '.[report]', then gapt report {workdir}")
         return False
-    from gapt_jax.evaluation.report import write_report
+    from gapt_jax.report.writer import write_report
 
     console.say(f"wrote {write_report([workdir], workdir)[0]}")
     return True

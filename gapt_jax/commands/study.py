@@ -16,7 +16,7 @@ from gapt_jax.study import NEEDED, OPTIONAL
 
 if TYPE_CHECKING:
     from gapt_jax.evaluation.statistics import PairedDifference
-    from gapt_jax.evaluation.study import Study
+    from gapt_jax.study.statistics import Study
 
 Rows = Sequence[dict[str, Any]]
 FILES = ("study.json", "study.csv", "study_pairs.csv", "study.png")
@@ -42,8 +42,8 @@ def _analyse(args: argparse.Namespace, console: Console) -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise UserError("the study's figure needs matplotlib: pip install '.[report]'") from error
-    from gapt_jax.evaluation import study
     from gapt_jax.study import results
+    from gapt_jax.study import statistics as study
     from gapt_jax.study.ratings import read_ratings
 
     ratings, ignored = read_ratings(args.ratings)

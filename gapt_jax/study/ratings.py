@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gapt_jax.errors import UserError
-from gapt_jax.evaluation.study import Rating
 from gapt_jax.study import NEEDED, OPTIONAL
+from gapt_jax.study.statistics import Rating
 
 MAX_BYTES = 16 * 2**20
 MAX_SYSTEMS, MAX_QUESTIONS = 20, 50  # tests grow with systems² x questions; more names mean swapped columns

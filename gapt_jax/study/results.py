@@ -11,9 +11,9 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from gapt_jax.evaluation.figures import STYLE, WIDTH
 from gapt_jax.evaluation.statistics import PairedDifference
-from gapt_jax.evaluation.study import OrderEffect, Pair, Retest, Study, SystemMean
+from gapt_jax.report.figures import STYLE, WIDTH
+from gapt_jax.study.statistics import OrderEffect, Pair, Retest, Study, SystemMean
 
 ALL = "(all questions)"
 

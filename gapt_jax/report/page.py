@@ -8,15 +8,16 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gapt_jax.evaluation import pareto, player, provenance, results, verdict
-from gapt_jax.evaluation.html import STYLE, details, difference, digits_of, figure, label, mean, note, number, table
+from gapt_jax.evaluation import results, verdict
 from gapt_jax.evaluation.metrics import HEADLINE, METRICS, describe
 from gapt_jax.evaluation.results import PRIMARY
 from gapt_jax.evaluation.statistics import estimate, iqm, reachable
-from gapt_jax.evaluation.tables import Results
+from gapt_jax.report import pareto, player, provenance
+from gapt_jax.report.html import STYLE, details, difference, digits_of, figure, label, mean, note, number, table
+from gapt_jax.report.tables import Results
 
 if TYPE_CHECKING:
-    from gapt_jax.evaluation.figures import Drawn
+    from gapt_jax.report.figures import Drawn
 
 PUBLISHED = (  # docs/method.md §13: harmony and Vendi on test, on OpenEWLD, and with a melody agent
     ("Online MLE", ".368", "29.49", ".362", "16.40", ".650 / 18.07"),

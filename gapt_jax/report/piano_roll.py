@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from gapt_jax import chords as chord_names
 from gapt_jax.evaluation.events import chord_events
-from gapt_jax.evaluation.figures import GRID, INK, WIDTH, Drawn, color, finish
 from gapt_jax.evaluation.results import Run, Study
+from gapt_jax.report.figures import GRID, INK, WIDTH, Drawn, color, finish
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, PAD, Vocabulary
 
 MAX_SONGS = 3

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gapt_jax.evaluation import curves, results
+from gapt_jax.evaluation import results
 from gapt_jax.evaluation.results import PRIMARY, Run, Study
 from gapt_jax.evaluation.statistics import (
     PairedDifference,
@@ -17,7 +17,8 @@ from gapt_jax.evaluation.statistics import (
     paired_difference,
     pareto_front,
 )
-from gapt_jax.evaluation.tables import Results
+from gapt_jax.report import curves
+from gapt_jax.report.tables import Results
 
 REFERENCE = (0.0, 1.0)  # no harmony, one song: the worst that note-in-chord and Vendi can be
 

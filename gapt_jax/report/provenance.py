@@ -7,8 +7,8 @@ from html import escape
 import numpy as np
 
 from gapt_jax.evaluation import results
-from gapt_jax.evaluation.html import details, duration, note, number, plain, table
 from gapt_jax.evaluation.results import Study
+from gapt_jax.report.html import details, duration, note, number, plain, table
 
 
 def in_use(study: Study) -> str:

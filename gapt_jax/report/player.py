@@ -16,7 +16,7 @@ from gapt_jax.evaluation.results import Study
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, Vocabulary
 
 if TYPE_CHECKING:
-    from gapt_jax.evaluation.figures import Drawn
+    from gapt_jax.report.figures import Drawn
 
 BASS, MIDDLE = 48, 60  # MIDI pitches: the root sounds above the first, the other chord tones above the second
 BEATS_PER_MINUTE = 100
@@ -92,7 +92,7 @@ SCRIPT_HASH = "sha256-" + base64.b64encode(hashlib.sha256(SCRIPT.encode()).diges
 
 def section(study: Study, rolls: Sequence[Drawn]) -> str:
     """The piano rolls, each with a button per system and a slider for the place."""
-    from gapt_jax.evaluation.piano_roll import shown_songs
+    from gapt_jax.report.piano_roll import shown_songs
 
     parts = []
     for number, (song, roll) in enumerate(zip(shown_songs(study), rolls, strict=True)):
@@ -118,7 +118,7 @@ def section(study: Study, rolls: Sequence[Drawn]) -> str:
 
 def script(study: Study) -> str:
     """The notes and the player; text inside JSON cannot end its element."""
-    from gapt_jax.evaluation.piano_roll import LEFT, RIGHT, shown_songs
+    from gapt_jax.report.piano_roll import LEFT, RIGHT, shown_songs
 
     vocabulary = study.runs[0].vocabulary
     songs = [
@@ -158,7 +158,7 @@ def chord_notes(chords: np.ndarray, vocabulary: Vocabulary) -> list[list[Any]]:
 
 
 def _beats(song: Any) -> int:
-    from gapt_jax.evaluation.piano_roll import frames_of
+    from gapt_jax.report.piano_roll import frames_of
 
     return frames_of(song) // FRAMES_PER_BEAT
 

@@ -7,11 +7,11 @@ import pytest
 
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation import results, verdict
-from gapt_jax.evaluation.html import difference, mean
-from gapt_jax.evaluation.reading import read_study
-from gapt_jax.evaluation.report import write_report
 from gapt_jax.evaluation.results import PRIMARY, Run, Score, Study
 from gapt_jax.evaluation.statistics import estimate
+from gapt_jax.report.html import difference, mean
+from gapt_jax.report.reading import read_study
+from gapt_jax.report.writer import write_report
 
 
 @pytest.fixture(scope="module")

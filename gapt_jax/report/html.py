@@ -11,7 +11,7 @@ from gapt_jax.evaluation.metrics import describe
 from gapt_jax.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
-    from gapt_jax.evaluation.figures import Drawn
+    from gapt_jax.report.figures import Drawn
 
 STYLE = """
 :root { --ink: #1c1c1e; --soft: #6b6b70; --line: #dcdce0; --page: #fdfdfc; --note: #f3f3f0;

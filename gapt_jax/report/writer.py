@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gapt_jax.errors import UserError
-from gapt_jax.evaluation import page, results, tables
-from gapt_jax.evaluation.reading import read_study
+from gapt_jax.evaluation import results
+from gapt_jax.report import page, tables
+from gapt_jax.report.reading import read_study
 from gapt_jax.runtime.files import strict_json, write_atomic
 
 
@@ -17,7 +18,7 @@ def write_report(folders: Sequence[Path], out: Path) -> list[Path]:
     Runs of one arm are its seeds. Nothing is written before everything was read and drawn.
     """
     try:
-        from gapt_jax.evaluation import figures, piano_roll
+        from gapt_jax.report import figures, piano_roll
     except ImportError as error:
         raise UserError("the report needs matplotlib: pip install '.[report]'") from error
     study = read_study([Path(folder) for folder in folders])

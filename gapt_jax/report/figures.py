@@ -13,11 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gapt_jax.evaluation import curves, pareto, results
+from gapt_jax.evaluation import results
 from gapt_jax.evaluation.metrics import HEADLINE, describe
 from gapt_jax.evaluation.results import ARM, PRIMARY, Run, Study, Systems
 from gapt_jax.evaluation.statistics import estimate
-from gapt_jax.evaluation.tables import Results
+from gapt_jax.report import curves, pareto
+from gapt_jax.report.tables import Results
 
 INK, GRID, PAPER = "#1c1c1e", "#e4e4e4", "#fefefe"  # on the page these follow its theme
 STYLE: dict[Any, Any] = {

@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 import pytest
 
 from gapt_jax.errors import UserError
-from gapt_jax.evaluation import agreement, player, results
-from gapt_jax.evaluation.reading import read_run, read_study
-from gapt_jax.evaluation.report import write_report
+from gapt_jax.evaluation import agreement, results
+from gapt_jax.report import player
+from gapt_jax.report.reading import read_run, read_study
+from gapt_jax.report.writer import write_report
 
 VOID = {"area", "br", "col", "hr", "img", "input", "link", "meta"}
 EVIL = '<script>alert("1")</script>&$x_1$'
@@ -178,10 +179,10 @@ def test_samples_that_are_no_songs(make_run, tmp_path, damage):
 
 
 def test_without_matplotlib(monkeypatch, tmp_path):
-    for name in [n for n in sys.modules if n in ("gapt_jax.evaluation.figures", "gapt_jax.evaluation.piano_roll")]:
+    for name in [n for n in sys.modules if n in ("gapt_jax.report.figures", "gapt_jax.report.piano_roll")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("gapt_jax.evaluation.figures", raising=False)
-    monkeypatch.delattr("gapt_jax.evaluation.piano_roll", raising=False)
+    monkeypatch.delattr("gapt_jax.report.figures", raising=False)
+    monkeypatch.delattr("gapt_jax.report.piano_roll", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"pip install '\.\[report\]'"):
         write_report([tmp_path], tmp_path / "out")

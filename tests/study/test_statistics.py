@@ -12,8 +12,8 @@ from scipy import stats
 from gapt_jax.commands import exits
 from gapt_jax.commands.main import main
 from gapt_jax.evaluation.statistics import holm
-from gapt_jax.evaluation.study import Rating, analyse, intraclass_correlation, order_effect, retest_reliability
 from gapt_jax.study.ratings import MAX_BYTES
+from gapt_jax.study.statistics import Rating, analyse, intraclass_correlation, order_effect, retest_reliability
 
 HEAD = "participant,system,question,score\n"
 A, B = [4, 5, 3, 4, 5, 4, 2], [3, 3, 3, 2, 4, 5, 1]
