@@ -57,7 +57,7 @@ def write_ablation(
 
 
 def write_run(
-    folder: Path, weight: float, seed: int, name: str = "synthetic", song: str = "song-1", steps: int = 300,
+    folder: Path, weight: float, seed: int, name: str = "synthetic", song_id: str = "song-1", steps: int = 300,
     arm: str | None = None,
 ) -> Path:  # fmt: skip
     """Writes all files of a finished run with made-up numbers; `arm` is of another kind than λ, its weight 1."""
@@ -79,7 +79,7 @@ def write_run(
         "".join(json.dumps({"step": n, "alarm": "one_chord", "message": f"one chord in {n} % of frames"}) + "\n"
                 for n in ((5, 9) if weight == 0 else ()))
     )  # fmt: skip
-    samples = _samples(song, arm, rng)
+    samples = _samples(song_id, arm, rng)
     log = _log(weight, rng, steps)
     for file, content in {
         "config": config,
@@ -124,7 +124,7 @@ def _scores(system: str, rng: np.random.Generator) -> dict:
     }
 
 
-def _samples(song: str, arm: str, rng: np.random.Generator) -> dict:
+def _samples(song_id: str, arm: str, rng: np.random.Generator) -> dict:
     frames, songs = 256, 3
     notes = np.random.default_rng(0).integers(60, 80, (songs, 64))  # every system plays to one melody
     melody = np.repeat(NOTE_HOLD + notes, 4, axis=1)
@@ -137,7 +137,7 @@ def _samples(song: str, arm: str, rng: np.random.Generator) -> dict:
         onset = np.arange(frames) % length == 0
         chords = np.where(onset, VOCABULARY.chord_onset, CHORD_HOLD) + picked
         systems[system] = np.where(melody == PAD, PAD, chords).tolist()
-    ids = [song, "song-2", "song-3"]
+    ids = [song_id, "song-2", "song-3"]
     return {"dataset": DATASETS[0], "ids": ids, "melody": melody.tolist(), "systems": systems}
 
 
