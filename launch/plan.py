@@ -233,6 +233,10 @@ def _bytes_per_device(tree: Any) -> int:
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
 
 
+def _is_state(tree: Any) -> bool:
+    return isinstance(tree, LearnerState)
+
+
 class _NoRoom(Exception):
     """The last phase does not fit."""
 
@@ -249,6 +253,7 @@ class PhaseCompiler:
         self.resident = _abstract(experiment, self.spec, mesh)
         self.state_bytes = _bytes_per_device(self.resident)
         self.phases: list[Phase] = []
+        self.updated: list[LearnerState] = []  # each takes the place of the one that its phase was given
 
     def iteration(self) -> None:
         """Raises `_NoRoom` after a phase that does not fit."""
@@ -262,7 +267,7 @@ class PhaseCompiler:
         compiled, needed, text = _compile(traced)
         slices = self.mesh.shape["slice"]
         found = collectives.parse(text, self.mesh.size // slices, slices) if compiled is not None else []
-        resident = {id(leaf) for leaf in jax.tree.leaves(self.resident)}
+        resident = {id(leaf) for leaf in jax.tree.leaves((self.resident, self.updated))}
         arrays = [leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.ShapeDtypeStruct)]
         passed = [leaf for leaf in arrays if id(leaf) not in resident]
         phase = Phase(
@@ -278,7 +283,9 @@ class PhaseCompiler:
         self.phases.append(phase)
         if compiled is None or phase.bytes > self.chip.hbm_bytes:
             raise _NoRoom
-        return _placed(traced.out_info, compiled.output_shardings)
+        outputs = _placed(traced.out_info, compiled.output_shardings)
+        self.updated += [leaf for leaf in jax.tree.leaves(outputs, is_leaf=_is_state) if _is_state(leaf)]
+        return outputs
 
     def cost(self, traced: Any) -> Cost:
         """Work of one device."""

@@ -146,7 +146,7 @@ class Iteration:
 
     def __init__(self, size: Size):
         self._size, self.programs, self._inputs = size, dict[str, Program](), dict[str, tuple[Any, ...]]()
-        self._state, self._frozen, self._batch = learner_inputs(size)
+        self.state, self._frozen, self._batch = learner_inputs(size)
         self.whole()
 
     def _call(self, phase: Any, spec: Spec, state: LearnerState, *inputs: Any) -> Any:
@@ -158,15 +158,15 @@ class Iteration:
 
     def _run(self, name: str, state: LearnerState) -> Any:
         outputs = self.programs[name](state, *self._inputs[name])
-        self._state = next((x for x in jax.tree.leaves(outputs, is_leaf=_is_state) if _is_state(x)), state)
+        self.state = next((x for x in jax.tree.leaves(outputs, is_leaf=_is_state) if _is_state(x)), state)
         return outputs
 
     def alone(self, name: str) -> Any:
         """The phase once more, with the inputs that it had."""
-        return self._run(name, self._state)
+        return self._run(name, self.state)
 
     def whole(self) -> Any:
-        return learner.iteration(self._size.spec, self._state, self._frozen, self._batch, self._call)
+        return learner.iteration(self._size.spec, self.state, self._frozen, self._batch, self._call)
 
 
 def _is_state(tree: Any) -> bool:

@@ -341,7 +341,7 @@ def test_phases_go_on_from_one_state_with_the_gate_open(iteration):
     assert tuple(iteration.programs) == PHASES
     step, updates = int(iteration.state.step), int(iteration.state.discriminator_optimizer.updates)
     for _ in range(2):
-        jax.block_until_ready(iteration.improve_policy())
+        jax.block_until_ready(iteration.alone("improve_policy"))
     assert int(iteration.state.step) == step
     for number in (1, 2):
         iteration.whole()
