@@ -98,7 +98,9 @@ def judge(
     rule_terms = spec.task.rule_terms(trajectory.context, trajectory.actions, trajectory.mask)
 
     weights = state.hyper.reward_weights
-    reward = rewards.weighted_sum(weights, coherence_terms | {ADVERSARIAL: realism} | rule_terms)
+    coherence, λ = rewards.weighted_sum(weights, coherence_terms), weights[ADVERSARIAL]
+    penalties = rewards.weighted_sum(weights, rule_terms)
+    reward = coherence + rewards.weighted(λ, realism) + penalties  # Eq. 6: r = coherence + λ · realism + rules
     return Reward(reward, coherence_terms | {ADVERSARIAL: realism} | rule_terms), realism_metrics | member_metrics
 
 
