@@ -105,7 +105,10 @@ def test_bad_files_are_one_sentence(tmp_path, monkeypatch):
         midi.read_melody(path)
     with pytest.raises(UserError, match="is not there"):
         midi.read_melody(tmp_path)
-    for content in (b"", b"MThd", b"RIFF" * 100, b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\0\x09\0\x90"):
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match="it is empty"):
+        midi.read_melody(path)
+    for content in (b"MThd", b"RIFF" * 100, b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\0\x09\0\x90"):
         path.write_bytes(content)
         with pytest.raises(UserError, match="not a readable MIDI file"):
             midi.read_melody(path)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -27,9 +28,9 @@ class Running:
                 connection.sendall(head.replace("\n", "\r\n").encode("latin-1") + body)
             return answer_of(connection)
 
-    def end(self, signal):
+    def end(self, number):
         """(exit code, what it said) of the process after a signal."""
-        self.process.send_signal(signal)
+        self.process.send_signal(number)
         code = self.process.wait(30)
         self.reader.join(10)
         return code, "".join(self.said)
@@ -43,6 +44,11 @@ def answer_of(connection):
     return (int(found.split()[1]) if found else None), found.decode("latin-1")
 
 
+def _hears_interrupts():
+    """A shell's background job, as which the tests may run, ignores SIGINT and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def running(*command, files=None, program=None):
     """``gapt`` with a command that serves, on a free port; `files`: the limit of open files; `program`: Python that
@@ -53,7 +59,12 @@ def running(*command, files=None, program=None):
         script = f'ulimit -S -n {files // 2}; ulimit -H -n {files}; exec "$@"'
         whole = ["bash", "-c", script, "-", *whole]
     process = subprocess.Popen(
-        whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"XLA_FLAGS": ""}
+        whole,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"XLA_FLAGS": ""},
+        preexec_fn=_hears_interrupts,
     )
     said = []
     try:
