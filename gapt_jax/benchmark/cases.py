@@ -19,11 +19,12 @@ from gapt_jax.algorithm.rollout import roll_out
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
 from gapt_jax.benchmark.measure import Case, Program, fed_back
 from gapt_jax.config import AlgorithmConfig, Dtype, Experiment, MeshConfig
+from gapt_jax.evaluation import evaluator as evaluators
 from gapt_jax.models import REWARD_KINDS, Model
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.mesh import MeshLayout, MeshMembers
 from gapt_jax.tasks.accompaniment.task import Accompaniment
-from gapt_jax.training import pretrain, systems
+from gapt_jax.training import pretrain
 from gapt_jax.types import Batch, Params
 from gapt_jax.vocabulary import CHORD_HOLD, FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, Vocabulary
 
@@ -233,7 +234,7 @@ def train_cases(size: Size) -> Iterator[Case]:
 
 
 def evaluation_cases(size: Size) -> Iterator[Case]:
-    """What `systems.Evaluator` computes on a batch of songs, and by the clock `measure` with its work on the host."""
+    """What an `Evaluator` computes on a batch of songs, and by the clock `measure` with its work on the host."""
     state, frozen, _ = learner_inputs(size)
     spec, policy, config = size.spec, state.policy, size.experiment.evaluation
     songs, prefix = size.songs(config.batch_size), f"evaluation/{size.prefix(config.batch_size)}"
@@ -241,20 +242,20 @@ def evaluation_cases(size: Size) -> Iterator[Case]:
     batch = placed(size, songs)
     reference, encoder = on_devices(size, (weights(spec.models.policy, 3), weights(spec.models.contrastive, 4)))
     pairs, key = (batch.context, batch.actions), prng.stream(jax.random.key(0), 0, "evaluation")
-    play = systems._play.trace(spec, policy, (batch.context, batch.index), key, validity_mask=is_masked)
-    divergence = systems._divergence.trace(spec, (policy, reference), pairs, validity_mask=is_masked)
+    play = evaluators._play.trace(spec, policy, (batch.context, batch.index), key, validity_mask=is_masked)
+    divergence = evaluators._divergence.trace(spec, (policy, reference), pairs, validity_mask=is_masked)
     inputs: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "play": (play, (policy, (batch.context, batch.index), key)),
-        "embed": (systems._embed.trace(spec, encoder, pairs), (encoder, pairs)),
+        "embed": (evaluators._embed.trace(spec, encoder, pairs), (encoder, pairs)),
         "divergence": (divergence, ((policy, reference), pairs)),
-        "proxy": (systems._proxy.trace(spec, frozen.rewards, pairs), (frozen.rewards, pairs)),
+        "proxy": (evaluators._proxy.trace(spec, frozen.rewards, pairs), (frozen.rewards, pairs)),
     }
     note, frames = f"{songs} × {size.frames} frames", songs * size.frames
     for name, (traced, arguments) in inputs.items():
         program = size.compiled(traced)
         yield Case(f"{prefix}/{name}", functools.partial(program, *arguments), [program], frames, note)
     whole = dataclasses.replace(config, batch_size=songs)
-    evaluator = systems.Evaluator(spec, {"independent": encoder}, whole, frozen.rewards, reference)
+    evaluator = evaluators.Evaluator(spec, {"independent": encoder}, whole, frozen.rewards, reference)
     melody, chords = (np.asarray(x) for x in pairs)
     run = functools.partial(evaluator.measure, melody, chords, chords, policy)
     yield Case(f"{prefix}/measure", run, (), frames, f"{note}, with the metrics on the host")

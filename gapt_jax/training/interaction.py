@@ -14,6 +14,7 @@ from gapt_jax import prng
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import arm_name
 from gapt_jax.errors import UserError
+from gapt_jax.evaluation.evaluator import Evaluator
 from gapt_jax.evaluation.interaction import halves, playable, social_influence
 from gapt_jax.runtime import hosts
 from gapt_jax.runtime.console import Console
@@ -23,7 +24,6 @@ from gapt_jax.tasks.accompaniment.task import accompaniment_of
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import Job
 from gapt_jax.training.measure import _load_run, evaluation_sets, evaluator_of
-from gapt_jax.training.systems import Evaluator
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import FRAMES_PER_BEAT
 

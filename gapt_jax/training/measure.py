@@ -15,6 +15,8 @@ import numpy as np
 from gapt_jax.config import Experiment, arm_name, from_dict
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation import adaptation
+from gapt_jax.evaluation.evaluator import Evaluator
+from gapt_jax.evaluation.scorecard import Scorecard, System, rows_of, score_systems
 from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
@@ -23,8 +25,6 @@ from gapt_jax.tasks.accompaniment.task import accompaniment_of
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, open_job, pretrain_all, stages_of
 from gapt_jax.training.saved import missing, newest_policy, open_without_songs
-from gapt_jax.training.scorecard import Scorecard, System, rows_of, score_systems
-from gapt_jax.training.systems import Evaluator
 from gapt_jax.types import Params
 
 _MOST_FRAMES = 1 << 20  # of a melody; `midi` reads no longer ones

@@ -21,6 +21,7 @@ from gapt_jax.algorithm.layout import pad_rows
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, hyperparameters, init_state
 from gapt_jax.config import Experiment, arm_name
 from gapt_jax.errors import TrainingStopped
+from gapt_jax.evaluation.evaluator import Evaluator
 from gapt_jax.runtime import hosts
 from gapt_jax.runtime.account import Account
 from gapt_jax.runtime.checkpoint import Checkpoints, checkpoints
@@ -40,7 +41,6 @@ from gapt_jax.training.post_training import (
     monitor,
     schedule,
 )
-from gapt_jax.training.systems import Evaluator
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Params
 

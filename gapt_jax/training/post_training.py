@@ -17,13 +17,13 @@ from gapt_jax import models
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
 from gapt_jax.config import Experiment, RuntimeConfig, to_dict
+from gapt_jax.evaluation.evaluator import Evaluator
 from gapt_jax.runtime import cost, hosts
 from gapt_jax.runtime.account import Account, show
 from gapt_jax.runtime.checkpoint import Checkpoints, checkpoints
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.health import DATA_PROXY, AlarmedLog, Health
 from gapt_jax.training.loop import Loop, Schedule
-from gapt_jax.training.systems import Evaluator
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Batch, Params
 

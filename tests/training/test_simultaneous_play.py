@@ -13,10 +13,10 @@ from gapt_jax import models
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import DataConfig, EvaluationConfig, Experiment, ModelsConfig, TransformerConfig
 from gapt_jax.errors import UserError
+from gapt_jax.evaluation.evaluator import Evaluator
 from gapt_jax.runtime.console import Console
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import interaction
-from gapt_jax.training.systems import Evaluator
 from gapt_jax.vocabulary import NOTE_ONSET, PAD, Vocabulary
 
 SONGS, FRAMES = 6, 8

@@ -10,8 +10,8 @@ import numpy as np
 
 from gapt_jax.evaluation import adaptation, embeddings, harmony
 from gapt_jax.evaluation.adaptation import Adaptation, Shift
+from gapt_jax.evaluation.evaluator import Evaluator
 from gapt_jax.tasks.accompaniment.task import accompaniment_of
-from gapt_jax.training.systems import Evaluator
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import EOS, PAD
 

@@ -8,9 +8,9 @@ from jax import random
 from gapt_jax import models, prng
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import AlgorithmConfig, EvaluationConfig, ModelsConfig, TransformerConfig
+from gapt_jax.evaluation.evaluator import Evaluator, _go_on
 from gapt_jax.tasks.accompaniment import rules
 from gapt_jax.tasks.accompaniment.task import Accompaniment
-from gapt_jax.training.systems import Evaluator, _go_on
 from gapt_jax.vocabulary import NOTE_ONSET, PAD, SILENCE, Vocabulary
 
 VOCABULARY = Vocabulary.from_qualities([(0, 4, 7), (0, 3, 7)])

@@ -19,12 +19,12 @@ from gapt_jax.algorithm.layout import in_chunks
 from gapt_jax.algorithm.rollout import distribution, roll_out, sample, valid_along
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import EvaluationConfig
+from gapt_jax.evaluation import post_hoc
 from gapt_jax.evaluation.interaction import summarize_melody
 from gapt_jax.evaluation.metrics import summarize
 from gapt_jax.models.networks import interleave
 from gapt_jax.task import BOS, PAD
 from gapt_jax.tasks.accompaniment.task import accompaniment_of
-from gapt_jax.training import post_hoc
 from gapt_jax.types import Params
 
 TIMED_FRAMES = 256  # at least
