@@ -84,6 +84,6 @@ def test_who_can_play_with_whom(runs):
         interaction.evaluate_with_agent(policy, policy, silent)
     other = Vocabulary.from_qualities([(0, 3, 7)])
     job = loaded[agent][0]
-    job.spec = dataclasses.replace(job.spec, vocabulary=other)
+    job.spec = dataclasses.replace(job.spec, task=Accompaniment(other))
     with pytest.raises(UserError, match="has another vocabulary"):
         interaction.evaluate_with_agent(policy, agent, silent)
