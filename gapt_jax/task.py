@@ -1,7 +1,7 @@
 """The door between the method and a domain: what the learner asks of one, and nothing else about it.
 
-In each frame the agent emits one token, its action, and then hears one, its context. What tokens mean is known behind
-this door alone (`gapt_jax.tasks`).
+In each frame the agent emits one token, its action, and then hears one, its context. The learner learns what tokens
+mean through this door alone; domains are in `gapt_jax.tasks`.
 """
 
 from __future__ import annotations

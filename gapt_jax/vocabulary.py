@@ -141,8 +141,8 @@ class Vocabulary:
     def tables_for(self, part: str) -> TokenTables:
         """The tables as the agent of `part` ("chords", "melody") uses them.
 
-        Everything that an agent computes calls its own part `chords` and its context `melody`. So a melody agent gets
-        tables in which `is_chord` holds for notes and `is_note` for chords; the other columns say what they always do.
+        Rules call an agent's own part `chords` and its context `melody`. So a melody agent gets tables in which
+        `is_chord` holds for notes and `is_note` for chords; the other columns say what they always do.
         """
         return self._melody_tables if part == "melody" else self.tables
 

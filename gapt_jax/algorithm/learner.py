@@ -1,6 +1,6 @@
 """One iteration of Generative Adversarial Post-Training, in the order of the paper's Algorithm 1.
 
-    rollout                the policy plays over melodies from the data
+    rollout                the policy plays over contexts from the data
     judge                  coherence + rules + λ · realism, every term kept apart
     estimate               KL to the anchor, values, advantages
     improve_policy         PPO on policy and critic, minibatch by minibatch
@@ -100,7 +100,7 @@ def judge(
     weights = state.hyper.reward_weights
     coherence, λ = rewards.weighted_sum(weights, coherence_terms), weights[ADVERSARIAL]
     penalties = rewards.weighted_sum(weights, rule_terms)
-    reward = coherence + rewards.weighted(λ, realism) + penalties  # Eq. 6: r = coherence + λ · realism + rules
+    reward = coherence + rewards.weighted(λ, realism) + penalties  # arXiv:2511.17879, Eq. 6, with λ
     return Reward(reward, coherence_terms | {ADVERSARIAL: realism} | rule_terms), realism_metrics | member_metrics
 
 
@@ -118,8 +118,8 @@ def _coherence(
         return {kind: s.T for kind, s in scores.items()}, embedding
 
     scores, embeddings = _in_minibatches(spec, scored, frozen.rewards, trajectory)
-    std_weight = state.hyper.ensemble_std_weight
-    terms = {kind: rewards.combine(s.T, config.rewards.ensemble, std_weight) for kind, s in scores.items()}
+    how = config.rewards.ensemble, config.rewards.ensemble_std_weight
+    terms = {kind: rewards.combine(s.T, *how) for kind, s in scores.items()}
     if embeddings is not None:
         embeddings = spec.layout.everywhere(embeddings)  # groups do not end where devices do
         terms["diversity"] = groups.log_determinant_gains(embeddings, config.group_size)

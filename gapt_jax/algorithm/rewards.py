@@ -26,7 +26,7 @@ def at_last(values: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(is_last, values[:, None], 0.0)
 
 
-def combine(scores: jax.Array, ensemble: str, std_weight: jax.Array | float | None = 1.0) -> jax.Array:
+def combine(scores: jax.Array, ensemble: str, std_weight: float = 1.0) -> jax.Array:
     """[members, B] -> [B]: sum (released code), mean (paper's text), min (worst case), or mean - k deviations, with
     k = `std_weight` (uncertainty-weighted; both of Coste et al. 2024)."""
     match ensemble:
@@ -37,7 +37,6 @@ def combine(scores: jax.Array, ensemble: str, std_weight: jax.Array | float | No
         case "min":
             return jnp.min(scores, axis=0)
         case "mean_minus_std":
-            assert std_weight is not None
             return jnp.mean(scores, axis=0) - std_weight * jnp.std(scores, axis=0)
     raise ValueError(ensemble)
 

@@ -18,7 +18,7 @@ from gapt_jax.types import Params, Trajectory
 
 MASKED_LOGIT = -1e30
 BLOCK = 64  # tokens, of a draw
-MOST_PARTS, LEAST_FRAMES = 4, 64  # parts of a rollout, each compiled for itself; frames of one
+MOST_CHUNKS, LEAST_FRAMES = 4, 64  # chunks of a rollout, each compiled for itself; frames of one
 
 
 def distribution(logits: jax.Array, valid: jax.Array | None) -> jax.Array:
@@ -94,14 +94,14 @@ def roll_out(
 
     frames = context.shape[1]
 
-    def playing(decoding: Callable[[Any], Decoding], parts: Sequence[tuple[int, int]]) -> Callable[..., Trajectory]:
+    def playing(decoding: Callable[[Any], Decoding], chunks: Sequence[tuple[int, int]]) -> Callable[..., Trajectory]:
         def play(params: Params, context: jax.Array, index: jax.Array, key: jax.Array) -> Trajectory:
             decoder = decoding(policy.bind(params))
-            return _roll_out(decoder, parts, context, index, key, task, validity_mask=validity_mask)
+            return _roll_out(decoder, chunks, context, index, key, task, validity_mask=validity_mask)
 
         return play
 
-    plain = playing(lambda decoder: decoder, _parts(frames))
+    plain = playing(lambda decoder: decoder, _chunks(frames))
     if not kernel.can_run(policy.bind(params)):
         return plain(params, context, index, key)
     # Members of a population one after the other: a call for all would copy their caches at every frame.
@@ -111,7 +111,7 @@ def roll_out(
 
 def _roll_out(
     decoder: Decoding,
-    parts: Sequence[tuple[int, int]],
+    chunks: Sequence[tuple[int, int]],
     context: jax.Array,
     index: jax.Array,
     key: jax.Array,
@@ -119,7 +119,7 @@ def _roll_out(
     *,
     validity_mask: bool,
 ) -> Trajectory:
-    """The rollout by one way of decoding; between `parts` of the frames the cache grows."""
+    """The rollout by one way of decoding; between `chunks` of the frames the cache grows."""
     batch, frames = context.shape
     uniforms = prng.uniform_per_example(key, index, frames).T  # [T, B]
     mask = context != PAD
@@ -140,15 +140,15 @@ def _roll_out(
 
     previous, played = jnp.full((batch,), task.rest, jnp.int32), []
     by_frame = jnp.arange(frames), context.T, uniforms, mask.T
-    for start, stop in parts:
+    for start, stop in chunks:
         carry = logits, decoder.grown(cache, 2 * (stop - start)), previous
         (logits, cache, previous), found = jax.lax.scan(frame, carry, [x[start:stop] for x in by_frame])
         played.append(found)
-    actions, log_probs = (jnp.concatenate(parts) for parts in zip(*played, strict=True))
+    actions, log_probs = (jnp.concatenate(found) for found in zip(*played, strict=True))
     return Trajectory(context, actions.T, log_probs.T, mask.astype(jnp.float32))
 
 
-def _parts(frames: int) -> list[tuple[int, int]]:
-    """(start, stop) of the parts of a song between which the cache grows: early frames attend over less of it."""
-    count = max(1, min(MOST_PARTS, frames // LEAST_FRAMES))
+def _chunks(frames: int) -> list[tuple[int, int]]:
+    """(start, stop) of the chunks of a song between which the cache grows: early frames attend over less of it."""
+    count = max(1, min(MOST_CHUNKS, frames // LEAST_FRAMES))
     return list(itertools.pairwise(frames * n // count for n in range(count + 1)))

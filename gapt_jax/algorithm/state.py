@@ -23,7 +23,7 @@ ADVERSARIAL = "adversarial"  # name of the realism term; its weight is λ
 TRACED = (
     *("adversarial_weight", "kl_coef", "entropy_coef", "discriminator.gate_threshold"),
     *("policy.learning_rate", "critic.learning_rate", "discriminator_optimizer.learning_rate"),
-    *(f"rewards.{field.name}" for field in dataclasses.fields(RewardsConfig) if field.name != "ensemble"),
+    *(f"rewards.{field.name}" for field in dataclasses.fields(RewardsConfig) if not field.name.startswith("ensemble")),
 )
 OPTIONAL_TERMS = ("diversity", "entropy")  # reward terms that are computed only where their weight is not 0
 
@@ -51,7 +51,6 @@ class Hyperparameters:
     """Numbers that sweeps change without recompiling; all [] float32."""
 
     reward_weights: dict[str, jax.Array]  # by term, λ under `ADVERSARIAL`
-    ensemble_std_weight: jax.Array | None  # k of mean_minus_std; None where it is not used
     kl_coef: jax.Array
     entropy_coef: jax.Array
     policy_learning_rate: jax.Array
@@ -100,11 +99,10 @@ def program(config: AlgorithmConfig) -> AlgorithmConfig:
 
 
 def hyperparameters(config: AlgorithmConfig) -> Hyperparameters:
-    as_array, rewards = jnp.float32, config.rewards
-    weights = _reward_weights(rewards) | {ADVERSARIAL: config.adversarial_weight}
+    as_array = jnp.float32
+    weights = _reward_weights(config.rewards) | {ADVERSARIAL: config.adversarial_weight}
     return Hyperparameters(
         reward_weights={name: as_array(weight) for name, weight in weights.items()},
-        ensemble_std_weight=as_array(rewards.ensemble_std_weight) if rewards.ensemble == "mean_minus_std" else None,
         kl_coef=as_array(config.kl_coef),
         entropy_coef=as_array(config.entropy_coef),
         policy_learning_rate=as_array(config.policy.learning_rate),

@@ -81,15 +81,19 @@ class Account:
             jax.block_until_ready(state)  # else the first phase would be charged with the iteration before
             marked = time.monotonic()
 
+            found: dict[str, float] = {}
+
             def timed(phase: Callable[..., Any], *inputs: Any) -> Any:
                 nonlocal marked
                 outputs = jax.block_until_ready(phase(*inputs))
                 now = time.monotonic()
-                self._phases.setdefault(phase.__name__, []).append(round(now - marked, 4))
+                found[phase.__name__] = round(now - marked, 4)
                 marked = now
                 return outputs
 
             yield timed
+            # Phases of another program, as an earlier attempt may have run, would be counted beside these.
+            self._phases = {name: [*self._phases.get(name, []), seconds] for name, seconds in found.items()}
 
     def divided(self) -> dict[str, float]:
         """Seconds by what they were spent on, in the order of a run."""

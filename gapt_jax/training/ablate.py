@@ -27,7 +27,7 @@ from gapt_jax.training import run_folder, turns
 from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all
 from gapt_jax.training.measure import baselines, evaluation_sets, evaluator_of, measure
 from gapt_jax.training.population import Member, post_train
-from gapt_jax.training.post_training import abstract_state, restore_policy
+from gapt_jax.training.post_training import abstract_state, has_checkpoint, restore_policy
 from gapt_jax.training.presets import Arm, check_different, settings_of
 
 
@@ -186,13 +186,16 @@ def _train(job: Job, upstream: Upstream, members: list[Member], record: _Record,
     if not members:
         return
     size = at_once or _that_fit(job, upstream, members)
-    steps = dict.fromkeys(member.goes_on_from for member in members)  # who was stopped goes on from that very step
-    groups = [[member for member in members if member.goes_on_from == step] for step in steps]
-    chunks = [group[n : n + size] for group in groups for n in range(0, len(group), size)]
+    # Who was stopped goes on from that very step, and nobody who has begun starts anew beside one who has not.
+    starts = {member.folder: (member.goes_on_from, has_checkpoint(member.folder)) for member in members}
+    kinds = dict.fromkeys(starts.values())
+    alike = [[member for member in members if starts[member.folder] == kind] for kind in kinds]
+    chunks = [some[n : n + size] for some in alike for n in range(0, len(some), size)]
     most = max(map(len, chunks))
     devices = mesh.split(job.layout.mesh, most).size
-    record.population = {"members_at_once": most, "devices": devices, "chunks": len(chunks)}
-    is_full = not at_once and len(chunks) > len(groups)
+    if most >= record.population.get("members_at_once", 0):  # those gone on with alone are not what it was made by
+        record.population = {"members_at_once": most, "devices": devices, "chunks": len(chunks)}
+    is_full = not at_once and len(chunks) > len(alike)
     why = "" if len(chunks) == 1 else f", in {len(chunks)} chunks" + (": more do not fit the memory" if is_full else "")
     job.console.say(f"population: {len(members)} members, {most} at once on {devices} device(s){why}")
     for chunk in chunks:

@@ -45,7 +45,7 @@ class Loop(Generic[State]):
     state_of: Callable[[State, int], Any] = lambda state, number: state  # of one run
     account: Account | NoAccount = dataclasses.field(default_factory=NoAccount)
     on_saved: Callable[[int, State], Any] = lambda step, state: None  # runs in the first process after each save
-    _pending: tuple[int, Any] | None = None
+    _pending: tuple[int, Any] | None = dataclasses.field(default=None, init=False)
 
     def run(self, state: State, start: int, batches: Iterator[Any], console: Console) -> State:
         """The state after the last step, or after the one at which the last run was stopped. `batches` are those after
@@ -72,10 +72,11 @@ class Loop(Generic[State]):
                 if is_due or evaluations:
                     self._read(progress)  # an evaluation raises its alarms at once
                 self._save(step, state, evaluations, is_due, progress)
-                if not self._going():
-                    break
                 if is_told:
                     raise Preempted(f"preempted at step {step} of {steps} of {self.title}, which is saved")
+                if not self._going():
+                    break
+            self._read(progress)
         return state
 
     def _going(self) -> dict[int, Watch]:

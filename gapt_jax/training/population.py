@@ -80,7 +80,10 @@ class Member:
 
     def _stop(self) -> dict[str, Any]:
         path = self.folder / STOPPED
-        return {"step": None, "reason": ""} | (read_json(path, "gapt ablate") if path.exists() else {})
+        if not path.exists():
+            return {"step": None, "reason": ""}
+        steps = [int(saved.name) for saved in (self.folder / "checkpoints").glob("*") if saved.name.isdigit()]
+        return {"step": max(steps, default=0)} | read_json(path, "gapt ablate")  # an old record says no step
 
 
 class _Named(Console):
@@ -108,7 +111,7 @@ class _MemberWatch(Watch):
 
     def stop(self, reason: TrainingStopped) -> None:
         super().stop(reason)
-        self._console.warn(f"{reason}; the others go on")
+        self._console.warn(str(reason))
         if hosts.is_first():
             self._member.write_stop(self.saved.latest() or 0, str(reason))
 
@@ -132,12 +135,10 @@ def post_train(
         with account.of("restore"):
             start, states = _restored_or_new(job.spec, spec, members, saved, policy, spread)
         streaks = np.asarray(spread.everywhere(states.nonfinite_steps))
-        runs = [
-            _MemberWatch(m, job.spec, start, int(streak), its, console)
-            for m, streak, its in zip(members, streaks, saved, strict=False)  # the states may be filled up
-        ]
-        for run in runs:
-            stack.callback(run.close)
+        runs = []
+        for m, streak, its in zip(members, streaks, saved, strict=False):  # the states may be filled up
+            runs.append(_MemberWatch(m, job.spec, start, int(streak), its, console))
+            stack.callback(runs[-1].close)
         if start is None:
             with account.of("evaluation"):
                 first = first_monitor(evaluator, member_of(states, 0, spread), songs, experiment)

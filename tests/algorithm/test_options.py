@@ -265,7 +265,11 @@ def test_options_that_are_off_add_nothing_to_the_state():
         *("contrastive", "discriminative", "rhythm_contrastive", "rhythm_discriminative"),
         *("early_stop", "invalid", "silence", "long_note", "repetition", ADVERSARIAL),
     }
-    assert set(hyperparameters(AlgorithmConfig()).reward_weights) == published
+    others = ("kl_coef", "entropy_coef", "gate_threshold", *(f"{n}_learning_rate" for n in ("policy", "critic")))
+    expected = {f".reward_weights['{name}']" for name in published} | {f".{name}" for name in others}
+    found = jax.tree_util.tree_leaves_with_path(hyperparameters(AlgorithmConfig()), is_leaf=lambda x: x is None)
+    paths = {jax.tree_util.keystr(path) for path, _ in found}  # Orbax counts None as a leaf
+    assert paths == expected | {".discriminator_learning_rate"}
 
 
 @pytest.mark.parametrize(

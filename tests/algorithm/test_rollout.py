@@ -74,7 +74,7 @@ def test_a_chord_sees_neither_the_note_of_its_frame_nor_the_future(play, frame, 
 def test_a_cache_that_grows_in_parts_changes_nothing(networks, params, vocabulary, play, monkeypatch, least, parts):
     whole = play(melodies())
     monkeypatch.setattr(rollouts, "LEAST_FRAMES", least)
-    assert rollouts._parts(FRAMES) == parts
+    assert rollouts._chunks(FRAMES) == parts
     inputs = melodies(), jnp.arange(SONGS), jax.random.key(0), Accompaniment(vocabulary)
     grown = roll_out(networks.policy, params, *inputs, validity_mask=False)
     np.testing.assert_array_equal(grown.actions, whole.actions)

@@ -29,6 +29,7 @@ from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.mesh import MeshMembers
 from gapt_jax.runtime.metrics import read_metrics
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import ablate, population
 from gapt_jax.training.job import Job
 from gapt_jax.training.population import STOPPED, Member
@@ -74,14 +75,15 @@ def train(monkeypatch):
     batch = Batch(*(np.zeros(shape, np.int32) for shape in ((4, 8), (4, 8), (4,))))
     corpus = SimpleNamespace(
         training_batches=lambda **_: itertools.repeat(batch),
-        evaluation_songs=lambda *_: SimpleNamespace(melody=None, chords=None, index=None),
+        evaluation_songs=lambda *_: SimpleNamespace(context=None, actions=None, index=None),
     )
     devices = mesh.build(MeshConfig(data=1))
 
     def run(members):
         layout = SimpleNamespace(mesh=devices, rows_here=lambda rows: range(rows))
         experiment = members[0].experiment
-        job = Job(experiment, members[0].folder, corpus, Spec(NETWORKS, ALGORITHM, VOCABULARY), layout, Console())
+        spec = Spec(NETWORKS, ALGORITHM, Accompaniment(VOCABULARY))
+        job = Job(experiment, members[0].folder, corpus, spec, layout, Console())
         spread = MeshMembers.of(mesh.split(devices, len(members)))
         population.post_train(job, members, Frozen(None, {}), POLICY, Evaluator(), spread)
 
@@ -176,13 +178,15 @@ def test_stopped_members_are_together_that_go_on_from_one_step(tmp_path, monkeyp
     monkeypatch.setattr(ablate, "evaluator_of", lambda *_: None)
     monkeypatch.setattr(ablate, "post_train", lambda job, chunk, *_: chunks.append([m.folder.name for m in chunk]))
     job = SimpleNamespace(layout=SimpleNamespace(mesh=mesh.build(MeshConfig(data=1))), console=Console())
-    record = SimpleNamespace()
+    record = SimpleNamespace(population={})
     ablate._train(job, SimpleNamespace(policy=None), members, record, at_once=4)
     assert chunks == [["seed0"], ["seed1", "seed3"], ["seed2"]]
     assert record.population["chunks"] == 3
 
 
-def test_an_old_record_of_a_stop_says_no_step(tmp_path):
+def test_an_old_record_of_a_stop_says_no_step_and_the_newest_saved_one_counts(tmp_path):
     (member,) = grid(tmp_path, "log")
     (member.folder / STOPPED).write_text('{"reason": "NaN"}')
-    assert member.why_stopped == "NaN" and member.goes_on_from is None
+    assert member.why_stopped == "NaN" and member.goes_on_from == 0
+    (member.folder / "checkpoints" / "7").mkdir(parents=True)
+    assert member.goes_on_from == 7
