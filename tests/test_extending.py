@@ -25,6 +25,33 @@ print(float(rewards.weighted_sum(weights, terms).sum()))
 """
 
 
+TRY_GATE = """
+import jax.numpy as jnp
+from gapt_jax.algorithm.adversary import discriminator_gate
+from gapt_jax.config import Experiment, override
+config = override(Experiment(), ["algorithm.discriminator.gate=odd_steps"]).algorithm.discriminator
+for step in range(1, 5):
+    print(bool(discriminator_gate(jnp.full(3, 9.0), jnp.int32(step), jnp.float32(1), config)))
+"""
+TRY_PHASE = """
+import jax
+from gapt_jax.benchmark import cases
+from gapt_jax.config import Experiment, override
+from gapt_jax.algorithm import learner
+sizes = [f"models.{network}.{size}" for network in ("policy", "anchor", "reward", "discriminator")
+         for size in ("dim=16", "depth=1", "heads=2", "head_dim=8")]
+settings = [*sizes, "data.max_frames=4", "pretrain.members=1", "algorithm.steps=2", "algorithm.batch_size=4",
+            "algorithm.minibatch_size=4", "algorithm.discriminator.minibatch_size=4"]
+size = cases.Size.of("tiny", override(Experiment(), settings), 2, "float32", None)
+names = []
+def call(phase, *inputs):
+    names.append(phase.__name__)
+    return phase(*inputs)
+_, metrics = learner.iteration(size.spec, *cases.learner_inputs(size), call)
+print(",".join(names), float(metrics["share_done"]))
+"""
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
 
@@ -49,11 +76,26 @@ def run(code: str, *places: Path) -> str:
     return found.stdout
 
 
+def extended(section: str, folder: Path) -> Path:
+    """A copy of the package with the diff of a section of the page."""
+    shutil.copytree(ROOT / "gapt_jax", folder / "gapt_jax", ignore=shutil.ignore_patterns("__pycache__"))
+    (diff,) = re.findall(r"```diff\n(.*?)```", PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0], re.S)
+    apply(diff, folder)
+    return folder
+
+
 def test_a_rule_term_is_paid_by_its_weight(tmp_path):
-    shutil.copytree(ROOT / "gapt_jax", tmp_path / "gapt_jax", ignore=shutil.ignore_patterns("__pycache__"))
-    (diff,) = blocks("diff")
-    apply(diff, tmp_path)
-    assert float(run(TRY, tmp_path)) == -1.2000000476837158  # 8 onsets, 2 are free: 2 * -0.1 * 6 in float32
+    found = run(TRY, extended("A rule term", tmp_path))
+    assert float(found) == -1.2000000476837158  # 8 onsets, 2 are free: 2 * -0.1 * 6 in float32
+
+
+def test_a_gate_opens_by_its_rule(tmp_path):
+    assert run(TRY_GATE, extended("A gate", tmp_path)).split() == ["True", "False", "True", "False"]
+
+
+def test_a_phase_is_called_and_its_metrics_are_logged(tmp_path):
+    names, share = run(TRY_PHASE, extended("A phase", tmp_path)).split()
+    assert names.split(",")[-2:] == ["improve_discriminator", "reflect"] and float(share) == 0.5
 
 
 def test_the_experiment_of_the_page_is_read(tmp_path):
