@@ -129,7 +129,7 @@ def test_a_melody_agent_adapts_to_nothing(make_run, tmp_path):
 
 
 def test_text_is_escaped(make_run, tmp_path):
-    run = make_run(tmp_path / "run", 0, 0, name=EVIL, song=EVIL, steps=2)
+    run = make_run(tmp_path / "run", 0, 0, name=EVIL, song_id=EVIL, steps=2)
     evaluation = json.loads((run / "evaluation.json").read_text())
     evaluation["systems"]["mle"][EVIL] = evaluation["systems"]["mle"]["openewld/all"]
     (run / "evaluation.json").write_text(json.dumps(evaluation))
