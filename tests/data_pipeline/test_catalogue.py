@@ -165,12 +165,12 @@ def test_real_songs_have_no_faults_and_no_leaks(real_songs: Path) -> None:
 @pytest.mark.real_data
 def test_real_evaluation_crops_are_full_of_music(real: Corpus) -> None:
     songs = real.evaluation_songs("openewld", "all", 512)
-    assert songs.melody.shape == (502, 256)
+    assert songs.context.shape == (502, 256)
     assert 0.2 < real.unlisted_chord_share["openewld"] < 0.3  # Nottingham alone has nine qualities
     tables = real.vocabulary.tables
-    both = tables.is_note[songs.melody] & tables.is_chord[songs.chords]
-    inside = (tables.pitch_classes[songs.melody] & tables.pitch_classes[songs.chords]).any(-1)
-    assert both.sum() / (songs.melody != PAD).sum() > 0.85 and 0.7 < inside[both].mean() < 0.82
+    both = tables.is_note[songs.context] & tables.is_chord[songs.actions]
+    inside = (tables.pitch_classes[songs.context] & tables.pitch_classes[songs.actions]).any(-1)
+    assert both.sum() / (songs.context != PAD).sum() > 0.85 and 0.7 < inside[both].mean() < 0.82
 
 
 @pytest.mark.real_data
