@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 
 from gapt_jax import models
 from gapt_jax.algorithm import learner, population
-from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
+from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state, state_in
 from gapt_jax.config import Experiment
 from gapt_jax.errors import UserError
 from gapt_jax.runtime import chips, cost
@@ -233,10 +233,6 @@ def _bytes_per_device(tree: Any) -> int:
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
 
 
-def _is_state(tree: Any) -> bool:
-    return isinstance(tree, LearnerState)
-
-
 class _NoRoom(Exception):
     """The last phase does not fit."""
 
@@ -284,7 +280,8 @@ class PhaseCompiler:
         if compiled is None or phase.bytes > self.chip.hbm_bytes:
             raise _NoRoom
         outputs = _placed(traced.out_info, compiled.output_shardings)
-        self.updated += [leaf for leaf in jax.tree.leaves(outputs, is_leaf=_is_state) if _is_state(leaf)]
+        if updated := state_in(outputs):
+            self.updated.append(updated)
         return outputs
 
     def cost(self, traced: Any) -> Cost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -30,6 +31,10 @@ class Layout:
         The number of rows is one that `place` gives.
         """
         return fn(params, rows)
+
+    def each_in_chunks(self, fn: Callable[[Any, Any], T], size: int, params: Any, rows: Any) -> T:
+        """`each`, where a device computes at most `size` of its rows at a time."""
+        return self.each(lambda params, rows: in_chunks(functools.partial(fn, params), size, rows), params, rows)
 
     def sums(self, fn: Callable[[P, Any], tuple[P, T]], params: P, rows: Any) -> tuple[P, T]:
         """Adds up fn(params, rows) -> (a tree like `params`, small ones), which are sums over rows.

@@ -28,7 +28,7 @@ from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, LearnerState, Spec
 from gapt_jax.models import Model
 from gapt_jax.models.networks import interleave, part
 from gapt_jax.task import PAD
-from gapt_jax.types import Batch, Params, Reward, T, Trajectory, pytree
+from gapt_jax.types import Batch, Params, Reward, Trajectory, pytree
 
 Metrics = dict[str, jax.Array]  # [] float32 each
 Call = Callable[..., Any]  # (phase, *inputs) -> the outputs of the phase
@@ -74,7 +74,7 @@ def rollout(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
     if size > 1:  # each row keeps its index, and so its own draws
         batch = dataclasses.replace(batch, context=groups.first_of_group(batch.context, size))
 
-    def accompany(policy: Params, songs: Batch) -> Trajectory:
+    def play(policy: Params, songs: Batch) -> Trajectory:
         return roll_out(
             spec.models.policy,
             policy,
@@ -85,7 +85,7 @@ def rollout(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
             validity_mask=spec.config.validity_mask,
         )
 
-    return spec.layout.each(accompany, state.policy, batch)
+    return spec.layout.each(play, state.policy, batch)
 
 
 @phase
@@ -117,7 +117,7 @@ def _coherence(
             embedding, _ = task.embed(spec.models, first, played.context, played.actions)
         return {kind: s.T for kind, s in scores.items()}, embedding
 
-    scores, embeddings = _in_minibatches(spec, scored, frozen.rewards, trajectory)
+    scores, embeddings = spec.layout.each_in_chunks(scored, config.minibatch_size, frozen.rewards, trajectory)
     how = config.rewards.ensemble, config.rewards.ensemble_std_weight
     terms = {kind: rewards.combine(s.T, *how) for kind, s in scores.items()}
     if embeddings is not None:
@@ -139,7 +139,8 @@ def _realism(spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajecto
         return spec.models.discriminator(params, adversary.shown_tokens(config, songs))
 
     shown = [adversary.shown(config, songs.context, songs.actions) for songs in (trajectory, batch)]
-    logits, real_logits = (_in_minibatches(spec, logits_of, state.discriminator, songs) for songs in shown)
+    each, size = spec.layout.each_in_chunks, spec.config.minibatch_size
+    logits, real_logits = (each(logits_of, size, state.discriminator, songs) for songs in shown)
     realism = paid = adversary.REWARD_FORMS[config.reward_form](logits)
     if config.only_valid:  # verifier-gated: no realism pays for an output that cannot be decoded
         paid = jnp.where(spec.task.is_valid(trajectory.actions, trajectory.mask), realism, 0.0)
@@ -149,12 +150,6 @@ def _realism(spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajecto
         "discriminator/fooled": masked.mean(adversary.fooled(logits), is_song),
         "discriminator/reward_std": rewards.spread(realism, is_song),
     }
-
-
-def _in_minibatches(spec: Spec, fn: Callable[[Any, Any], T], params: Any, rows: Any) -> T:
-    """fn(params, rows) on every device for its rows, a minibatch of them at a time."""
-    size = spec.config.minibatch_size
-    return spec.layout.each(lambda params, rows: in_chunks(functools.partial(fn, params), size, rows), params, rows)
 
 
 @pytree
@@ -175,7 +170,7 @@ def estimate(
     weights, mask, is_song = state.hyper.reward_weights, trajectory.mask, trajectory.is_song()
     params = state.policy, state.critic, frozen.anchor
     estimates = functools.partial(_estimates, spec, "entropy" in weights)
-    found = _in_minibatches(spec, estimates, params, trajectory)
+    found = spec.layout.each_in_chunks(estimates, spec.config.minibatch_size, params, trajectory)
 
     total, terms = reward.total, reward.terms
     if found.entropy is not None:  # KL = cross-entropy - entropy: this changes the weight of the second part alone
@@ -202,14 +197,14 @@ def _estimates(spec: Spec, wants_entropy: bool, params: tuple[Params, Params, Pa
     anchor_states = None if config.anchor == "none" else _anchor_states(spec, anchor, played)
 
     def at_positions(rows: tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]) -> Estimates:
-        states, anchor_states, chords, previous = rows
+        states, anchor_states, actions, previous = rows
         valid = spec.task.valid_actions(previous) if config.validity_mask else None
         log_p = distribution(models.policy.method(policy, "head", states), valid)
         kl = None
         if anchor_states is not None:
             log_q = distribution(_anchor_model(spec).method(anchor, "head", anchor_states), valid)
             kl = ppo.kl_divergence(log_p, log_q)
-        return Estimates(masked.select(log_p, chords), kl, ppo.entropy(log_p) if wants_entropy else None, None)
+        return Estimates(masked.select(log_p, actions), kl, ppo.entropy(log_p) if wants_entropy else None, None)
 
     positions = states, anchor_states, played.actions, before(played.actions, spec.task.rest)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), positions)

@@ -30,9 +30,17 @@ def distribution(logits: jax.Array, valid: jax.Array | None) -> jax.Array:
     return jax.nn.log_softmax(logits if valid is None else jnp.where(valid, logits, MASKED_LOGIT), axis=-1)
 
 
-def before(actions: jax.Array, rest: int) -> jax.Array:
-    """[B, T] -> [B, T]: the action before each frame's, `rest` before the first."""
-    return jnp.pad(actions[:, :-1], ((0, 0), (1, 0)), constant_values=rest)
+def before(values: jax.Array, first: int) -> jax.Array:
+    """[B, T] -> [B, T]: the value before each frame's, such as the last action; `first` before the first."""
+    return jnp.pad(values[:, :-1], ((0, 0), (1, 0)), constant_values=first)
+
+
+def opened(policy: Model, params: Params, task: Task, batch: int, frames: int) -> tuple[jax.Array, Any, jax.Array]:
+    """(logits [B, V] of the first action, a cache for `frames`, the action before it [B]) of a policy that has read
+    BOS alone."""
+    cache = policy.method(params, "empty_cache", batch, 1 + 2 * frames)
+    logits, cache = policy.method(params, "decode", jnp.full((batch, 1), BOS, jnp.int32), cache, 0)
+    return logits, cache, jnp.full((batch,), task.rest, jnp.int32)
 
 
 def valid_along(task: Task, actions: jax.Array) -> jax.Array:

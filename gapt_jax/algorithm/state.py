@@ -77,6 +77,12 @@ class LearnerState:
     hyper: Hyperparameters
 
 
+def state_in(outputs: Any) -> LearnerState | None:
+    """The learner's state among the outputs of a phase; None where the phase leaves it as it is."""
+    leaves = jax.tree.leaves(outputs, is_leaf=lambda tree: isinstance(tree, LearnerState))
+    return next((leaf for leaf in leaves if isinstance(leaf, LearnerState)), None)
+
+
 def program(config: AlgorithmConfig) -> AlgorithmConfig:
     """The config without the numbers of `TRACED`: learners in which it is equal run one compiled program, and differ
     in `hyperparameters` alone."""

@@ -16,7 +16,7 @@ from gapt_jax import models, prng
 from gapt_jax.algorithm import learner, population
 from gapt_jax.algorithm.layout import ONE_DEVICE, Layout
 from gapt_jax.algorithm.rollout import roll_out
-from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state
+from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state, state_in
 from gapt_jax.benchmark.measure import Case, Program, fed_back
 from gapt_jax.config import AlgorithmConfig, Dtype, Experiment, MeshConfig
 from gapt_jax.evaluation import evaluator as evaluators
@@ -159,7 +159,7 @@ class Iteration:
 
     def _run(self, name: str, state: LearnerState) -> Any:
         outputs = self.programs[name](state, *self._inputs[name])
-        self.state = next((x for x in jax.tree.leaves(outputs, is_leaf=_is_state) if _is_state(x)), state)
+        self.state = state_in(outputs) or state
         return outputs
 
     def alone(self, name: str) -> Any:
@@ -168,10 +168,6 @@ class Iteration:
 
     def whole(self) -> Any:
         return learner.iteration(self._size.spec, self.state, self._frozen, self._batch, self._call)
-
-
-def _is_state(tree: Any) -> bool:
-    return isinstance(tree, LearnerState)
 
 
 def rollout_cases(size: Size) -> Iterator[Case]:

@@ -15,15 +15,14 @@ import numpy as np
 from gapt_jax import prng
 from gapt_jax.algorithm import ppo
 from gapt_jax.algorithm.adversary import discriminator_input
-from gapt_jax.algorithm.layout import in_chunks
-from gapt_jax.algorithm.rollout import distribution, roll_out, sample, valid_along
+from gapt_jax.algorithm.rollout import distribution, opened, roll_out, sample, valid_along
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import EvaluationConfig
 from gapt_jax.evaluation import post_hoc
 from gapt_jax.evaluation.interaction import summarize_melody
 from gapt_jax.evaluation.metrics import summarize
 from gapt_jax.models.networks import interleave
-from gapt_jax.task import BOS, PAD
+from gapt_jax.task import PAD
 from gapt_jax.tasks.accompaniment.task import accompaniment_of
 from gapt_jax.types import Params
 
@@ -84,16 +83,13 @@ def _divergence(spec: Spec, policies: tuple[Params, Params], songs: Songs, *, va
     """[B, T] KL of the first policy to the second, exact over the vocabulary, along what was played."""
 
     def diverged(params: tuple[Params, Params], rows: Songs) -> jax.Array:
-        def along(part: Songs) -> jax.Array:
-            melody, chords = part
-            tokens = interleave(chords, melody)[:, :-1]
-            valid = valid_along(spec.task, chords) if validity_mask else None
-            log_p, log_q = (distribution(spec.models.policy.method(p, "at_states", tokens), valid) for p in params)
-            return ppo.kl_divergence(log_p, log_q)
+        melody, chords = rows
+        tokens = interleave(chords, melody)[:, :-1]
+        valid = valid_along(spec.task, chords) if validity_mask else None
+        log_p, log_q = (distribution(spec.models.policy.method(p, "at_states", tokens), valid) for p in params)
+        return ppo.kl_divergence(log_p, log_q)
 
-        return in_chunks(along, spec.config.minibatch_size, rows)
-
-    return spec.layout.everywhere(spec.layout.each(diverged, policies, songs))
+    return spec.layout.everywhere(spec.layout.each_in_chunks(diverged, spec.config.minibatch_size, policies, songs))
 
 
 @functools.partial(jax.jit, static_argnames="spec")
@@ -129,10 +125,7 @@ def _frame(
 
 @functools.partial(jax.jit, static_argnames=("spec", "frames"))
 def _opening(spec: Spec, params: Params, frames: int) -> Carry:
-    policy = spec.models.policy
-    cache = policy.method(params, "empty_cache", 1, 2 * frames + 1)
-    logits, cache = policy.method(params, "decode", jnp.full((1, 1), BOS, jnp.int32), cache, 0)
-    return logits, cache, jnp.full((1,), spec.task.rest, jnp.int32)
+    return opened(spec.models.policy, params, spec.task, 1, frames)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ State = TypeVar("State")
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How long is trained, and what is done beside at which step. The last one must be evaluated."""
+    """How long is trained, and what is done beside at which step."""
 
     steps: int
     is_evaluated: Callable[[int], bool]  # whether this step is

@@ -39,6 +39,7 @@ from gapt_jax.training.post_training import (
     checkpoint_facts,
     first_monitor,
     monitor,
+    saved_steps,
     schedule,
 )
 from gapt_jax.training.watch import Watch
@@ -82,8 +83,9 @@ class Member:
         path = self.folder / STOPPED
         if not path.exists():
             return {"step": None, "reason": ""}
-        steps = [int(saved.name) for saved in (self.folder / "checkpoints").glob("*") if saved.name.isdigit()]
-        return {"step": max(steps, default=0)} | read_json(path, "gapt ablate")  # an old record says no step
+        return {"step": max(saved_steps(self.folder), default=0)} | read_json(
+            path, "gapt ablate"
+        )  # an old record says no step
 
 
 class _Named(Console):

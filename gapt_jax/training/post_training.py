@@ -186,4 +186,9 @@ def restore_policy(
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run has saved a step of post-training."""
-    return any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+    return bool(saved_steps(folder))
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of post-training whose checkpoints lie in the folder of a run, without opening them."""
+    return sorted(int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit())

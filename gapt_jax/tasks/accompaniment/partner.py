@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from gapt_jax import prng
 from gapt_jax.algorithm import ppo
-from gapt_jax.algorithm.rollout import distribution, sample
+from gapt_jax.algorithm.rollout import distribution, opened, sample
 from gapt_jax.models import Model
-from gapt_jax.task import BOS, PAD, Task
+from gapt_jax.task import PAD, Task
 from gapt_jax.types import Array, Params, pytree
 
 
@@ -72,12 +72,6 @@ def interplay(
     mask = melody != PAD
     has_next = jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
 
-    def begin(player: Player, player_params: Params) -> Any:
-        cache = player.policy.method(player_params, "empty_cache", batch, 2 * frames + 1)
-        begun = jnp.full((batch, 1), BOS, jnp.int32)
-        logits, cache = player.policy.method(player_params, "decode", begun, cache, 0)
-        return logits, cache, jnp.full((batch,), player.task.rest, jnp.int32)
-
     def hear(player: Player, player_params: Params, own: jax.Array, other: jax.Array, cache: Any, t: int) -> Any:
         return player.policy.method(player_params, "decode", jnp.stack([own, other], axis=1), cache, 1 + 2 * t)
 
@@ -104,7 +98,8 @@ def interplay(
         carry = (chord_logits, chord_cache, chord), (note_logits, note_cache, note)
         return carry, (note, chord, jnp.where(is_followed, influence, 0.0))
 
-    start = begin(chord_player, params[0]), begin(melody_player, params[1])
+    players = zip((chord_player, melody_player), params, strict=True)
+    start = tuple(opened(player.policy, its, player.task, batch, frames) for player, its in players)
     draws = chord_draws, note_draws, other_draws
     inputs = (jnp.arange(frames), melody.T, is_agent, *draws, mask.T, has_next.T)
     _, played = jax.lax.scan(frame, start, inputs)

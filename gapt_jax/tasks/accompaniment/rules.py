@@ -5,16 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from gapt_jax.algorithm.rollout import before
 from gapt_jax.vocabulary import EOS, NO_EVENT, PAD, SILENCE, TokenTables
 
 SILENCE_FREE_FRAMES, SILENCE_SHARE = 8, 0.04
 REPETITION_LIMIT, LONG_NOTE_LIMIT = 4, 31
 PENALTY_UNIT = 0.1
-
-
-def _previous(values: jax.Array, first: int) -> jax.Array:
-    """[B, T] shifted one frame later, `first` in front."""
-    return jnp.pad(values[:, :-1], ((0, 0), (1, 0)), constant_values=first)
 
 
 def valid_tokens(previous: jax.Array, tables: TokenTables) -> jax.Array:
@@ -31,7 +27,7 @@ def valid_tokens(previous: jax.Array, tables: TokenTables) -> jax.Array:
 def _sounding(chords: jax.Array, tables: TokenTables) -> jax.Array:
     """[B, T] int32: the event that sounds when each frame begins; PAD, BOS and EOS are passed over as if absent."""
     frame = jnp.where(chords < SILENCE, -1, jnp.arange(chords.shape[1]))
-    last = _previous(jax.lax.cummax(frame, axis=1), -1)
+    last = before(jax.lax.cummax(frame, axis=1), -1)
     event = jnp.take_along_axis(jnp.asarray(tables.event)[chords], jnp.maximum(last, 0), axis=1)
     return jnp.where(last < 0, NO_EVENT, event)
 
@@ -77,7 +73,7 @@ def _frames_in_long_runs(starts_run: jax.Array, counts: jax.Array, limit: int) -
 def long_note(chords: jax.Array, mask: jax.Array) -> jax.Array:
     """[B] float32: -0.1 per frame in runs of more than 31 equal tokens before the first PAD."""
     before_pad = jnp.cumprod(chords != PAD, axis=1)
-    return -PENALTY_UNIT * _frames_in_long_runs(chords != _previous(chords, -1), mask * before_pad, LONG_NOTE_LIMIT)
+    return -PENALTY_UNIT * _frames_in_long_runs(chords != before(chords, -1), mask * before_pad, LONG_NOTE_LIMIT)
 
 
 def repetition(chords: jax.Array, mask: jax.Array, tables: TokenTables) -> jax.Array:
@@ -86,7 +82,7 @@ def repetition(chords: jax.Array, mask: jax.Array, tables: TokenTables) -> jax.A
     is_event = jnp.asarray(tables.is_chord)[chords] & (mask > 0)
     opens = is_event & (jnp.asarray(tables.is_onset)[chords] | (_sounding(chords, tables) == NO_EVENT))
     frame = jnp.where(opens, jnp.arange(chords.shape[1]), -1)
-    last = _previous(jax.lax.cummax(frame, axis=1), -1)
+    last = before(jax.lax.cummax(frame, axis=1), -1)
     last_event = jnp.where(last < 0, NO_EVENT, jnp.take_along_axis(event, jnp.maximum(last, 0), axis=1))
     repeated = _frames_in_long_runs(opens & (event != last_event), opens.astype(jnp.float32), REPETITION_LIMIT)
     return jnp.where(is_broken(chords, mask, tables), -1.0, -PENALTY_UNIT * repeated)
