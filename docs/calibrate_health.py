@@ -15,11 +15,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gapt_jax.config import Experiment, HealthConfig, from_dict
+from gapt_jax.config import from_dict
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json
 from gapt_jax.runtime.health import DATA_PROXY, ON_EVALUATIONS, PROXY, Health
 from gapt_jax.runtime.metrics import read_metrics
+from gapt_jax.tasks.accompaniment.config import Experiment, HealthConfig
 from gapt_jax.training import measure
 from gapt_jax.training.job import frozen_of
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, PAD, SILENCE

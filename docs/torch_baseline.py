@@ -23,6 +23,7 @@ def ours(dropout: float) -> list[float]:
     import jax
 
     import experiments
+    from gapt_jax.algorithm import supervised
     from gapt_jax.benchmark.cases import Size
     from gapt_jax.benchmark.measure import fed_back, in_turns
     from gapt_jax.training import pretrain
@@ -33,7 +34,7 @@ def ours(dropout: float) -> list[float]:
     size = Size.of("published", dataclasses.replace(experiment, models=networks), 235, "float32", SONGS)
     assert size.vocabulary.size == VOCABULARY and 2 * size.frames == TOKENS
     config = dataclasses.replace(experiment.pretrain.policy, batch_size=SONGS)
-    fit = pretrain.Fit(pretrain.policy_loss(size.spec.models), config, None, size.layout)
+    fit = pretrain.Fit(supervised.policy_loss(size.spec.models), config, None, size.layout)
     state, batch = pretrain.init_fit(fit, size.spec.models.policy.init, 0), jax.device_put(size.batch(SONGS))
     program = pretrain.fit_step.trace(fit, state, batch).lower().compile()
     return in_turns({"step": fed_back(program, state, batch)}, STEPS)["step"]

@@ -11,18 +11,20 @@ and feed-forward: docs/method.md §2.1.
 """
 
 from gapt_jax.config import (
-    AlgorithmConfig,
-    DataConfig,
     DiscriminatorConfig,
-    EvaluationConfig,
-    Experiment,
     FitConfig,
     ModelsConfig,
     OptimizerConfig,
-    PretrainConfig,
-    RewardsConfig,
     RuntimeConfig,
     TransformerConfig,
+)
+from gapt_jax.tasks.accompaniment.config import (
+    AlgorithmConfig,
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    PretrainConfig,
+    RewardsConfig,
 )
 
 ADAM = OptimizerConfig(learning_rate=1e-4, b1=0.9, b2=0.999, clip_norm=1.0)  # docs/method.md §3.1, constant rate

@@ -10,7 +10,7 @@ those of batch 384: with so much larger ones they are a place to start from, not
 import dataclasses
 
 from experiments.gapt import gapt
-from gapt_jax.config import Experiment
+from gapt_jax.tasks.accompaniment.config import Experiment
 
 
 def _filling(name: str, batch_size: int, minibatch_size: int, microbatch_rows: int = 0) -> Experiment:

@@ -10,7 +10,8 @@ there; not run here. Command:
 from dataclasses import replace
 
 from experiments.gapt import ADAM, gapt
-from gapt_jax.config import Experiment, FitConfig
+from gapt_jax.config import FitConfig
+from gapt_jax.tasks.accompaniment.config import Experiment
 
 
 def realchords() -> Experiment:

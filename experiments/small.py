@@ -13,18 +13,20 @@ A prototype chose sizes, rates, KL and entropy coefficients and the discriminato
 """
 
 from gapt_jax.config import (
-    AlgorithmConfig,
-    DataConfig,
     DiscriminatorConfig,
-    EvaluationConfig,
-    Experiment,
     FitConfig,
     ModelsConfig,
     OptimizerConfig,
-    PretrainConfig,
-    RewardsConfig,
     RuntimeConfig,
     TransformerConfig,
+)
+from gapt_jax.tasks.accompaniment.config import (
+    AlgorithmConfig,
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    PretrainConfig,
+    RewardsConfig,
 )
 
 TINY = TransformerConfig(dim=64, depth=2, heads=2, head_dim=32, dropout=0.0)

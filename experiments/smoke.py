@@ -8,18 +8,20 @@ Command:
 """
 
 from gapt_jax.config import (
-    AlgorithmConfig,
-    DataConfig,
     DiscriminatorConfig,
-    EvaluationConfig,
-    Experiment,
     FitConfig,
     ModelsConfig,
     OptimizerConfig,
-    PretrainConfig,
-    RewardsConfig,
     RuntimeConfig,
     TransformerConfig,
+)
+from gapt_jax.tasks.accompaniment.config import (
+    AlgorithmConfig,
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    PretrainConfig,
+    RewardsConfig,
 )
 
 TINY = TransformerConfig(dim=32, depth=2, heads=2, head_dim=16, dropout=0.0)

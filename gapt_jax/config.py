@@ -1,13 +1,15 @@
 """Configuration: frozen dataclasses, one per subsystem; strict overrides; JSON both ways; a hash.
 
-An experiment is a function that returns an `Experiment`. Defaults are the published settings (docs/method.md §8.2).
+An experiment is a function that returns an `Experiment` of its task, such as `tasks.accompaniment.config.Experiment`:
+a task adds its own settings to the classes here by subclasses. Defaults are the published settings (docs/method.md
+§8.2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from gapt_jax.settings import (
     ConfigError,
@@ -20,6 +22,9 @@ from gapt_jax.settings import (
     to_dict,
     to_json,
 )
+
+if TYPE_CHECKING:
+    from gapt_jax.task import Domain
 
 __all__ = ["ConfigError", "Experiment", "arm_name", "config_hash", "did_you_mean", "from_dict", "override", "to_dict",
            "to_json", "validate"]  # fmt: skip
@@ -43,6 +48,7 @@ RewardForm = Literal["neg_log_one_minus", "log", "logit", "probability", "sigmoi
 Sampling = Literal["unfiltered", "masked"]
 Action = Literal["log", "keep", "stop"]
 RESERVED_ARMS = ("data", "mle")  # systems that every result has
+FIRST_TASK = "accompaniment"  # that of a config.json which names none
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class TransformerConfig:
 class ModelsConfig:
     policy: TransformerConfig = TransformerConfig()
     anchor: TransformerConfig = TransformerConfig()  # depth counts for encoder and decoder each
-    reward: TransformerConfig = TransformerConfig(depth=6, heads=6)  # all four kinds of reward model
+    reward: TransformerConfig = TransformerConfig(depth=6, heads=6)  # all reward models
     discriminator: TransformerConfig = TransformerConfig()
     compute_dtype: Dtype = "float32"  # of matmuls inside the stacks; "bfloat16" on accelerators
     remat: bool = False  # recompute each block in the backward pass instead of keeping its activations
@@ -69,14 +75,14 @@ class ModelsConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    songs: FolderPath = "grammar"  # folder of songs (docs/data.md), or "grammar" for the built-in generator
-    mixture: tuple[tuple[str, Positive], ...] = (("grammar", 1.0),)  # training sets and their weights
-    out_of_domain: tuple[str, ...] = ("grammar_modal",)  # evaluated, never trained on
-    max_frames: Fours = 256  # T, sixteenth notes; longer songs are cropped on a beat
-    chord_coverage: PositiveShare = 0.999  # share of the training chords whose interval set gets its own tokens
-    transpose: bool = True  # uniformly -6..+6 semitones, training only
-    # What the policy plays; "melody" makes the agent of docs/method.md §11, which hears chords.
-    part: Literal["chords", "melody"] = "chords"
+    """Which examples; a task says how they become tokens."""
+
+    BESIDE: ClassVar[tuple[str, ...]] = ("songs", "out_of_domain")  # settings that no reward model depends on
+
+    songs: FolderPath = "songs"  # the folder of the data
+    mixture: tuple[tuple[str, Positive], ...] = (("all", 1.0),)  # training sets and their weights
+    out_of_domain: tuple[str, ...] = ()  # evaluated, never trained on
+    max_frames: Fours = 256  # T; longer examples are cropped
 
 
 @dataclass(frozen=True)
@@ -102,33 +108,27 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Supervised stages (docs/method.md §3). `members` seeds of each reward model train together; `held_out` more
-    contrastive ones reward no policy: the first is the independent encoder of the evaluation."""
+    """Supervised stages (docs/method.md §3); a task adds a `FitConfig` for each of its reward models, by its name.
+
+    `members` seeds of each reward model train together; `held_out` more of the one that embeds reward no policy: the
+    first is the independent encoder of the evaluation."""
 
     seed: Seed = 0
     policy: FitConfig = FitConfig(steps=11_000)
     anchor: FitConfig = FitConfig(steps=13_000)
-    contrastive: FitConfig = FitConfig(steps=8_000, batch_size=196)
-    discriminative: FitConfig = FitConfig(steps=3_000, batch_size=128)
-    rhythm_contrastive: FitConfig = FitConfig(steps=2_500, batch_size=196)
-    rhythm_discriminative: FitConfig = FitConfig(steps=3_000, batch_size=64)
     members: Count = 2
     held_out: CountOrNone = 1
 
 
 @dataclass(frozen=True)
 class RewardsConfig:
-    """Weights of the reward terms. A learned kind's members are combined by `ensemble`, then weighted."""
+    """Weights of the reward terms; a task adds those of its reward models and rules, by their names.
 
-    contrastive: NotNegative = 1.0
-    discriminative: NotNegative = 1.0
-    rhythm_contrastive: NotNegative = 1.0
-    rhythm_discriminative: NotNegative = 1.0
-    early_stop: NotNegative = 1.0
-    invalid: NotNegative = 1.0
-    silence: NotNegative = 1.0
-    long_note: NotNegative = 0.0
-    repetition: NotNegative = 1.0
+    A reward model's members are combined by `ensemble`, then weighted."""
+
+    MODELS: ClassVar[tuple[str, ...]] = ()  # the terms that are scores of reward models
+    ENCODER: ClassVar[str] = ""  # the reward model whose embeddings measure diversity
+
     # What a song adds to the log-determinant of its group (groups.py); needs group_size > 1.
     diversity: NotNegative = 0.0
     entropy: NotNegative = 0.0  # of the policy at each frame: entropy then weighs kl_coef + this, cross-entropy kl_coef
@@ -136,12 +136,16 @@ class RewardsConfig:
     ensemble: Literal["sum", "mean", "min", "mean_minus_std"] = "sum"
     ensemble_std_weight: NotNegative = 1.0  # k of mean - k std
 
+    def weights(self) -> dict[str, float]:
+        """By term."""
+        return {name: x for name, x in vars(self).items() if not name.startswith("ensemble")}
+
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
     """The adversary and its gate (docs/method.md §7)."""
 
-    conditional: bool = False  # D(c|m): it sees melody and chords; published: D(c), chords alone
+    conditional: bool = False  # D(a|c): it sees actions and context; published: D(a), actions alone
     # relativistic: Bradley-Terry on pairs, which is paid by reward_form "logit".
     loss: Literal["two_class", "relativistic"] = "two_class"
     reward_form: RewardForm = "neg_log_one_minus"  # of the logit: adversary.REWARD_FORMS
@@ -173,7 +177,7 @@ class AlgorithmConfig:
     clip_epsilon: Positive = 0.2
     # Gae with a critic (published), or baselines of a group instead: grpo, rloo.
     advantages: Literal["gae", "grpo", "rloo"] = "gae"
-    group_size: Count = 1  # rollouts of each melody; a batch then holds so many times fewer melodies
+    group_size: Count = 1  # rollouts over each context; a batch then holds so many times fewer contexts
     # What the KL is to: offline (published), online (the MLE policy itself), none.
     anchor: Literal["offline", "online", "none"] = "offline"
     kl_coef: NotNegative = 0.001  # β
@@ -196,8 +200,6 @@ class EvaluationConfig:
     seed: Seed = 0
     every: Count = 100  # post-training steps between evaluations on the valid split
     monitor_songs: Count = 128  # songs of those evaluations
-    same_melody_songs: CountOrNone = 8  # melodies that are played 16 times each; 0 = none
-    adaptation_songs: CountOrNone = 128  # songs that are played again with a change of key; 0 = none
     post_hoc_steps: CountOrNone = 64  # gradient steps of the discriminator fitted after the fact; 0 = none
 
 
@@ -230,15 +232,13 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class AlarmActions:
-    """What each alarm does: log it, keep this step's checkpoint for good as well, or save and stop the run."""
+    """What each alarm does: log it, keep this step's checkpoint for good as well, or save and stop the run. A task adds
+    alarms of its own."""
 
     reward_hacking: Action = "keep"
     beyond_data: Action = "keep"
     low_diversity: Action = "keep"
     saturated_discriminator: Action = "log"
-    few_progressions: Action = "log"
-    ignores_melody: Action = "log"
-    silence: Action = "log"
     kl_budget: Action = "log"
     ratio: Action = "stop"  # the gradients are those of another policy
     dead_member: Action = "log"
@@ -267,15 +267,12 @@ class HealthConfig:
     RETIRED = ("max_ratio_deviation",)  # settings in the config.json of earlier runs
 
     slow_evaluations: Count = 4  # in a row, before hacking, lost diversity or a saturated discriminator raise the alarm
-    fast_evaluations: Count = 2  # in a row, before a reward beyond the data's, looping, silence or a melody ignored do
+    fast_evaluations: Count = 2  # in a row, before a reward beyond the data's and a task's own alarms do
     steps: Count = 5  # in a row, before the KL budget, the ratio or a dead reward member do
     proxy_rise: NotNegative = 0.1  # of the learned reward, relative to the start
     gold_drop: NotNegative = 0.05  # of held-out coherence (a cosine) from its best so far
     hacking_diversity: NotNegative = 0.75  # Vendi relative to the first policy's, while the learned reward is up
     min_diversity: NotNegative = 0.7  # Vendi relative to the first policy's
-    min_progressions: NotNegative = 0.5  # unique progressions relative to the first policy's
-    min_melody_ratio: NotNegative = 1.05  # note-in-chord relative to chance
-    max_added_silence: NotNegative = 0.2  # share of melody frames without a chord, above the first policy's
     max_accuracy: NotNegative = 0.97  # of the discriminator, where λ > 0
     max_kl: NotNegative = 2.0  # nats a frame
     ratio_limits: RatioLimits = RatioLimits()
@@ -285,7 +282,12 @@ class HealthConfig:
 
 @dataclass(frozen=True)
 class Experiment:
+    """All settings of a run. Each task has a subclass, which gives `task` its name and names its `domain`."""
+
+    KNOWN: ClassVar[dict[str, type[Experiment]]] = {}  # the subclasses by their task
+
     name: FolderName = "gapt"
+    task: str = ""
     # How results name the post-trained system; empty = by its λ.
     arm: ArmName = ""
     seed: Seed = 0  # of post-training; pretrain.seed is the upstream one
@@ -296,6 +298,26 @@ class Experiment:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
+
+    def __init_subclass__(cls) -> None:
+        if "task" in vars(cls):
+            Experiment.KNOWN[cls.task] = cls
+
+    @classmethod
+    def domain(cls) -> Domain:
+        """What the experiments of a task share."""
+        raise NotImplementedError("an experiment is of a task: build the Experiment of one")
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> type[Experiment]:
+        """The class that reads `data`, a config.json: of the base, that of its task."""
+        task = data.get("task", FIRST_TASK if cls is Experiment else cls.task)
+        if cls is Experiment and isinstance(task, str) and task in cls.KNOWN:
+            return cls.KNOWN[task]
+        if task != cls.task:
+            known = ", ".join(sorted(cls.KNOWN)) or "those that are imported"
+            raise ConfigError(f"task must be one of {known}, not {task!r}")
+        return cls
 
 
 def arm_name(experiment: Experiment) -> str:
@@ -323,7 +345,7 @@ def validate(experiment: Experiment) -> Experiment:
         raise ConfigError("data.mixture must name at least one dataset")
     if len({name for name, _ in data.mixture}) < len(data.mixture):
         raise ConfigError("data.mixture names a dataset twice: give each dataset one weight")
-    for kind in ("contrastive", "discriminative", "rhythm_contrastive", "rhythm_discriminative"):
+    for kind in algorithm.rewards.MODELS:
         if getattr(experiment.pretrain, kind).batch_size < 2:
             raise ConfigError(f"pretrain.{kind}.batch_size must be at least 2: each song is compared with another one")
     if experiment.arm in RESERVED_ARMS:
@@ -343,9 +365,9 @@ def _check_options(algorithm: AlgorithmConfig) -> None:
         )
     if by_group and algorithm.discount != 1:
         raise ConfigError(f"algorithm.discount must be 1 for {algorithm.advantages}: it rates whole songs")
-    if weights.diversity and not weights.contrastive:
+    if weights.diversity and not (weights.ENCODER and getattr(weights, weights.ENCODER)):
         raise ConfigError(
-            "algorithm.rewards.contrastive must be more than 0 for rewards.diversity: it embeds the songs"
+            f"algorithm.rewards.{weights.ENCODER} must be more than 0 for rewards.diversity: it embeds the songs"
         )
     paid_from_zero = ("neg_log_one_minus", "probability", "clipped")
     if adversary.only_valid and adversary.reward_form not in paid_from_zero:

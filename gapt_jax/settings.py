@@ -59,7 +59,8 @@ class Matching:
 
 def hints_of(cls: Any) -> dict[str, Any]:
     """The types of a dataclass's fields with their limits."""
-    return typing.get_type_hints(cls, include_extras=True)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def leaves(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -88,9 +89,10 @@ def config_hash(*parts: Any) -> str:
 
 def from_dict(cls: type, data: Any, path: str = "") -> Any:
     """Builds a config from plain data. Unknown keys, and values of the wrong type or beyond a limit, are errors that
-    name the field; those in `RETIRED` of the class are passed over."""
+    name the field; those in `RETIRED` of the class are passed over. A class may choose the subclass to build: `of`."""
     if not isinstance(data, dict):
         raise ConfigError(f"{path or 'config'} must be a table of settings, not {data!r}")
+    cls = cls.of(data) if hasattr(cls, "of") else cls
     hints = hints_of(cls)
     data = {key: value for key, value in data.items() if key not in getattr(cls, "RETIRED", ())}
     for key in data:

@@ -1,23 +1,67 @@
-"""The door between the method and a domain: what the learner asks of one, and nothing else about it.
+"""The door between the method and a domain: what the core asks of one, and nothing else about it.
 
-In each frame the agent emits one token, its action, and then hears one, its context. The learner learns what tokens
-mean through this door alone; domains are in `gapt_jax.tasks`.
+In each frame the agent emits one token, its action, and then hears one, its context. `gapt_jax.tasks` has the domains;
+the core imports none of them: an experiment carries its own. B or N examples, T frames, V tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from gapt_jax.types import Params
+from gapt_jax.errors import UserError
+from gapt_jax.types import Batch, Params
 
 PAD, BOS, EOS = 0, 1, 2  # the first token ids of every task; PAD fills up an example after its end
 
 
+class Metric(NamedTuple):
+    """How to print and read one number."""
+
+    label: str
+    unit: str
+    better: Literal["higher", "lower", "near data"]
+    explanation: str
+    depends_on_n: bool = False  # on the number of songs, so that only equal numbers compare
+
+
+class RewardModel(Protocol):
+    """A learned judge of pairs: pure functions, called inside compiled ones. `algorithm.reward_models` has two kinds."""
+
+    @property
+    def augmented(self) -> bool:
+        """Whether it learns from augmented batches."""
+
+    @property
+    def network(self) -> Callable[..., Any]:
+        """(config, *, dtype, remat, rngs) -> the Flax NNX module."""
+
+    def loss(self, model: Any) -> Any:
+        """The supervised loss (`algorithm.supervised.Loss`) of its network, a `models.Model`."""
+
+    def guessing(self, examples: int) -> float:
+        """The loss of one who guesses among so many examples."""
+
+    def score(self, model: Any, params: Params, context: jax.Array, actions: jax.Array) -> jax.Array:
+        """[B] float32: how well these parts fit, by one member."""
+
+
+class Encoder(RewardModel, Protocol):
+    """The reward model by whose embeddings diversity is measured."""
+
+    def embed(self, model: Any, params: Params, context: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """([B, D] embedding of the actions, [B] its similarity to that of the context)."""
+
+
 class Task(Protocol):
-    """A domain as the learner sees it. B examples, T frames, V tokens; pure functions, called inside compiled ones."""
+    """A domain whose tokens are known. A task inherits what it does not say: no rules, no role, nothing to count."""
 
     @property
     def vocab_size(self) -> int:
@@ -27,25 +71,167 @@ class Task(Protocol):
     def rest(self) -> int:
         """The token that stands for the action before the first frame."""
 
-    def to_json(self) -> str:
-        """What the tokens mean; stored with every checkpoint, which only a task of the same tokens reads."""
+    @property
+    def reward_models(self) -> Mapping[str, RewardModel]:
+        """By the names of their terms in the reward, in the order in which they are fitted."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """The one of `reward_models` that `RewardsConfig.ENCODER` names."""
+
+    def facts(self) -> dict[str, str]:
+        """What the tokens mean; stored with every checkpoint, which only a task of the same facts reads."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The same, short."""
+        return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in self.facts().items()}
+
+    @property
+    def role(self) -> dict[str, str]:
+        """What tells agents of the same tokens apart, such as the part that they play; usually nothing."""
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """Writes what `Domain.load` reads into the folder of a run."""
 
     def valid_actions(self, previous: jax.Array) -> jax.Array:
         """[...] previous action -> [..., V] bool: the tokens that may follow it."""
+        return jnp.ones((*previous.shape, self.vocab_size), bool)
 
     def rule_terms(self, context: jax.Array, actions: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
         """Penalties [B, T] float32 by name, before their weights; `mask` [B, T] is 1 where an action counts."""
+        return {}
 
     def is_valid(self, actions: jax.Array, mask: jax.Array) -> jax.Array:
         """[B] bool: examples whose actions can be decoded."""
+        return jnp.ones(len(actions), bool)
 
-    def coherence(
-        self, models: Any, members: Mapping[str, Params], context: jax.Array, actions: jax.Array
-    ) -> dict[str, jax.Array]:
-        """Scores [seeds, B] float32 of the pairs by every reward model of `models` (`gapt_jax.models.Models`) that has
-        parameters in `members`, by name; these have a leading axis [seeds]."""
+    def measure(self, context: np.ndarray, actions: np.ndarray, data: np.ndarray) -> dict[str, float]:
+        """The task's own metrics of actions [N, T] beside those of the data for the same context; NaN = undefined."""
 
-    def embed(
-        self, models: Any, encoder: Params, context: jax.Array, actions: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """([B, D] embedding of the actions by one encoder, [B] its similarity to that of the context)."""
+    def counts(self, context: np.ndarray, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """Numbers [N] of each song by name, out of which `Domain.statistics` are made."""
+        return {}
+
+
+class Corpus(Protocol):
+    """Opened data, a function of its settings and a seed."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all data together."""
+
+    def training_batches(
+        self, *, batch_size: int, seed: int, augment: bool, start: int = 0, rows: np.ndarray | None = None
+    ) -> Iterator[Batch]:
+        """Endless batches from number `start` on, of each only the `rows` that this host wants."""
+
+    def evaluation_songs(self, dataset: str, split: str, max_songs: int) -> Any:
+        """Fixed examples: `context` and `actions` [N, T], `ids` and `index` [N]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A change of what the agent hears, for metrics of how it adapts; a domain adds what it changes."""
+
+    suffix: str = ""  # of the file of results; empty = the usual change, or none
+
+
+class Domain(Protocol):
+    """What all experiments of a task share, before any data is open. A domain inherits what it does not say."""
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Of its results, in the order of tables."""
+
+    @property
+    def headline(self) -> Sequence[str]:
+        """Metrics of a report's first table."""
+
+    @property
+    def table(self) -> Sequence[str]:
+        """Metrics of the terminal's table."""
+
+    @property
+    def compared(self) -> Sequence[str]:
+        """Metrics that a report draws for each arm."""
+
+    @property
+    def progress(self) -> Sequence[str]:
+        """What the progress bar of post-training shows."""
+
+    @property
+    def quality(self) -> str:
+        """The metric that a report sets against diversity."""
+
+    @property
+    def statistics(self) -> Mapping[str, tuple[tuple[str, ...], Callable[..., float]]]:
+        """Metric: (names of `counts`, function)."""
+        return {}
+
+    @property
+    def symptoms(self) -> Mapping[str, tuple[Callable[..., str | None], str]]:
+        """Its alarms on evaluations: `runtime.health`."""
+        return {}
+
+    @property
+    def published(self) -> Sequence[Sequence[str]]:
+        """A table to stand beside results, its head first; may be empty."""
+        return ()
+
+    def open(self, data: Any, folder: Path, run: Path, on_progress: Any) -> tuple[Task, Corpus, dict[str, Any]]:
+        """Opens the data of these settings, preparing it in `folder` if need be, with the tokens of `run` where that
+        folder has some: (task, corpus, facts for run.json, warnings under "warnings")."""
+
+    def load(self, data: Any, run: Path) -> Task:
+        """The task of a run without its data."""
+
+    def assumed(self, data: Any) -> Task:
+        """A task of as many tokens as data of these settings is likely to have: for plans without any."""
+
+    def change(self, text: str | None, frames: int) -> Change:
+        """What ``--perturb`` says; None = the usual change. Raises UserError."""
+        if text:
+            raise UserError("--perturb changes nothing in this task: leave it out")
+        return Change()
+
+    def again(
+        self, evaluator: Any, policy: Params, songs: Any, actions: np.ndarray, sampling: str, change: Any
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """What a policy that has played `actions` is made to play beside: (metrics, extra results by name)."""
+        return {}, {}
+
+    def pages(self) -> Pages:
+        """What the report shows of this task beside numbers."""
+        return NoPages()
+
+
+class Pages(Protocol):
+    """Figures, pictures and sound for the report; figures are `report.figures.Drawn`, `study` is a `results.Study`.
+    Pages inherit what they do not show."""
+
+    @property
+    def script_hash(self) -> str:
+        """Of the script in `script`, for the page's content security policy; empty = none."""
+        return ""
+
+    def figures(self, study: Any) -> Iterator[Any]:
+        """Figures of the extra results that `Domain.again` made."""
+        return iter(())
+
+    def pictures(self, study: Any) -> Iterator[Any]:
+        """A figure for each of the first songs, with what each system played."""
+        return iter(())
+
+    def section(self, study: Any, pictures: Sequence[Any]) -> str:
+        """HTML that shows the pictures."""
+        return ""
+
+    def script(self, study: Any) -> str:
+        """HTML with the script of `section`."""
+        return ""
+
+
+class NoPages(Pages):
+    """Numbers alone."""

@@ -13,10 +13,12 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from gapt_jax import chords
+from gapt_jax.errors import UserError
 from gapt_jax.task import BOS as BOS
 from gapt_jax.task import EOS as EOS
 from gapt_jax.task import PAD as PAD
@@ -198,3 +200,15 @@ def _make_tables(vocabulary: Vocabulary) -> TokenTables:
         quality=np.where(is_chord, quality[chord], NO_EVENT).astype(np.int32),
         root=np.where(is_chord, np.array(vocabulary.roots)[chord], NO_EVENT).astype(np.int32),
     )
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """The ``vocabulary.json`` of a run or a bundle."""
+    try:
+        return Vocabulary.from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: make it with 'gapt run'") from None
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}): put the original back, or make it anew with 'gapt run'"
+        ) from None

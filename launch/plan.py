@@ -33,13 +33,10 @@ from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.chips import Chip
 from gapt_jax.runtime.cost import Cost
 from gapt_jax.runtime.devices import compiling_anew, set_up
-from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.types import Batch
-from gapt_jax.vocabulary import Vocabulary
 from launch import collectives, gpus, topology
 from launch.collectives import Collective
 
-ASSUMED_QUALITIES = 107  # interval sets that cover 99.9 % of the training chords of Hooktheory, POP909 and Nottingham
 Say = Callable[[str], None]  # takes a line for the user
 
 
@@ -211,10 +208,10 @@ def _abstract(experiment: Experiment, spec: Spec, mesh: Mesh) -> tuple[LearnerSt
 
     def start(key: jax.Array) -> tuple[LearnerState, Frozen]:
         keys = jax.random.split(key, experiment.pretrain.members)
-        used = [kind for kind in models.REWARD_KINDS if getattr(weights, kind) > 0]
+        used = [name for name in networks.rewards if getattr(weights, name) > 0]
         anchors = {"offline": networks.anchor.init, "online": networks.policy.init, "none": lambda key: None}
         anchor = anchors[experiment.algorithm.anchor](key)
-        frozen = Frozen(anchor, {kind: jax.vmap(networks.reward(kind).init)(keys) for kind in used})
+        frozen = Frozen(anchor, {name: jax.vmap(networks.rewards[name].init)(keys) for name in used})
         return init_state(spec, networks.policy.init(key), experiment.seed, frames), frozen
 
     state, frozen = jax.eval_shape(start, jax.random.key(0))
@@ -242,10 +239,10 @@ class PhaseCompiler:
 
     def __init__(self, experiment: Experiment, mesh: Mesh, chip: Chip, say: Say):
         self.experiment, self.mesh, self.chip, self.say = experiment, mesh, chip, say
-        vocabulary = Vocabulary.synthetic(ASSUMED_QUALITIES)
+        task = experiment.domain().assumed(experiment.data)
         layout = meshes.MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh)
-        networks = models.build(experiment.models, vocabulary.size)
-        self.spec = Spec(networks, experiment.algorithm, Accompaniment(vocabulary, experiment.data.part), layout)
+        networks = models.build(experiment.models, task.vocab_size, task.reward_models)
+        self.spec = Spec(networks, experiment.algorithm, task, layout)
         self.resident = _abstract(experiment, self.spec, mesh)
         self.state_bytes = _bytes_per_device(self.resident)
         self.phases: list[Phase] = []

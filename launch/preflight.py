@@ -145,9 +145,9 @@ def compare_songs(experiment: str, settings: Sequence[str], workdir: Path, expec
     """The fingerprint of the songs, ``data_fingerprint`` in the ``run.json`` of a run; prepares them if need be."""
     import experiments
     from gapt_jax import config
-    from gapt_jax.training.job import open_songs
 
-    corpus = open_songs(config.override(experiments.load(experiment), settings).data, workdir.parent / "data")
+    chosen = config.override(experiments.load(experiment), settings)
+    _, corpus, _ = chosen.domain().open(chosen.data, workdir.parent / "data", workdir, None)
     if corpus.fingerprint != expected:
         raise CheckFailed(
             f"{corpus.fingerprint}; expected {expected}: these are other songs, set data.songs to those of the run"

@@ -50,15 +50,18 @@ def networks(vocabulary):
     """One tiny shape for every test that does not care."""
     from gapt_jax import models
     from gapt_jax.config import ModelsConfig, TransformerConfig
+    from gapt_jax.tasks.accompaniment.task import Accompaniment
 
     stack = TransformerConfig(dim=16, depth=1, heads=2, head_dim=8, ff_mult=2)
-    return models.build(ModelsConfig(stack, stack, stack, stack), vocabulary.size)
+    rewards = Accompaniment(vocabulary).reward_models
+    return models.build(ModelsConfig(stack, stack, stack, stack), vocabulary.size, rewards)
 
 
 @pytest.fixture(scope="session")
 def algorithm_config():
     """Rates are arrays of the state, so that tests change them without compiling again."""
-    from gapt_jax.config import AlgorithmConfig, DiscriminatorConfig, OptimizerConfig
+    from gapt_jax.config import DiscriminatorConfig, OptimizerConfig
+    from gapt_jax.tasks.accompaniment.config import AlgorithmConfig
 
     adam = OptimizerConfig(1e-3, 0, 1.0, 0.9, 0.95)
     return AlgorithmConfig(

@@ -11,7 +11,8 @@ import pytest
 import experiments
 from gapt_jax import config, settings
 from gapt_jax.algorithm import adversary, groups
-from gapt_jax.config import ConfigError, Experiment, config_hash, from_dict, override, to_dict, to_json
+from gapt_jax.config import ConfigError, config_hash, from_dict, override, to_dict, to_json
+from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, DataConfig, Experiment
 from gapt_jax.training.run_folder import run_hash
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +21,8 @@ ROOT = Path(__file__).parents[1]
 def leaves(cls: type = Experiment, prefix: str = "") -> list[tuple[str, typing.Any]]:
     """(path, type) of every setting."""
     found = []
-    for name, hint in typing.get_type_hints(cls).items():
+    hints = typing.get_type_hints(cls)
+    for name, hint in ((field.name, hints[field.name]) for field in dataclasses.fields(cls)):
         found += leaves(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [(prefix + name, hint)]
     return found
 
@@ -56,7 +58,7 @@ def test_json_round_trip():
 
 
 def test_an_absent_setting_has_its_default():
-    assert from_dict(Experiment, {"algorithm": {"epochs": 2}}).algorithm == config.AlgorithmConfig(epochs=2)
+    assert from_dict(Experiment, {"algorithm": {"epochs": 2}}).algorithm == AlgorithmConfig(epochs=2)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +281,7 @@ def test_a_table_changes_what_it_names_and_nothing_else():
 
 
 def test_a_value_of_a_python_experiment_is_checked_like_one_of_the_command_line():
-    for wrong, path in (({"seed": -1}, "seed"), ({"data": config.DataConfig(songs=Path("x"))}, r"data\.songs")):
+    for wrong, path in (({"seed": -1}, "seed"), ({"data": DataConfig(songs=Path("x"))}, r"data\.songs")):
         with pytest.raises(ConfigError, match=path):
             override(Experiment(**wrong), [])
 

@@ -13,7 +13,8 @@ TRY = """
 import dataclasses, jax.numpy as jnp
 from gapt_jax.algorithm import rewards
 from gapt_jax.algorithm.state import hyperparameters
-from gapt_jax.config import Experiment, override
+from gapt_jax.config import override
+from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import Vocabulary
 vocabulary = Vocabulary.from_qualities([(0, 4, 7)])
@@ -28,7 +29,8 @@ print(float(rewards.weighted_sum(weights, terms).sum()))
 TRY_GATE = """
 import jax.numpy as jnp
 from gapt_jax.algorithm.adversary import discriminator_gate
-from gapt_jax.config import Experiment, override
+from gapt_jax.config import override
+from gapt_jax.tasks.accompaniment.config import Experiment
 config = override(Experiment(), ["algorithm.discriminator.gate=odd_steps"]).algorithm.discriminator
 for step in range(1, 5):
     print(bool(discriminator_gate(jnp.full(3, 9.0), jnp.int32(step), jnp.float32(1), config)))
@@ -36,7 +38,8 @@ for step in range(1, 5):
 TRY_PHASE = """
 import jax
 from gapt_jax.benchmark import cases
-from gapt_jax.config import Experiment, override
+from gapt_jax.config import override
+from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.algorithm import learner
 sizes = [f"models.{network}.{size}" for network in ("policy", "anchor", "reward", "discriminator")
          for size in ("dim=16", "depth=1", "heads=2", "head_dim=8")]
@@ -49,6 +52,34 @@ def call(phase, *inputs):
     return phase(*inputs)
 _, metrics = learner.iteration(size.spec, *cases.learner_inputs(size), call)
 print(",".join(names), float(metrics["share_done"]))
+"""
+
+
+TRY_REWARD = """
+import jax, jax.numpy as jnp
+from gapt_jax import models
+from gapt_jax.config import ModelsConfig, TransformerConfig, override
+from gapt_jax.tasks.accompaniment.config import Experiment
+from gapt_jax.tasks.accompaniment.example import TASK, songs
+from gapt_jax.training.job import stage_names
+tiny = TransformerConfig(dim=16, depth=1, heads=2, head_dim=8)
+reward, batch = TASK.reward_models["beats"], songs()
+model = models.build(ModelsConfig(tiny, tiny, tiny, tiny), TASK.vocab_size, TASK.reward_models).rewards["beats"]
+params, key = model.init(jax.random.key(0)), jax.random.key(1)
+loss, _ = reward.loss(model)(params, batch, key, None)
+unheard = jnp.asarray(batch.actions).at[:, 1].set(TASK.vocabulary.size - 1)
+same = jnp.array_equal(*(reward.score(model, params, batch.context, x) for x in (batch.actions, unheard)))
+names = stage_names(override(Experiment(), ["pretrain.beats.steps=5"]))
+print("beats" in names, bool(jnp.isfinite(loss.value())), bool(same))
+"""
+TRY_DATA = """
+from pathlib import Path
+from gapt_jax.tasks.accompaniment.config import DataConfig
+from gapt_jax.tasks.accompaniment.domain import open_songs
+data = DataConfig(mixture=(("grammar_minor", 1.0),), out_of_domain=(), max_frames=16)
+corpus = open_songs(data, Path("prepared"))
+batch = next(corpus.training_batches(batch_size=4, seed=0, transpose=True))
+print(len(corpus.split("grammar_minor", "train").ids), batch.context.shape)
 """
 
 
@@ -78,7 +109,8 @@ def run(code: str, *places: Path) -> str:
 
 def extended(section: str, folder: Path) -> Path:
     """A copy of the package with the diff of a section of the page."""
-    shutil.copytree(ROOT / "gapt_jax", folder / "gapt_jax", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("gapt_jax", "data_pipeline"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     (diff,) = re.findall(r"```diff\n(.*?)```", PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0], re.S)
     apply(diff, folder)
     return folder
@@ -96,6 +128,14 @@ def test_a_gate_opens_by_its_rule(tmp_path):
 def test_a_phase_is_called_and_its_metrics_are_logged(tmp_path):
     names, share = run(TRY_PHASE, extended("A phase", tmp_path)).split()
     assert names.split(",")[-2:] == ["improve_discriminator", "reflect"] and float(share) == 0.5
+
+
+def test_a_reward_model_is_fitted_and_sees_what_its_view_shows(tmp_path):
+    assert run(TRY_REWARD, extended("A reward model", tmp_path)).split() == ["True"] * 3
+
+
+def test_a_data_set_is_prepared_and_read(tmp_path):
+    assert run(TRY_DATA, extended("A data set", tmp_path)).split(maxsplit=1) == ["40", "(4, 16)\n"]
 
 
 def test_the_experiment_of_the_page_is_read(tmp_path):

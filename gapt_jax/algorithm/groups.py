@@ -1,4 +1,4 @@
-"""Several rollouts of one melody: baselines that need no critic, and what a song adds to the variety of its group.
+"""Several rollouts over one context: baselines that need no critic, and what a song adds to the variety of its group.
 
 A group is `group_size` successive rows, of [B, ...] arrays whose last rows may only fill up the devices.
 """

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from gapt_jax import masked, prng
-from gapt_jax.algorithm import adversary, gradients, groups, optim, ppo, returns, rewards
+from gapt_jax.algorithm import adversary, gradients, groups, optim, ppo, returns, reward_models, rewards
 from gapt_jax.algorithm.layout import in_chunks
 from gapt_jax.algorithm.rollout import before, distribution, roll_out, valid_along
 from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, LearnerState, Spec
@@ -111,10 +111,12 @@ def _coherence(
     config, task, is_diverse = spec.config, spec.task, "diversity" in state.hyper.reward_weights
 
     def scored(members: dict[str, Params], played: Trajectory) -> tuple[dict[str, jax.Array], jax.Array | None]:
-        scores, embedding = task.coherence(spec.models, members, played.context, played.actions), None
-        if is_diverse:  # by the first contrastive reward, the encoder of the published Vendi
-            first = jax.tree.map(lambda x: x[0], members["contrastive"])
-            embedding, _ = task.embed(spec.models, first, played.context, played.actions)
+        pairs = played.context, played.actions
+        scores, embedding = reward_models.scores(task.reward_models, spec.models, members, *pairs), None
+        if is_diverse:  # by the first member of the reward model that is the encoder of the published Vendi
+            encoder = config.rewards.ENCODER
+            first = jax.tree.map(lambda x: x[0], members[encoder])
+            embedding, _ = task.encoder.embed(spec.models.rewards[encoder], first, *pairs)
         return {kind: s.T for kind, s in scores.items()}, embedding
 
     scores, embeddings = spec.layout.each_in_chunks(scored, config.minibatch_size, frozen.rewards, trajectory)

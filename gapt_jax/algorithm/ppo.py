@@ -13,7 +13,7 @@ from gapt_jax.masked import Ratio
 
 
 def kl_divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
-    """KL(p || q) exact over the vocabulary, [..., V] -> [...]. Tokens that p cannot play count nothing."""
+    """KL(p || q) exact over all tokens, [..., V] -> [...]. Tokens that p cannot play count nothing."""
     chex.assert_equal_shape([log_p, log_q])
     p = jnp.exp(log_p)
     return jnp.sum(jnp.where(p > 0, p * (log_p - log_q), 0.0), axis=-1)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 def generalized_advantage_estimation(
     rewards: jax.Array, values: jax.Array, mask: jax.Array, *, discount: float, gae_lambda: float
 ) -> tuple[jax.Array, jax.Array]:
-    """(advantages, returns), both [B, T] float32, over chord frames; padded frames are exactly zero.
+    """(advantages, returns), both [B, T] float32, over the frames of actions; padded frames are exactly zero.
 
     delta_t = r_t + discount v_{t+1} - v_t, A_t = delta_t + discount gae_lambda A_{t+1} (Schulman et al. 2016,
     eq. 16; docs/method.md §6.1). A song ends at its last masked frame: the value after it is 0.

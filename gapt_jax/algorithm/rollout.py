@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 
 from gapt_jax import prng
-from gapt_jax.models import Model, kernel
+from gapt_jax.models import Model
 from gapt_jax.task import BOS, PAD, Task
 from gapt_jax.types import Params, Trajectory
 
@@ -110,10 +110,11 @@ def roll_out(
         return play
 
     plain = playing(lambda decoder: decoder, _chunks(frames))
-    if not kernel.can_run(policy.bind(params)):
+    decoder_on_cpu = policy.on_cpu()
+    if decoder_on_cpu is None:
         return plain(params, context, index, key)
     # Members of a population one after the other: a call for all would copy their caches at every frame.
-    by_kernel = sequential_vmap(playing(kernel.Kernel, [(0, frames)]))
+    by_kernel = sequential_vmap(playing(decoder_on_cpu, [(0, frames)]))
     return jax.lax.platform_dependent(params, context, index, key, cpu=by_kernel, default=plain)
 
 

@@ -14,16 +14,16 @@ from gapt_jax.algorithm.adversary import Replay
 from gapt_jax.algorithm.layout import ONE_DEVICE, Layout
 from gapt_jax.algorithm.optim import OptimizerState
 from gapt_jax.config import AlgorithmConfig, RewardsConfig
-from gapt_jax.models import REWARD_KINDS, Models
+from gapt_jax.models import Models
 from gapt_jax.task import Task
 from gapt_jax.types import Params, pytree
 
 ADVERSARIAL = "adversarial"  # name of the realism term; its weight is λ
-# Settings under `algorithm.` that only `Hyperparameters` carries: no program depends on them, see `program`.
+# Settings under `algorithm.` that, like the weights of rewards, only `Hyperparameters` carries: no program depends on
+# them, see `program`.
 TRACED = (
     *("adversarial_weight", "kl_coef", "entropy_coef", "discriminator.gate_threshold"),
     *("policy.learning_rate", "critic.learning_rate", "discriminator_optimizer.learning_rate"),
-    *(f"rewards.{field.name}" for field in dataclasses.fields(RewardsConfig) if not field.name.startswith("ensemble")),
 )
 OPTIONAL_TERMS = ("diversity", "entropy")  # reward terms that are computed only where their weight is not 0
 
@@ -84,11 +84,13 @@ def state_in(outputs: Any) -> LearnerState | None:
 
 
 def program(config: AlgorithmConfig) -> AlgorithmConfig:
-    """The config without the numbers of `TRACED`: learners in which it is equal run one compiled program, and differ
-    in `hyperparameters` alone."""
+    """The config without the numbers of `TRACED` and the weights of rewards: learners in which it is equal run one
+    compiled program, and differ in `hyperparameters` alone."""
     # Where these weights are 0, terms are left out of the program and reward models out of `Frozen`.
-    present = {name: float(getattr(config.rewards, name) > 0) for name in (*OPTIONAL_TERMS, *REWARD_KINDS)}
-    weights: dict[str, Any] = {path.removeprefix("rewards."): 1.0 for path in TRACED if path.startswith("rewards.")}
+    left_out = (*OPTIONAL_TERMS, *config.rewards.MODELS)
+    weights: dict[str, Any] = {
+        name: float(weight > 0) if name in left_out else 1.0 for name, weight in config.rewards.weights().items()
+    }
     rated = {
         name: dataclasses.replace(getattr(config, name), learning_rate=1.0)
         for name in ("policy", "critic", "discriminator_optimizer")
@@ -99,7 +101,7 @@ def program(config: AlgorithmConfig) -> AlgorithmConfig:
         kl_coef=1.0,
         entropy_coef=1.0,
         discriminator=dataclasses.replace(config.discriminator, gate_threshold=1.0),
-        rewards=dataclasses.replace(config.rewards, **(weights | present)),
+        rewards=dataclasses.replace(config.rewards, **weights),
         **rated,
     )
 
@@ -120,8 +122,7 @@ def hyperparameters(config: AlgorithmConfig) -> Hyperparameters:
 
 def _reward_weights(config: RewardsConfig) -> dict[str, float]:
     """By term; an optional term of weight 0 adds none to the state."""
-    unused = {"ensemble", "ensemble_std_weight"} | {name for name in OPTIONAL_TERMS if getattr(config, name) == 0}
-    return {name: value for name, value in dataclasses.asdict(config).items() if name not in unused}
+    return {name: x for name, x in config.weights().items() if name not in OPTIONAL_TERMS or x > 0}
 
 
 def init_state(spec: Spec, policy: Params, seed: int, frames: int) -> LearnerState:

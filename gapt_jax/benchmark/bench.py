@@ -11,10 +11,10 @@ from gapt_jax.benchmark import ceilings, public
 from gapt_jax.benchmark.cases import SUITES, Size
 from gapt_jax.benchmark.measure import Case, Ceilings, in_turns, row, with_growth
 from gapt_jax.benchmark.serve_cases import serve_cases
-from gapt_jax.config import Experiment
 from gapt_jax.live.model import LiveModel
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import compiling_anew
+from gapt_jax.tasks.accompaniment.config import Experiment
 
 SMALL, PUBLISHED, YARDSTICK = "small", "published", "yardstick"
 # Interval sets: of the runs of `small`; 2,820 chords, as published; V = 6,164.
@@ -43,7 +43,8 @@ def bench(
     limits = MOST_SONGS_ON_CPU if ceilings.is_cpu() else {}
     dtype = ceilings.dtype_used()
     sizes = {
-        n: Size.of(n, e, QUALITIES[n], dtype, limits.get(n), ROLLOUT_FRAMES.get(n)) for n, e in experiments.items()
+        n: Size.of(n, e, QUALITIES[n], dtype, limits.get(n), ROLLOUT_FRAMES.get(n), has_kernel=ceilings.has_kernel())
+        for n, e in experiments.items()
     }
     if ceilings.is_cpu():  # networks of a few layers are fastest on a device for each core
         sizes |= {name: sizes[name].spread() for name in (SMALL, YARDSTICK) if name in sizes}

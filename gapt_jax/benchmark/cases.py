@@ -13,16 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from gapt_jax import models, prng
-from gapt_jax.algorithm import learner, population
+from gapt_jax.algorithm import learner, population, supervised
 from gapt_jax.algorithm.layout import ONE_DEVICE, Layout
 from gapt_jax.algorithm.rollout import roll_out
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state, state_in
 from gapt_jax.benchmark.measure import Case, Program, fed_back
-from gapt_jax.config import AlgorithmConfig, Dtype, Experiment, MeshConfig
+from gapt_jax.config import Dtype, MeshConfig
 from gapt_jax.evaluation import evaluator as evaluators
-from gapt_jax.models import REWARD_KINDS, Model
+from gapt_jax.models import Model
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.mesh import MeshLayout, MeshMembers
+from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, Experiment
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import pretrain
 from gapt_jax.types import Batch, Params
@@ -42,6 +43,7 @@ class Size:
     most_songs: int | None = None
     layout: Layout = ONE_DEVICE
     rollout_frames: int | None = None  # of the decoding loop alone; None = those of the experiment
+    has_kernel: bool = False  # whether rollouts decode by the compiled kernel
 
     @classmethod
     def of(
@@ -52,6 +54,8 @@ class Size:
         dtype: Dtype,
         most_songs: int | None,
         rollout_frames: int | None = None,
+        *,
+        has_kernel: bool = False,
     ) -> Size:
         """On the first device. `qualities` are interval sets of the vocabulary; all networks compute in `dtype`.
 
@@ -60,7 +64,7 @@ class Size:
         networks = dataclasses.replace(experiment.models, compute_dtype=dtype)
         experiment = dataclasses.replace(experiment, models=networks)
         layout = Layout(1 if most_songs else experiment.runtime.microbatch_rows)
-        return cls(name, experiment, Vocabulary.synthetic(qualities), most_songs, layout, rollout_frames)
+        return cls(name, experiment, Vocabulary.synthetic(qualities), most_songs, layout, rollout_frames, has_kernel)
 
     def spread(self) -> Size:
         """Over all devices, as a run is."""
@@ -93,8 +97,9 @@ class Size:
 
     @functools.cached_property
     def spec(self) -> Spec:
-        networks = models.build(self.experiment.models, self.vocabulary.size)
-        return Spec(networks, self.algorithm, Accompaniment(self.vocabulary), self.layout)
+        task = Accompaniment(self.vocabulary)
+        networks = models.build(self.experiment.models, task.vocab_size, task.reward_models, has_kernel=self.has_kernel)
+        return Spec(networks, self.algorithm, task, self.layout)
 
     @property
     def frames(self) -> int:
@@ -126,8 +131,8 @@ def learner_inputs(size: Size) -> tuple[LearnerState, Frozen, Batch]:
     hyper = dataclasses.replace(state.hyper, gate_threshold=jnp.float32(-jnp.inf))
     state = dataclasses.replace(state, hyper=hyper, recent_rewards=jnp.zeros_like(state.recent_rewards))
     keys = jax.random.split(jax.random.key(1), count)
-    used = [kind for kind in REWARD_KINDS if getattr(spec.config.rewards, kind) > 0]
-    members = {kind: jax.vmap(spec.models.reward(kind).init)(keys) for kind in used}
+    used = [name for name in spec.models.rewards if getattr(spec.config.rewards, name) > 0]
+    members = {name: jax.vmap(spec.models.rewards[name].init)(keys) for name in used}
     anchor = {"offline": spec.models.anchor, "online": spec.models.policy, "none": None}[spec.config.anchor]
     frozen = Frozen(anchor and weights(anchor, 2), members)
     return *on_devices(size, (state, frozen)), placed(size, spec.config.batch_size)
@@ -209,18 +214,23 @@ def iteration_cases(size: Size) -> Iterator[Case]:
 
 def train_cases(size: Size) -> Iterator[Case]:
     """One optimiser step of each kind of supervised stage."""
-    networks, fits, tables = size.spec.models, size.experiment.pretrain, size.vocabulary.tables
+    networks, fits, rewards = size.spec.models, size.experiment.pretrain, size.spec.task.reward_models
+    judges = networks.rewards
+
+    def of_reward(name: str) -> tuple[Model, supervised.Loss]:
+        return judges[name], rewards[name].loss(judges[name])
+
     stages = {
-        "policy": (pretrain.policy_loss(networks), None),
-        "anchor": (pretrain.anchor_loss(networks), None),
-        "contrastive": (pretrain.contrastive_loss(networks, "contrastive", tables), fits.members + fits.held_out),
-        "discriminative": (pretrain.discriminative_loss(networks, "discriminative", tables), fits.members),
+        "policy": (networks.policy, supervised.policy_loss(networks), None),
+        "anchor": (networks.anchor, supervised.anchor_loss(networks), None),
+        "contrastive": (*of_reward("contrastive"), fits.members + fits.held_out),
+        "discriminative": (*of_reward("discriminative"), fits.members),
     }
-    for name, (loss, members) in stages.items():
+    for name, (network, loss, members) in stages.items():
         usual = getattr(fits, name)
         config = dataclasses.replace(usual, batch_size=size.songs(usual.batch_size))
         fit = pretrain.Fit(loss, config, members, size.spec.layout)
-        state = on_devices(size, pretrain.init_fit(fit, getattr(networks, name).init, 0))
+        state = on_devices(size, pretrain.init_fit(fit, network.init, 0))
         batch = placed(size, fit.rows)
         traced = pretrain.fit_step.trace(fit, state, batch)
         program = Program(traced) if members else size.compiled(traced)  # of members, the compiler divides the work
@@ -236,7 +246,9 @@ def evaluation_cases(size: Size) -> Iterator[Case]:
     songs, prefix = size.songs(config.batch_size), f"evaluation/{size.prefix(config.batch_size)}"
     is_masked = config.sampling == "masked"
     batch = placed(size, songs)
-    reference, encoder = on_devices(size, (weights(spec.models.policy, 3), weights(spec.models.contrastive, 4)))
+    reference, encoder = on_devices(
+        size, (weights(spec.models.policy, 3), weights(spec.models.rewards["contrastive"], 4))
+    )
     pairs, key = (batch.context, batch.actions), prng.stream(jax.random.key(0), 0, "evaluation")
     play = evaluators._play.trace(spec, policy, (batch.context, batch.index), key, validity_mask=is_masked)
     divergence = evaluators._divergence.trace(spec, (policy, reference), pairs, validity_mask=is_masked)

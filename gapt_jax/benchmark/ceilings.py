@@ -28,6 +28,11 @@ def dtype_used() -> Dtype:
     return "float32" if is_cpu() else "bfloat16"
 
 
+def has_kernel() -> bool:
+    """Whether rollouts decode by the compiled kernel here."""
+    return is_cpu() and not native.load()
+
+
 def machine() -> dict[str, Any]:
     """Where the figures come from. All of them are those of the first device."""
     return {
@@ -35,7 +40,7 @@ def machine() -> dict[str, Any]:
         "devices": jax.device_count(),
         "cores": cores(),
         "dtype": dtype_used(),
-        "rollout": "XLA" if not is_cpu() or native.load() else "compiled kernel",
+        "rollout": "compiled kernel" if has_kernel() else "XLA",
         "jax": jax.__version__,
         "git_revision": git_revision(),
     }

@@ -20,6 +20,7 @@ from gapt_jax.commands.parsing import add_command
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console, format_seconds
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
+from gapt_jax.tasks.accompaniment.config import Experiment
 
 SUITES = ("rollout", "iteration", "train", "evaluation", "growth", "data", "serve", "live")
 LIVE = "live"  # plays in real time
@@ -131,7 +132,7 @@ def _bench(args: argparse.Namespace, console: Console) -> int | None:
         if args.out:
             write_atomic(args.out, strict_json(found, indent=1) + "\n")
 
-    chosen = {size: experiments.load(EXPERIMENTS[size]) for size in sizes}
+    chosen = {size: _accompaniment(EXPERIMENTS[size]) for size in sizes}
     code = None
     try:
         with contextlib.nullcontext() if console.json_mode else without_slow_lines():
@@ -148,6 +149,13 @@ def _bench(args: argparse.Namespace, console: Console) -> int | None:
     console.say(f"wrote {args.out}" if args.out else "wrote nothing")
     console.say(f"next: change something, then gapt bench --compare {args.out or 'FILE, of an earlier --out FILE'}")
     return code
+
+
+def _accompaniment(name: str) -> Experiment:
+    """The experiment of a size."""
+    found = experiments.load(name)
+    assert isinstance(found, Experiment)
+    return found
 
 
 def estimate(suites: Sequence[str], sizes: Sequence[str], repeats: int) -> float:

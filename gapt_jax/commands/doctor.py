@@ -16,6 +16,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _doctor(args: argparse.Namespace, console: Console) -> int:
+    from gapt_jax.tasks.accompaniment import example
     from gapt_jax.training import doctor
 
-    return 0 if doctor.run(console) else EXIT_FAULT
+    return 0 if doctor.run(console, example.TASK, example.songs(), example.REWARDS) else EXIT_FAULT

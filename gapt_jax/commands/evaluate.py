@@ -53,9 +53,9 @@ def _evaluate_with_agent(args: argparse.Namespace, workdir: Path, console: Conso
     if args.agent is None:
         raise UserError("--opponent agent needs --agent RUN: make one with 'gapt run small_melody_agent'")
     agent = run_folder(args.agent)
-    from gapt_jax.training import interaction
+    from gapt_jax.tasks.accompaniment.with_agent import evaluate_with_agent
 
-    evaluation, path = interaction.evaluate_with_agent(
+    evaluation, path = evaluate_with_agent(
         workdir, agent, console, dataset=args.dataset, split=args.split, sampling=args.sampling, step=args.step
     )
     console.emit(evaluation)

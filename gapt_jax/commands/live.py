@@ -102,7 +102,7 @@ def _play(args: argparse.Namespace, console: Console) -> None:
         raise UserError(f"--out {out} is a folder: name a file in it")
     if out.parent.exists() and not out.parent.is_dir():
         raise UserError(f"--out {out} cannot be written: {out.parent} is a file")
-    from gapt_jax.runtime.midi import accompaniment, melody_tokens, read_melody
+    from gapt_jax.tasks.accompaniment.midi import accompaniment, melody_tokens, read_melody
 
     notes = read_melody(args.melody)
     from gapt_jax.live.model import open_model

@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
 
 def _sample(args: argparse.Namespace, console: Console) -> None:
     workdir = run_folder(args.run)
-    from gapt_jax.training import measure
+    from gapt_jax.tasks.accompaniment.sample import sample
 
-    files = measure.sample(workdir, console, args.melody, args.out, args.songs, args.seed, args.step)
+    files = sample(workdir, console, args.melody, args.out, args.songs, args.seed, args.step)
     finish(console, files, "listen to the files with any MIDI player")

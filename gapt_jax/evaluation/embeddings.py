@@ -41,9 +41,9 @@ def coverage(ours: np.ndarray, data: np.ndarray) -> float:
 
 
 def mean_vendi(samples: np.ndarray, sounds: np.ndarray) -> float:
-    """Same-melody diversity: the Vendi score of the k accompaniments of each melody, 1..k, averaged over melodies.
+    """Same-context diversity: the Vendi score of what was played k times over each context, 1..k, averaged over these.
 
-    samples [M, k, D]; sounds [M, k] bool, of which the others are skipped, as in `metrics.summarize`."""
+    samples [M, k, D]; sounds [M, k] bool, of which the others are skipped, as in `Evaluator.judge`."""
     scores = [vendi(rows[kept]) for rows, kept in zip(samples, sounds, strict=True) if kept.any()]
     return float(np.mean(scores)) if scores else float("nan")
 

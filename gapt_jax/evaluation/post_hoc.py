@@ -20,7 +20,7 @@ OPTIMIZER = OptimizerConfig(learning_rate=2e-3, warmup_steps=10, final_fraction=
 
 
 def fit(spec: Spec, real: np.ndarray, generated: np.ndarray, steps: int, seed: int) -> Params:
-    """A classifier of `spec.models.discriminator`'s architecture that tells real from generated chords [N, T].
+    """A classifier of `spec.models.discriminator`'s architecture that tells real from generated actions [N, T].
 
     Every epoch shows each song once, in both versions; no dropout, no label smoothing. The result is in host memory
     and depends on nothing but the arguments."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation.statistics import PairedDifference, holm, paired_difference
-from gapt_jax.vocabulary import Vocabulary
+from gapt_jax.task import Domain, Task
 
 ARM = "gapt_lambda="
 BASELINE = ARM + "0"
@@ -31,7 +31,8 @@ class Run:
     evaluation: dict[str, Any]
     log: list[dict[str, Any]]  # metrics.jsonl
     samples: dict[str, Any]
-    vocabulary: Vocabulary
+    domain: Domain
+    task: Task
     alarms: list[dict[str, Any]]  # alarms.jsonl
     songs: dict[str, np.ndarray]  # songs.npz: "<system>|<dataset>|hits" and so on, a row per song
     warnings: list[str] = dataclasses.field(default_factory=list)  # of its supervised stages
@@ -86,6 +87,11 @@ class Study:
 
     runs: list[Run]  # ordered by arm, then seed
     ablations: list[Ablation]
+
+    @property
+    def domain(self) -> Domain:
+        """That of all its runs."""
+        return self.runs[0].domain
 
     @property
     def baseline(self) -> str:

@@ -8,21 +8,18 @@ import numpy as np
 
 from gapt_jax.evaluation import results
 from gapt_jax.evaluation.diversity import vendi
-from gapt_jax.evaluation.events import share
 from gapt_jax.evaluation.results import Run, Study, Systems
 from gapt_jax.evaluation.statistics import Interval, paired_bootstrap
 
 RESAMPLES = 100  # of the songs; Vendi takes most of the time
-STATISTICS: dict[str, tuple[tuple[str, ...], Callable[..., float]]] = {
-    "vendi_independent": (("independent",), vendi),
-    "note_in_chord": (("hits", "frames"), lambda hits, frames: share(hits.sum(), frames.sum())),
-}
+VENDI: tuple[tuple[str, ...], Callable[..., float]] = (("independent",), vendi)
 
 
 def intervals(study: Study, systems: Systems) -> dict[tuple[str, str, str], Interval]:
     """95 % intervals of arm minus baseline for fresh seeds and fresh songs, by (arm, dataset, metric), where the runs
     have kept what was measured on each song."""
     runs = {(run.arm, run.seed): run for run in study.runs if run.songs}
+    statistics = {results.PRIMARY: VENDI, **study.domain.statistics}
     found = {}
     for arm in study.arms:
         seeds = [seed for name, seed in runs if name == arm and (study.baseline, seed) in runs]
@@ -30,7 +27,7 @@ def intervals(study: Study, systems: Systems) -> dict[tuple[str, str, str], Inte
             continue
         pairs = [(runs[arm, seed], runs[study.baseline, seed]) for seed in seeds]
         for dataset in results.datasets(systems):
-            for metric, (names, statistic) in STATISTICS.items():
+            for metric, (names, statistic) in statistics.items():
                 rows = _same_songs(pairs, dataset, names)
                 interval = rows and paired_bootstrap(*rows, statistic, RESAMPLES)
                 if interval:

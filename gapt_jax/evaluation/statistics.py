@@ -59,6 +59,11 @@ def iqm(values: Sequence[float]) -> float:
     return float(stats.trim_mean(values, 0.25)) if len(values) and not np.isnan(values).any() else float("nan")
 
 
+def share(part: float, whole: float) -> float:
+    """part / whole; NaN where there is nothing to share."""
+    return float(part / whole) if whole else float("nan")
+
+
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> PairedDifference:
     """Difference of a [n] and b [n], where a[i] and b[i] share a seed.
 
@@ -209,7 +214,7 @@ def hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:
 
 def matched(curve: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Diversity at matched harmony [k]: the greatest diversity among those evaluations that are at least as
-    harmonious as each of levels [k]; NaN where none is. curve [S, 2]: (note-in-chord, Vendi), in any order.
+    good as each of levels [k]; NaN where none is. curve [S, 2]: (quality, Vendi), in any order.
 
     This upper envelope needs no monotone curve. As a maximum it favours the arm with more evaluations: compare
     arms with equally many."""

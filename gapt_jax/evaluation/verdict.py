@@ -65,7 +65,10 @@ def _judge(lost: float, comparison: Comparison) -> tuple[Answer, str]:
     """Returns the answer and its evidence. Void comes first: without a collapse there was nothing to prevent."""
     pair, mean = comparison.paired, comparison.paired.difference
     if math.isnan(lost) or math.isnan(mean.mean):
-        return "undecided", "The independent Vendi of a system is undefined (no chords at all, or numbers that broke)."
+        return (
+            "undecided",
+            "The independent Vendi of a system is undefined (nothing was played, or numbers that broke).",
+        )
     change = f"λ\u00a0=\u00a00 {'lost' if lost >= 0 else 'gained'} {abs(lost):.2f} songs against the MLE"
     if lost < COLLAPSE:
         return (

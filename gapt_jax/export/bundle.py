@@ -43,10 +43,11 @@ from gapt_jax.export.verify import (
 )
 from gapt_jax.models import Model
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.files import git_revision, read_vocabulary, source_hash, strict_json
+from gapt_jax.runtime.files import git_revision, source_hash, strict_json
+from gapt_jax.tasks.accompaniment.task import accompaniment
 from gapt_jax.training.saved import SavedPolicy
 from gapt_jax.types import Params
-from gapt_jax.vocabulary import BOS, FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, SILENCE, Vocabulary
+from gapt_jax.vocabulary import BOS, FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, SILENCE, Vocabulary, read_vocabulary
 
 READABLE_DAYS = 180  # of jax.export's promise to read what older versions wrote
 GOLDEN_SONGS, GOLDEN_FRAMES = 2, 8
@@ -89,7 +90,7 @@ def write(
     ONNX is written where its packages are installed, unless `with_onnx` says otherwise.
     """
     experiment = policy.experiment
-    if experiment.data.part != "chords":
+    if accompaniment(policy.task).part != "chords":
         raise UserError(f"{policy.facts['run']} is a melody agent: export the run of a chord policy")
     if out.exists():
         raise UserError(f"{out} exists already: remove it or choose another --out")
@@ -100,13 +101,13 @@ def write(
             f"{policy.facts['run']} plays songs of {experiment.data.max_frames:,} frames: "
             f"a bundle is for 3 to {MOST_FRAMES:,}"
         )
-    playing = _Playing(experiment.models.policy, policy.vocabulary, experiment.data.max_frames)
+    playing = _Playing(experiment.models.policy, accompaniment(policy.task).vocabulary, experiment.data.max_frames)
     weights = {name: np.asarray(array, np.float32) for name, array in flatten(policy.params).items()}
     with _finished(out) as folder:
         _save(folder / WEIGHTS, _stored(weights, dtype))
         golden = _golden(playing, policy.params)
         _save(folder / GOLDEN, golden)
-        (folder / VOCABULARY).write_text(policy.vocabulary.to_json(), encoding="utf-8")
+        (folder / VOCABULARY).write_text(playing.vocabulary.to_json(), encoding="utf-8")
         settings = {
             "policy": dataclasses.asdict(playing.config),
             "max_frames": playing.frames,

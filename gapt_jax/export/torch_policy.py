@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from gapt_jax.config import Experiment
 from gapt_jax.errors import UserError
 from gapt_jax.export.torch_chords import read_vocabulary
 from gapt_jax.export.torch_import import import_checkpoint
 from gapt_jax.runtime.console import Console
+from gapt_jax.tasks.accompaniment.config import Experiment
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training.saved import SavedPolicy
 
 SYSTEM = "imported"
@@ -36,4 +37,5 @@ def read_policy(checkpoint: Path, chord_names: Path, console: Console) -> SavedP
         "data_fingerprint": "unknown",
         "git_revision": None,
     }
-    return SavedPolicy(dataclasses.replace(experiment, models=models), vocabulary, found.params, SYSTEM, facts)
+    task = Accompaniment(vocabulary)
+    return SavedPolicy(dataclasses.replace(experiment, models=models), task, found.params, SYSTEM, facts)

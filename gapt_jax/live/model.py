@@ -21,9 +21,10 @@ from gapt_jax.export.proof import open_bundle
 from gapt_jax.export.verify import FUNCTIONS, MANIFEST, STATE_ARGUMENT, past
 from gapt_jax.live.intro import Intro, make_intro
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.files import read_vocabulary, stage_warnings
+from gapt_jax.runtime.files import stage_warnings
+from gapt_jax.tasks.accompaniment.task import accompaniment
 from gapt_jax.training.saved import load_anchor, load_policy
-from gapt_jax.vocabulary import SILENCE, Vocabulary
+from gapt_jax.vocabulary import SILENCE, Vocabulary, read_vocabulary
 
 MOST_AHEAD = 32  # frames of a plan
 LEAST_PLANNED = 2  # frames that are planned in a tick at least: the one that has begun, and the next
@@ -176,11 +177,12 @@ def _of_run(workdir: Path, console: Console) -> LiveModel:
     policy = load_policy(workdir, console)
     for warning in stage_warnings(workdir):
         console.warn(warning)
-    if policy.experiment.data.part != "chords":
+    if accompaniment(policy.task).part != "chords":
         raise UserError(f"{workdir} is a melody agent: play with the run of a chord policy")
     config, frames = policy.experiment.models.policy, policy.experiment.data.max_frames
     in_float32 = dataclasses.replace(policy.experiment.models, compute_dtype="float32")
-    networks = models.build(in_float32, policy.vocabulary.size)
+    vocabulary = accompaniment(policy.task).vocabulary
+    networks = models.build(in_float32, vocabulary.size)
     anchor = load_anchor(workdir, console)
     weights = {name: jnp.asarray(array, jnp.float32) for name, array in flatten(policy.params).items()}
     digest = hashlib.sha256()
@@ -189,7 +191,7 @@ def _of_run(workdir: Path, console: Console) -> LiveModel:
     found = of_network(
         networks.policy,
         weights,
-        policy.vocabulary,
+        vocabulary,
         config.depth,
         frames,
         name=workdir.resolve().name,
@@ -198,7 +200,7 @@ def _of_run(workdir: Path, console: Console) -> LiveModel:
     )
     if anchor is None:
         return found
-    intro = make_intro(networks.anchor, jax.device_put(anchor), policy.vocabulary.tables)
+    intro = make_intro(networks.anchor, jax.device_put(anchor), vocabulary.tables)
     return dataclasses.replace(found, intro=intro)
 
 

@@ -18,7 +18,7 @@ from gapt_jax.errors import UserError
 from gapt_jax.live.engine import Controls, Engine, Event, chord_entries
 from gapt_jax.live.limits import RECORDING_SIZE
 from gapt_jax.live.model import LiveModel
-from gapt_jax.runtime.midi import accompaniment
+from gapt_jax.tasks.accompaniment.midi import accompaniment
 from gapt_jax.vocabulary import SILENCE
 
 SCHEMA = "gapt-live-session/1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,11 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gapt_jax.config import ModelsConfig
-from gapt_jax.models import networks
+from gapt_jax.models import kernel, networks
+from gapt_jax.task import RewardModel
 from gapt_jax.types import Params
-from gapt_jax.vocabulary import RHYTHM_SIZE
-
-REWARD_KINDS = ("contrastive", "discriminative", "rhythm_contrastive", "rhythm_discriminative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +22,7 @@ class Model:
 
     graph: Any = dataclasses.field(repr=False)
     init: Callable[[jax.Array], Params]
+    has_kernel: bool = False  # whether a CPU decodes it by the compiled kernel
 
     @classmethod
     def of(cls, make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
@@ -41,6 +40,10 @@ class Model:
         """Calls another method of the module, e.g. ``policy.method(params, "decode", tokens, cache, position)``."""
         return getattr(self.bind(params), name)(*args)
 
+    def on_cpu(self) -> Callable[[Any], kernel.Kernel] | None:
+        """Makes of the bound module what decodes in its place on a CPU; None where the module does so itself."""
+        return kernel.Kernel if self.has_kernel else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Models:
@@ -49,31 +52,30 @@ class Models:
     policy: Model
     critic: Model
     anchor: Model
-    contrastive: Model
-    discriminative: Model
-    rhythm_contrastive: Model
-    rhythm_discriminative: Model
     discriminator: Model
-
-    def reward(self, kind: str) -> Model:
-        """The reward model of one of `REWARD_KINDS`."""
-        return getattr(self, kind)
+    rewards: dict[str, Model]  # by name
 
 
-def build(config: ModelsConfig, size: int) -> Models:
-    """The networks for a vocabulary of `size` tokens."""
+def build(
+    config: ModelsConfig,
+    size: int,
+    rewards: Mapping[str, RewardModel] | None = None,
+    *,
+    has_kernel: bool = False,
+) -> Models:
+    """The networks for `size` different tokens, with those of a task's reward models.
+
+    `has_kernel` says that `runtime.native` has loaded the decoding kernel: the policy uses it where it suits."""
     dtype = jnp.dtype(config.compute_dtype)
+    has_kernel = has_kernel and kernel.suits(config.policy, dtype)
 
     def of(network: Callable[..., nnx.Module], *args: Any) -> Model:
         return Model.of(lambda rngs: network(*args, dtype=dtype, remat=config.remat, rngs=rngs))
 
     return Models(
-        policy=of(networks.Decoder, config.policy, size, size),
+        policy=dataclasses.replace(of(networks.Decoder, config.policy, size, size), has_kernel=has_kernel),
         critic=of(networks.Decoder, config.policy, size, 1),
         anchor=of(networks.EncoderDecoder, config.anchor, size),
-        contrastive=of(networks.Contrastive, config.reward, size),
-        discriminative=of(networks.Classifier, config.reward, size),
-        rhythm_contrastive=of(networks.Contrastive, config.reward, RHYTHM_SIZE),
-        rhythm_discriminative=of(networks.Classifier, config.reward, RHYTHM_SIZE),
         discriminator=of(networks.Classifier, config.discriminator, size),
+        rewards={name: of(reward.network, config.reward) for name, reward in (rewards or {}).items()},
     )

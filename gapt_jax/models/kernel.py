@@ -1,4 +1,4 @@
-"""Decoding by a compiled kernel, runtime/decode.cc: what rollouts on a CPU use where `runtime.native` has loaded it.
+"""Decoding by a compiled kernel, runtime/decode.cc: what rollouts on a CPU use where `models.build` is told of it.
 
 It computes what `Decoder.decode` does, in another order of additions.
 """
@@ -21,25 +21,18 @@ from gapt_jax.models.networks import Decoder
 TARGET = "gapt_decode"  # its name, in the library and in compiled programs
 LANES = 16  # outputs of one panel of weights, positions of one block of keys
 HEAD_WIDTHS = (16, 32, 64, 128)
-_registered: list[str] = []
 
 Cache = tuple[jax.Array, jax.Array]  # keys and values of all layers, laid out as decode.cc says
 
 
 def register(function: object) -> None:
-    """Makes the compiled kernel known to programs that are traced from now on."""
+    """Makes the compiled kernel known to XLA."""
     jax.ffi.register_ffi_target(TARGET, function, platform="cpu")
-    _registered.append(TARGET)
 
 
 def suits(config: TransformerConfig, dtype: Any) -> bool:
     """Whether the kernel supports these sizes and this dtype."""
     return config.dim % LANES == 0 and config.head_dim in HEAD_WIDTHS and jnp.dtype(dtype) == jnp.float32
-
-
-def can_run(decoder: Decoder) -> bool:
-    """Whether the kernel is loaded and supports this network."""
-    return bool(_registered) and suits(decoder.stack.config, decoder.head.dtype)
 
 
 class Kernel:

@@ -14,7 +14,7 @@ from gapt_jax.task import BOS, EOS, PAD
 
 
 class Decoder(nnx.Module):
-    """Online policy (outputs = V) or critic (outputs = 1) over the interleaved stream BOS c1 m1 c2 m2 ... ."""
+    """Online policy (outputs = V) or critic (outputs = 1) over the stream of `interleave`: BOS a1 c1 a2 c2 ... ."""
 
     def __init__(
         self, config: TransformerConfig, size: int, outputs: int, *, dtype: Any, remat: bool = False, rngs: nnx.Rngs
@@ -28,7 +28,7 @@ class Decoder(nnx.Module):
         return self.head(self.stack(self.embed(tokens), keys=keys))
 
     def states(self, tokens: jax.Array) -> jax.Array:
-        """[B, 2T] tokens -> [B, T, D] float32: what the network holds where chords are played from (0, 2, 4, ...)."""
+        """[B, 2T] tokens -> [B, T, D] float32: what the network holds where it acts (0, 2, 4, ...)."""
         return self.stack(self.embed(tokens))[:, ::2]
 
     def at_states(self, tokens: jax.Array) -> jax.Array:
@@ -97,23 +97,35 @@ class Tower(nnx.Module):
 
 
 class Contrastive(nnx.Module):
-    """Embeds melody and chords in two towers; the cosine scores how well they fit (docs/method.md §2.2)."""
+    """Embeds two parts, each in a tower of its own; the cosine scores how well they fit (docs/method.md §2.2)."""
 
-    def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, remat: bool = False, rngs: nnx.Rngs):
-        self.melody_tower = Tower(config, size, dtype=dtype, remat=remat, rngs=rngs)
-        self.chord_tower = Tower(config, size, dtype=dtype, remat=remat, rngs=rngs)
+    def __init__(
+        self,
+        config: TransformerConfig,
+        size: int,
+        parts: tuple[str, str],
+        *,
+        dtype: Any,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        """parts: their names, such as ("context", "action"), of which the towers have theirs."""
+        self.towers = tuple(f"{name}_tower" for name in parts)
+        for name in self.towers:
+            setattr(self, name, Tower(config, size, dtype=dtype, remat=remat, rngs=rngs))
         self.log_scale = nnx.Param(jnp.log(1 / 0.07))
 
     def __call__(
-        self, melody: jax.Array, chords: jax.Array, keys: Keys = None
+        self, first: jax.Array, second: jax.Array, keys: Keys = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Parts [B, L] -> (melody [B, D], chords [B, D]) unit vectors and the similarity scale []."""
+        """Parts [B, L] -> (first [B, D], second [B, D]) unit vectors and the similarity scale []."""
         scale = jnp.exp(self.log_scale[...])
-        return self.melody_tower(melody, fold(keys, 0)), self.chord_tower(chords, fold(keys, 1)), scale
+        one, other = (getattr(self, name) for name in self.towers)
+        return one(first, fold(keys, 0)), other(second, fold(keys, 1)), scale
 
 
 class Classifier(nnx.Module):
-    """Two-class encoder read at BOS: discriminative reward (pairs) and the adversary (chords alone)."""
+    """Two-class encoder read at BOS: discriminative reward (pairs) and the adversary (actions alone)."""
 
     def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, remat: bool = False, rngs: nnx.Rngs):
         self.embed = embedding(size, config.dim, rngs=rngs)
@@ -126,9 +138,9 @@ class Classifier(nnx.Module):
         return logits[:, 1] - logits[:, 0]
 
 
-def interleave(chords: jax.Array, melody: jax.Array) -> jax.Array:
-    """[B, T] and [B, T] -> [B, 2T + 1]: BOS c1 m1 c2 m2 ... (the part that acts comes first in each frame)."""
-    pairs = jnp.stack([chords, melody], axis=-1).reshape(chords.shape[0], -1)
+def interleave(actions: jax.Array, context: jax.Array) -> jax.Array:
+    """[B, T] and [B, T] -> [B, 2T + 1]: BOS a1 c1 a2 c2 ... (the part that acts comes first in each frame)."""
+    pairs = jnp.stack([actions, context], axis=-1).reshape(actions.shape[0], -1)
     return jnp.pad(pairs, ((0, 0), (1, 0)), constant_values=BOS)
 
 
@@ -139,7 +151,7 @@ def part(tokens: jax.Array) -> jax.Array:
     return jnp.pad(jnp.where(is_end, EOS, padded), ((0, 0), (1, 0)), constant_values=BOS)
 
 
-def pair(melody: jax.Array, chords: jax.Array) -> jax.Array:
-    """[B, T] and [B, T] -> [B, 2T + 5]: the melody part, BOS as separator, the chord part (docs/method.md §1.6)."""
-    separator = jnp.full((melody.shape[0], 1), BOS, melody.dtype)
-    return jnp.concatenate([part(melody), separator, part(chords)], axis=1)
+def pair(first: jax.Array, second: jax.Array) -> jax.Array:
+    """[B, T] and [B, T] -> [B, 2T + 5]: the first part, BOS as separator, the second part (docs/method.md §1.6)."""
+    separator = jnp.full((first.shape[0], 1), BOS, first.dtype)
+    return jnp.concatenate([part(first), separator, part(second)], axis=1)

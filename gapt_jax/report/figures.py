@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gapt_jax.evaluation import results
-from gapt_jax.evaluation.metrics import HEADLINE, describe
+from gapt_jax.evaluation.metrics import describe
 from gapt_jax.evaluation.results import ARM, PRIMARY, Run, Study, Systems
 from gapt_jax.evaluation.statistics import estimate
 from gapt_jax.report import curves, pareto
@@ -35,7 +35,6 @@ ARM_COLORS = ("#0a84c6", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", 
 ZERO_COLOR = "#d55e00"
 STEP_LABEL = "post-training step"
 LINES = "Lines are means over seeds, bands go from the lowest to the highest seed. "
-ARM_METRICS = (PRIMARY, "note_in_chord", "quality_entropy", "chord_changes_per_beat", "js_bigram", "held_out_coherence")
 
 
 class Drawn(NamedTuple):
@@ -50,34 +49,33 @@ class Drawn(NamedTuple):
 
 def draw_all(found: Results) -> Iterator[Drawn]:
     """The figures that these runs have the numbers for, in the order of the page."""
-    study, systems = found.study, found.systems
-    runs, logged = study.runs, curves.keys(study.runs)
+    study, systems, domain = found.study, found.systems, found.study.domain
+    logged, quality = curves.keys(study.runs), pareto.label_of(study)
     valid, rewards, adversary = (
         [key for key in logged if key.startswith(group)] for group in ("valid/", "reward/", "discriminator/")
     )
     policy = [key for key in logged if key not in {*valid, *rewards, *adversary}]
     adversary = [key for key in adversary if key != "discriminator/is_open"]
-    sampling = "/".join(sorted({str(run.evaluation["sampling"]) for run in runs}))
-    n = f"{_seeds(study)}; {sampling} sampling, T = 1. "
+    n = sampled(study)
     if any(
-        results.get(systems, arm, d, m) for arm in study.arms for d in results.datasets(systems) for m in ARM_METRICS
+        results.get(systems, a, d, m) for a in study.arms for d in results.datasets(systems) for m in domain.compared
     ):
         caption = f"Dots are seeds, the line joins their means. Dashed: data (dark), MLE (grey). {n}"
         yield finish("arms", "What the arms change", caption, lambda: arms(found))
     if any(results.get(systems, s, d, PRIMARY) for s in systems for d in results.datasets(systems)):
         caption = "Up and right is better. Dots are seeds, rings their mean; a star is data, a diamond the MLE. "
         caption += f"Dotted: Pareto front of the arms' means. {n}"
-        yield finish("quality_diversity", "Harmony and diversity", caption, lambda: quality_diversity(found))
-    if {"valid/note_in_chord", f"valid/{PRIMARY}"} <= set(valid):
+        yield finish("quality_diversity", "Quality and diversity", caption, lambda: quality_diversity(found))
+    if {f"valid/{domain.quality}", f"valid/{PRIMARY}"} <= set(valid):
         caption = "Thin lines are seeds, thick lines their mean; from the first evaluation (ring) to the last (dot). "
-        caption += f"Read it upright: at equal note-in-chord, which arm is the more diverse? Valid split. {n}"
-        title = "Harmony and diversity while learning"
+        caption += f"Read it upright: at equal {quality}, which arm is the more diverse? Valid split. {n}"
+        title = "Quality and diversity while learning"
         yield finish("learning_path", title, caption, lambda: learning_path(study))
     if {"kl", "valid/held_out_coherence"} <= set(logged):
         caption = "The reward that training sees (dashed) and a reward model it never saw (solid), over the distance "
         caption += f"from the anchor. Where they part, the reward is being hacked. Means over seeds. {n}"
         yield finish("proxy_and_gold", "Proxy against gold reward", caption, lambda: proxy_and_gold(study))
-    if headline := [f"valid/{metric}" for metric in HEADLINE if f"valid/{metric}" in valid]:
+    if headline := [f"valid/{metric}" for metric in domain.headline if f"valid/{metric}" in valid]:
         caption = LINES + f"Dashed: MLE (grey) and data (dark) on the test split, where a metric allows it. {n}"
         yield finish("validation", "Evaluations on the valid split", caption, lambda: panels(study, headline, systems))
     thinned = (
@@ -89,9 +87,7 @@ def draw_all(found: Results) -> Iterator[Drawn]:
     if adversary:
         caption = thinned + " Dashed: mean reward above which the gate opens. Ticks: steps at which it was open."
         yield finish("discriminator", "Discriminator", caption, lambda: discriminator(study, adversary))
-    if any(curve for run in runs for curve in run.evaluation.get("adaptation", {}).values()):
-        caption = f"Note-in-chord by beat; the melody moves at the upright line. Solid: moved; dashed: not. {n}"
-        yield finish("adaptation", "Adaptation to a change of key", caption, lambda: adaptation(study))
+    yield from domain.pages().figures(study)
 
 
 def _seeds(study: Study) -> str:
@@ -99,11 +95,17 @@ def _seeds(study: Study) -> str:
     return "Seeds at " + ", ".join(counts)
 
 
+def sampled(study: Study) -> str:
+    """For captions: how many seeds, and how they were sampled."""
+    sampling = "/".join(sorted({str(run.evaluation["sampling"]) for run in study.runs}))
+    return f"{_seeds(study)}; {sampling} sampling, T = 1. "
+
+
 def arms(found: Results) -> Figure:
     """A row of metrics per dataset: every arm's seeds over λ, or side by side where arms differ in something else."""
     study, systems = found.study, found.systems
     sets = results.datasets(systems)
-    shown = [m for m in ARM_METRICS if any(results.get(systems, a, d, m) for a in study.arms for d in sets)]
+    shown = [m for m in study.domain.compared if any(results.get(systems, a, d, m) for a in study.arms for d in sets)]
     places = _places(study)
     figure = Figure(figsize=(max(WIDTH * len(shown) / 5, WIDTH / 2), 2.1 * len(sets) + 0.3))
     for i, (dataset, metric) in enumerate((d, m) for d in sets for m in shown):
@@ -123,8 +125,8 @@ def arms(found: Results) -> Figure:
         is_weights = all(arm.startswith(ARM) for arm in study.arms)
         ticks = [arm.removeprefix(ARM) if is_weights else study.name(arm) for arm in study.arms]
         axes.set_xticks([places[arm] for arm in study.arms], ticks, rotation=0 if is_weights else 30)
-        unit = describe(metric).unit
-        axes.set(title=f"{dataset}\n{describe(metric).label}", ylabel=unit, xlabel="λ" if is_weights else "")
+        label, unit = describe(study.domain.metrics, metric)[:2]
+        axes.set(title=f"{dataset}\n{label}", ylabel=unit, xlabel="λ" if is_weights else "")
         axes.margins(x=0.12)
     return figure
 
@@ -138,42 +140,18 @@ def proxy_and_gold(study: Study) -> Figure:
     """Trained-on and held-out coherence over √KL, at the evaluations on the valid split."""
     figure = Figure(figsize=(WIDTH * 0.7, 3.4))
     axes = figure.add_subplot()
-    keys = {"valid/held_out_coherence": "-", "valid/proxy_coherence": "--", "reward/contrastive": "--"}
-    logged = curves.keys(study.runs)
-    proxy = "valid/proxy_coherence" if "valid/proxy_coherence" in logged else "reward/contrastive"
+    logged, in_training = curves.keys(study.runs), f"reward/{next(iter(study.runs[0].task.reward_models))}"
+    proxy = "valid/proxy_coherence" if "valid/proxy_coherence" in logged else in_training
     for arm, members in _by_arm(study).items():
-        for key in ("valid/held_out_coherence", proxy):
+        for key, line in (("valid/held_out_coherence", "-"), (proxy, "--")):
             measured = [curves.against(run, "valid/held_out_coherence", key) for run in members]
             measured = [found for found in measured if len(found.steps)]
             if measured:
                 y, kl = curves.mean_curve(measured), curves.mean_curve([curves.curve(run, "kl") for run in members])
                 y_at, kl_at = (c.values[np.isin(c.steps, np.intersect1d(y.steps, kl.steps))] for c in (y, kl))
-                axes.plot(np.sqrt(np.maximum(kl_at, 0)), y_at, keys[key], color=color(arm, study), marker=".")
+                axes.plot(np.sqrt(np.maximum(kl_at, 0)), y_at, line, color=color(arm, study), marker=".")
     axes.set(xlabel="√KL from the anchor, √nats", ylabel="coherence")
-    figure.legend(handles=_legend(study.arms, "-", study), loc="outside upper left", ncols=6)
-    return figure
-
-
-def adaptation(study: Study) -> Figure:
-    """Harmony by beat before and after the melody changes key, mean over the runs that measured it."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for run in study.runs:
-        for system, sets in run.evaluation.get("adaptation", {}).items():
-            for dataset, curve in sets.items():
-                found.setdefault(dataset, {}).setdefault(system, []).append(curve)
-    figure = Figure(figsize=(WIDTH, 2.7 * len(found)))
-    shown = dict.fromkeys(system for by_system in found.values() for system in by_system)
-    for i, (dataset, by_system) in enumerate(found.items()):
-        axes = figure.add_subplot(len(found), 1, i + 1)
-        for system, members in by_system.items():
-            for key, line in (("perturbed", "-"), ("unperturbed", "--")):
-                rows = np.array([m[key] for m in members if len(m[key]) == len(members[0]["beats"])], float)
-                if len(rows):
-                    axes.plot(members[0]["beats"], rows.mean(0), line, color=color(system, study), linewidth=1.4)
-        first = next(iter(by_system.values()))[0]
-        axes.axvline(first["shift_beat"], color=INK, linewidth=0.8)
-        axes.set(title=f"{dataset}, {first['semitones']:+g} semitones", xlabel="beat", ylabel="note-in-chord, share")
-    figure.legend(handles=_legend(list(shown), "-", study), loc="outside upper left", ncols=6)
+    figure.legend(handles=legend(study.arms, "-", study), loc="outside upper left", ncols=6)
     return figure
 
 
@@ -187,33 +165,34 @@ def color(system: str, study: Study) -> str:
 
 
 def quality_diversity(found: Results) -> Figure:
-    """Note-in-chord against independent Vendi, one panel per dataset."""
+    """The quality of a task against independent Vendi, one panel per dataset."""
     study, systems = found.study, found.systems
+    quality = study.domain.quality
     shown = [d for d in results.datasets(systems) if any(results.get(systems, s, d, PRIMARY) for s in systems)]
     figure = Figure(figsize=(WIDTH, 3.6 * -(-len(shown) // 2)))
     for i, dataset in enumerate(shown):
         axes = figure.add_subplot(-(-len(shown) // 2), min(len(shown), 2), i + 1)
         counts = set()
         for system in systems:
-            x, y = (results.get(systems, system, dataset, m) for m in ("note_in_chord", PRIMARY))
+            x, y = (results.get(systems, system, dataset, m) for m in (quality, PRIMARY))
             if x and y:
                 _dots(axes, system, x.by_seed, y.by_seed, study)
                 counts.add(y.n_songs)
         front = sorted(pareto.front(found, dataset).values())
         axes.plot([x for x, _ in front], [y for _, y in front], ":", color=INK, linewidth=1)
-        axes.set(title=dataset, xlabel="note-in-chord, share of frames")
+        axes.set(title=dataset, xlabel=pareto.axis_of(study))
         axes.set_ylabel(f"independent Vendi, songs (n = {'/'.join(map(str, sorted(counts)))})")
-    figure.legend(handles=_legend(list(systems), "o", study), loc="outside upper left", ncols=len(systems))
+    figure.legend(handles=legend(list(systems), "o", study), loc="outside upper left", ncols=len(systems))
     return figure
 
 
 def learning_path(study: Study) -> Figure:
-    """Note-in-chord against independent Vendi over the evaluations on the valid split."""
+    """The quality of a task against independent Vendi over the evaluations on the valid split."""
     figure = Figure(figsize=(WIDTH, 3.8))
     axes = figure.add_subplot()
     by_arm = _by_arm(study)
     for arm, members in by_arm.items():
-        pairs = [[curves.curve(run, f"valid/{m}") for m in ("note_in_chord", PRIMARY)] for run in members]
+        pairs = [[curves.curve(run, f"valid/{m}") for m in (study.domain.quality, PRIMARY)] for run in members]
         shade = color(arm, study)
         means = [curves.mean_curve([pair[i] for pair in pairs]) for i in (0, 1)]
         for pair, width in [*((p, 0.7) for p in pairs), (means, 2.2)]:
@@ -222,8 +201,8 @@ def learning_path(study: Study) -> Figure:
             if width > 1 and len(x):
                 axes.plot(x[0], y[0], "o", color=shade, markerfacecolor=PAPER)
                 axes.plot(x[-1], y[-1], "o", color=shade)
-    axes.set(xlabel="note-in-chord, share of frames", ylabel="independent Vendi, songs")
-    figure.legend(handles=_legend(study.arms, "-", study), loc="outside upper left", ncols=len(by_arm))
+    axes.set(xlabel=pareto.axis_of(study), ylabel="independent Vendi, songs")
+    figure.legend(handles=legend(study.arms, "-", study), loc="outside upper left", ncols=len(by_arm))
     return figure
 
 
@@ -234,7 +213,7 @@ def panels(study: Study, shown: Sequence[str], systems: Systems) -> Figure:
         _curves(axes, study, key)
         if key.startswith("valid/"):
             _references(axes, key.removeprefix("valid/"), systems, study)
-    figure.legend(handles=_legend(study.arms, "-", study), loc="outside upper left", ncols=6)
+    figure.legend(handles=legend(study.arms, "-", study), loc="outside upper left", ncols=6)
     return figure
 
 
@@ -250,7 +229,7 @@ def discriminator(study: Study, shown: Sequence[str]) -> Figure:
             threshold = study.runs[0].config["algorithm"]["discriminator"]["gate_threshold"]
             axes.axhline(threshold, color=MLE_COLOR, linestyle="--", linewidth=1)
     _gates(figure.add_subplot(spec[rows, :]), study)
-    figure.legend(handles=_legend(study.arms, "-", study), loc="outside upper left", ncols=6)
+    figure.legend(handles=legend(study.arms, "-", study), loc="outside upper left", ncols=6)
     return figure
 
 
@@ -279,14 +258,14 @@ def _curves(axes: Axes, study: Study, key: str) -> None:
         if found:
             mean = curves.thin(curves.mean_curve(found))
             axes.plot(*mean, color=shade, linewidth=1.8, marker="o" if len(mean.steps) == 1 else None)
-    title, unit = _title(key)
+    title, unit = _title(key, study)
     axes.set(title=title, xlabel=STEP_LABEL, ylabel=unit)
 
 
-def _title(key: str) -> tuple[str, str]:
+def _title(key: str, study: Study) -> tuple[str, str]:
     group, _, rest = key.rpartition("/")
     if group == "valid":
-        return describe(rest).label, describe(rest).unit
+        return describe(study.domain.metrics, rest)[:2]
     unit = {"kl": "nats", "entropy": "nats", "accuracy": "share"}.get(rest, "reward" if "reward" in key else "")
     return rest.replace("_", " "), unit
 
@@ -294,7 +273,7 @@ def _title(key: str) -> tuple[str, str]:
 def _references(axes: Axes, metric: str, systems: Systems, study: Study) -> None:
     for system in ("mle", "data"):
         score = results.get(systems, system, results.datasets(systems)[0], metric)
-        if score and not describe(metric).depends_on_n:
+        if score and not describe(study.domain.metrics, metric).depends_on_n:
             axes.axhline(estimate(score.values).mean, color=color(system, study), linestyle="--", linewidth=1)
 
 
@@ -313,7 +292,7 @@ def _by_arm(study: Study) -> dict[str, list[Run]]:
     return {arm: [run for run in study.runs if run.arm == arm] for arm in study.arms}
 
 
-def _legend(systems: Sequence[str], style: str, study: Study) -> list[Line2D]:
+def legend(systems: Sequence[str], style: str, study: Study) -> list[Line2D]:
     marker = {"data": "*", "mle": "D"}
     return [
         Line2D([], [], color=color(s, study), label=study.name(s), linewidth=2 if style == "-" else 0,

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from gapt_jax.evaluation.metrics import describe
 from gapt_jax.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -94,10 +93,6 @@ def note(text: str) -> str:
 
 def details(summary: str, content: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
-
-
-def label(metric: str) -> str:
-    return f"{escape(describe(metric).label)} <small>{escape(describe(metric).unit)}</small>"
 
 
 def mean(value: Estimate, digits: int) -> str:

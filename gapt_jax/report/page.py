@@ -9,35 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gapt_jax.evaluation import results, verdict
-from gapt_jax.evaluation.metrics import HEADLINE, METRICS, describe
+from gapt_jax.evaluation.metrics import describe
 from gapt_jax.evaluation.results import PRIMARY
 from gapt_jax.evaluation.statistics import estimate, iqm, reachable
-from gapt_jax.report import pareto, player, provenance
-from gapt_jax.report.html import STYLE, details, difference, digits_of, figure, label, mean, note, number, table
+from gapt_jax.report import pareto, provenance
+from gapt_jax.report.html import STYLE, details, difference, digits_of, figure, mean, note, number, table
 from gapt_jax.report.tables import Results
+from gapt_jax.task import Domain
 
 if TYPE_CHECKING:
     from gapt_jax.report.figures import Drawn
 
-PUBLISHED = (  # docs/method.md §13: harmony and Vendi on test, on OpenEWLD, and with a melody agent
-    ("Online MLE", ".368", "29.49", ".362", "16.40", ".650 / 18.07"),
-    ("ReaLchords (PPO, no adversary, Hooktheory only)", ".484", "20.97", ".475", "8.42", ".626 / 7.48"),
-    ("GAPT without adversary", ".476", "20.81", ".447", "8.03", ".540 / 5.66"),
-    ("GAPT", ".497", "26.65", ".470", "11.30", ".648 / 12.91"),
-    ("Data", ".727", "27.92", ".784", "10.96", ""),
-)
-
 
 def render(found: Results, figures: Sequence[Drawn], rolls: Sequence[Drawn], command: str) -> str:
-    """The whole page. `rolls` are those of `piano_roll.draw_all`; `command` makes this report again."""
-    study = found.study
+    """The whole page. `rolls` are the pictures of songs; `command` makes this report again."""
+    study, domain = found.study, found.study.domain
+    pages = domain.pages()
     title = " · ".join(dict.fromkeys(str(run.config["name"]) for run in study.runs))
     named = {drawn.name: drawn for drawn in figures}
     first = [figure(named.pop(name)) for name in ("arms", "quality_diversity") if name in named]
     parts = {
-        "Results": "".join(_dataset(found, dataset) for dataset in results.datasets(found.systems)) + _published(),
+        "Results": "".join(_dataset(found, dataset) for dataset in results.datasets(found.systems))
+        + _published(domain),
         "Arms": "".join(first) + _trade_off(found),
-        "Listen": player.section(study, rolls),
+        "Listen": pages.section(study, rolls),
         "Learning curves": "".join(f"<h3>{escape(d.title)}</h3>{figure(d)}" for d in named.values()),
         "In use": provenance.in_use(study),
         "Definitions": _definitions(found),
@@ -52,9 +47,10 @@ def render(found: Results, figures: Sequence[Drawn], rolls: Sequence[Drawn], com
         f'<nav aria-label="Sections">{links}</nav><main>',
         *(f'<section id="{_anchor(n)}"><h2>{n}</h2>{content}</section>' for n, content in shown.items()),
         "</main>",
-        player.script(study),
+        pages.script(study),
     ]
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src '{player.SCRIPT_HASH}'"
+    allowed = f"'{pages.script_hash}'" if pages.script_hash else "'none'"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -103,21 +99,21 @@ def _verdict(found: Results) -> str:
 
 def _dataset(found: Results, dataset: str) -> str:
     """The headline metrics, the primary metric with its statistics, and everything else folded away."""
-    systems = found.systems
+    systems, described = found.systems, found.study.domain.metrics
     measured = dict.fromkeys(m for by_dataset in systems.values() for m in by_dataset.get(dataset, {}))
-    ordered = [m for m in METRICS if m in measured] + [m for m in measured if m not in METRICS]
+    ordered = [m for m in described if m in measured] + [m for m in measured if m not in described]
     counts = sorted({s.n_songs for d in systems.values() for s in d.get(dataset, {}).values()})
     songs = (
         f"n = {'/'.join(map(str, counts))} songs. Mean over seeds ± half of the 95 % confidence interval (Student t)"
     )
     all_metrics = _means(found, dataset, ordered) + "".join(
-        f"<h4>{label(m)}</h4>{_statistics(found, dataset, m)}" for m in ordered if m != PRIMARY
+        f"<h4>{_label(found, m)}</h4>{_statistics(found, dataset, m)}" for m in ordered if m != PRIMARY
     )
     parts = [
         f"<h3>{escape(dataset)}</h3>",
         note(f"{songs}; no interval for a single seed. Data and MLE count seeds of pre-training."),
-        _means(found, dataset, [m for m in HEADLINE if m in measured]),
-        f"<h4>{label(PRIMARY)}, against {escape(found.study.name(found.study.baseline))}</h4>"
+        _means(found, dataset, [m for m in found.study.domain.headline if m in measured]),
+        f"<h4>{_label(found, PRIMARY)}, against {escape(found.study.name(found.study.baseline))}</h4>"
         if PRIMARY in measured
         else "",
         _statistics(found, dataset, PRIMARY) if PRIMARY in measured else "",
@@ -136,7 +132,7 @@ def _means(found: Results, dataset: str, metrics: Sequence[str]) -> str:
         scores = [results.get(found.systems, system, dataset, metric) for system in shown]
         estimates = [estimate(score.values) if score else None for score in scores]
         digits = digits_of([e.mean for e in estimates if e])
-        rows.append([label(metric), *(mean(e, digits) if e else "" for e in estimates)])
+        rows.append([_label(found, metric), *(mean(e, digits) if e else "" for e in estimates)])
     return table(head, rows, f"Means on {dataset}")
 
 
@@ -166,7 +162,7 @@ def _statistics(found: Results, dataset: str, metric: str) -> str:
                 row += [difference(one.difference, digits), str(one.difference.n), *p, number(one.effect_size, 2),
                         f"{number(100 * one.improvement, 0)} %"]  # fmt: skip
             rows.append(row + [""] * (len(head) - len(row)))
-    return table(head, rows, f"{describe(metric).label} on {dataset}")
+    return table(head, rows, f"{describe(found.study.domain.metrics, metric).label} on {dataset}")
 
 
 def _caption(found: Results, dataset: str) -> str:
@@ -187,6 +183,7 @@ def _caption(found: Results, dataset: str) -> str:
 def _trade_off(found: Results) -> str:
     """Who is on the Pareto front, hypervolumes, and Vendi at matched harmony."""
     study, rows = found.study, []
+    quality, unit = pareto.label_of(study), describe(study.domain.metrics, study.domain.quality).unit
     for dataset in results.datasets(found.systems):
         placed, front = pareto.points(found, dataset), pareto.front(found, dataset)
         for arm, (x, y) in placed.items():
@@ -198,31 +195,38 @@ def _trade_off(found: Results) -> str:
             rows.append([f"{escape(dataset)}, all arms together", "", "", "", area])
     head = [
         "Arm",
-        "Note-in-chord <small>share</small>",
+        f"{quality.capitalize()} <small>{unit}</small>",
         "Independent Vendi <small>songs</small>",
         "On the front",
         "Hypervolume",
     ]
     text = table(head, rows, "Pareto front and hypervolume") + note(
-        "Means over seeds. Hypervolume: area dominated above note-in-chord 0 and one song, in share × songs."
+        f"Means over seeds. Hypervolume: area dominated above {quality} 0 and one song, in {unit} × songs."
     ) if rows else ""  # fmt: skip
-    matched = pareto.at_matched_harmony(study)
+    matched = pareto.at_matched_quality(study)
     if matched:
         rows = [
             [escape(study.name(arm)), difference(pair.difference, 2), str(pair.difference.n), number(pair.p, 3)]
             for arm, pair in matched.items()
         ]
         head = ["Arm", "Difference in Vendi <small>songs</small> [95 % CI]", "Pairs", "p sign-flip"]
-        text += "<h3>Vendi at matched note-in-chord</h3>" + table(head, rows, "Vendi at matched note-in-chord") + note(
-            "Along the learning curves on the valid split: the mean over the levels of note-in-chord that both runs of "
+        text += f"<h3>Vendi at matched {quality}</h3>" + table(head, rows, f"Vendi at matched {quality}") + note(
+            f"Along the learning curves on the valid split: the mean over the levels of {quality} that both runs of "
             "a pair reach, arm minus baseline. Secondary; not corrected."
         )  # fmt: skip
     return text
 
 
-def _published() -> str:
-    head = ["System", "Test harmony", "Test Vendi", "OOD harmony", "OOD Vendi", "With melody agent"]
-    content = table(head, PUBLISHED, "Published results") + note(
+def _label(found: Results, metric: str) -> str:
+    about = describe(found.study.domain.metrics, metric)
+    return f"{escape(about.label)} <small>{escape(about.unit)}</small>"
+
+
+def _published(domain: Domain) -> str:
+    if not domain.published:
+        return ""
+    head, *rows = domain.published
+    content = table(head, rows, "Published results") + note(
         "Another scale: the published models are larger, the songs longer and the Vendi encoder another one. "
         "Compare the order and direction of systems, not the numbers."
     )
@@ -234,7 +238,7 @@ def _definitions(found: Results) -> str:
     rows = [
         [f"{escape(m.label)} <small>{escape(m.unit)}</small>", escape(m.better),
          escape(m.explanation) + (" Compare at equal numbers of songs only." if m.depends_on_n else "")]
-        for m in (describe(name) for name in METRICS if name in measured)
+        for m in (about for name, about in found.study.domain.metrics.items() if name in measured)
     ]  # fmt: skip
     return details(
         "What the numbers mean", table(["Metric", "Better", "Definition"], rows, "Definitions", numbers=False)

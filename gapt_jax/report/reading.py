@@ -10,10 +10,12 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from gapt_jax.config import FIRST_TASK, Experiment, from_dict
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation import results
 from gapt_jax.evaluation.results import Ablation, Member, Run, Study
-from gapt_jax.runtime.files import read_json, read_vocabulary, stage_warnings
+from gapt_jax.runtime.files import read_json, stage_warnings
+from gapt_jax.settings import hints_of
 
 SCHEMA = 1
 FINISHED, STOPPED = "finished", "stopped"
@@ -37,7 +39,11 @@ def read_study(folders: Sequence[Path]) -> Study:
         raise UserError(f"no member of {folders[0]} has finished yet: go on with '{ablations[0].command}'")
     if len({ablation.baseline for ablation in ablations}) > 1:
         raise UserError("these ablations have different baselines: report them one by one")
-    return Study(results.order([read_run(path) for path in paths], ablations), ablations)
+    runs = [read_run(path) for path in paths]
+    tasks = sorted({str(run.config.get("task", FIRST_TASK)) for run in runs})
+    if len(tasks) > 1:
+        raise UserError(f"these runs are of different tasks ({', '.join(tasks)}): report them one by one")
+    return Study(results.order(runs, ablations), ablations)
 
 
 def read_ablation(folder: Path) -> Ablation:
@@ -72,7 +78,9 @@ def read_run(folder: Path) -> Run:
     )
     facts = ("command", "config_hash", "data_fingerprint", "git_revision", "versions", "hardware", "time_s")
     record = _table(folder / "run.json", "gapt run", facts)
-    vocabulary = read_vocabulary(folder / "vocabulary.json")
+    kind = Experiment.of(config)
+    domain = kind.domain()
+    task = domain.load(from_dict(hints_of(kind)["data"], config.get("data", {}), "data"), folder)
     return Run(
         path=str(folder),
         seed=int(evaluation["seed"]),
@@ -82,8 +90,9 @@ def read_run(folder: Path) -> Run:
         record=record,
         evaluation=evaluation,
         log=_log(folder / "metrics.jsonl"),
-        samples=_samples(folder / "samples.json", vocabulary.size),
-        vocabulary=vocabulary,
+        samples=_samples(folder / "samples.json", task.vocab_size),
+        domain=domain,
+        task=task,
         alarms=_log(folder / "alarms.jsonl") if (folder / "alarms.jsonl").exists() else [],
         songs=_songs(folder / "songs.npz"),
         warnings=stage_warnings(folder),
@@ -129,16 +138,20 @@ def _evaluation(path: Path) -> dict[str, Any]:
     return data
 
 
-def _samples(path: Path, vocabulary_size: int) -> dict[str, Any]:
-    data = _table(path, "gapt evaluate", ("dataset", "ids", "melody", "systems"))
+def _samples(path: Path, tokens_known: int) -> dict[str, Any]:
+    """Songs with what each system played; files of earlier versions call the context by the name of its part."""
+    data = _table(path, "gapt evaluate", ("dataset", "ids", "systems"))
+    beside = [name for name in data if name not in ("dataset", "ids", "systems")]
+    if "context" not in data and len(beside) == 1:
+        data["context"] = data.pop(beside[0])
     try:
-        shape = np.shape(data["melody"])
-        for rows in (data["melody"], *data["systems"].values()):
+        shape = np.shape(data["context"])
+        for rows in (data["context"], *data["systems"].values()):
             tokens = np.array(rows)
             fits = tokens.shape == shape == (len(data["ids"]), shape[1]) and tokens.dtype.kind == "i"
-            if not fits or tokens.min(initial=0) < 0 or tokens.max(initial=0) >= vocabulary_size:
-                raise ValueError("its parts are not tokens [songs, frames] of the run's vocabulary")
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+            if not fits or tokens.min(initial=0) < 0 or tokens.max(initial=0) >= tokens_known:
+                raise ValueError("its parts are not tokens [songs, frames] of the run's task")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, str(error), "gapt evaluate") from None
     return data
 

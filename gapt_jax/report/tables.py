@@ -79,7 +79,8 @@ def to_csv(found: Results) -> str:
             for metric, score in metrics.items():
                 mean, pair = estimate(score.values), pairs.get((system, dataset, metric))
                 seeds, values = (";".join(map(str, part)) for part in (score.by_seed, score.values))
-                row: list[Any] = [system, dataset, metric, describe(metric).unit, mean.mean, *(mean.ci95 or ("", ""))]
+                unit = describe(found.study.domain.metrics, metric).unit
+                row: list[Any] = [system, dataset, metric, unit, mean.mean, *(mean.ci95 or ("", ""))]
                 row += [iqm(score.values), mean.n, score.n_songs, seeds, values]
                 if pair:
                     difference = pair.paired.difference

@@ -18,13 +18,13 @@ def write_report(folders: Sequence[Path], out: Path) -> list[Path]:
     Runs of one arm are its seeds. Nothing is written before everything was read and drawn.
     """
     try:
-        from gapt_jax.report import figures, piano_roll
+        from gapt_jax.report import figures
     except ImportError as error:
         raise UserError("the report needs matplotlib: pip install '.[report]'") from error
     study = read_study([Path(folder) for folder in folders])
     systems = results.collect(study)
     found = tables.Results(study, systems, results.compare(study, systems))
-    drawn, rolls = list(figures.draw_all(found)), list(piano_roll.draw_all(study))
+    drawn, rolls = list(figures.draw_all(found)), list(study.domain.pages().pictures(study))
     files: dict[str, str | bytes] = {
         "report.html": page.render(found, drawn, rolls, page.report_command(folders, str(out))),
         "results.json": strict_json(tables.to_json(found), indent=1) + "\n",

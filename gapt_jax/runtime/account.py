@@ -116,7 +116,7 @@ class Account:
             "iterations": self._iterations,
             "attempts": self._attempts,
             "frames_per_s": rate and round(rate * frames, 1),
-            "tokens_per_s": rate and round(2 * rate * frames, 1),  # a chord and a note
+            "tokens_per_s": rate and round(2 * rate * frames, 1),  # an action and its context
             "flops_per_s": rate and rate * flops,
             "mfu": rate * flops / (chip.flops * self._devices) if rate and chip else None,  # of bfloat16 peak
             "phases_s": self._phases,

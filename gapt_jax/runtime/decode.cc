@@ -6,7 +6,7 @@
 // song's numbers do not depend on the songs beside it.
 //
 // Rows are tokens: token s of song b is row b * steps + s. All arrays are float32, sizes multiples of kLanes but the
-// vocabulary's. The blocks are those of models/layers.py.
+// V's. The blocks are those of models/layers.py.
 
 #include <algorithm>
 #include <atomic>
@@ -307,7 +307,7 @@ float* scratch(std::vector<float>& kept, size_t count) {
 }
 
 // embedded [songs, steps, dim], for positions that follow `position` [] cached ones; cosines and sines [steps, d / 4] of
-// their angles; panels of weights, biases and gains stacked over layers; logits [songs, vocabulary] of the last steps;
+// their angles; panels of weights, biases and gains stacked over layers; logits [songs, V] of the last steps;
 // keys [layers, songs, heads, positions / kLanes, d, kLanes] and values [layers, songs, heads, positions, d]. `devices`
 // share the cores.
 ffi::Error decode(ffi::ThreadPool pool, int64_t devices, Array embedded, ffi::Buffer<ffi::S32> position, Array cosines,

@@ -8,12 +8,9 @@ import math
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gapt_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from gapt_jax.vocabulary import Vocabulary
 
 _SOURCE = Path(__file__).resolve().parents[2]
 
@@ -54,20 +51,6 @@ def stage_warnings(workdir: Path) -> list[str]:
     """What the supervised stages of a run, or of the ablation that it is part of, have ended with."""
     files = [path for root in (workdir, workdir.parent) for path in sorted((root / UPSTREAM).glob(f"*/{DONE}"))]
     return list(dict.fromkeys(filter(None, (read_json(path, "gapt run").get("warning") for path in files))))
-
-
-def read_vocabulary(path: Path) -> Vocabulary:
-    """The ``vocabulary.json`` of a run."""
-    from gapt_jax.vocabulary import Vocabulary  # brings NumPy, which the command line does without
-
-    try:
-        return Vocabulary.from_json(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: make it with 'gapt run'") from None
-    except ValueError as error:
-        raise UserError(
-            f"{path} is damaged ({error}): put the original back, or make it anew with 'gapt run'"
-        ) from None
 
 
 def strict_json(value: Any, indent: int | None = None) -> str:

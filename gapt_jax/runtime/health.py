@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from gapt_jax.config import AlgorithmConfig, Experiment
-from gapt_jax.models import REWARD_KINDS
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import strict_json, write_atomic
 from gapt_jax.runtime.metrics import FILE_NAME as METRICS
@@ -24,7 +23,7 @@ VALID = "valid/"  # of metrics on held-out songs
 MEMBER_STD = "reward_member_std/"  # + kind/member: its spread over the songs of a rollout
 
 Row = Mapping[str, float]  # finite values by name, and the step
-Symptom = Callable[[Sequence[Row], Experiment], str | None]
+Symptom = Callable[..., str | None]  # of the history and the experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +53,7 @@ def reward_hacking(history: Sequence[Row], experiment: Experiment) -> str | None
     best = max((row[GOLD] for row in history[:-1] if GOLD in row), default=math.nan)
     if now.get(GOLD, math.nan) < best - experiment.health.gold_drop:
         return f"{up} while held-out coherence fell from {best:.3g} to {now[GOLD]:.3g}: {_HACK}"
-    share = _share(VENDI, history)
+    share = share_of_first(VENDI, history)
     if share is not None and share < experiment.health.hacking_diversity:
         return f"{up} while Vendi fell to {share:.0%} of the first policy's: {_HACK}"
     return None
@@ -69,43 +68,11 @@ def beyond_data(history: Sequence[Row], experiment: Experiment) -> str | None:
 
 
 def low_diversity(history: Sequence[Row], experiment: Experiment) -> str | None:
-    share = _share(VENDI, history)
+    share = share_of_first(VENDI, history)
     if share is None or share >= experiment.health.min_diversity:
         return None
     remedy = "raise λ or the KL coefficient" if experiment.algorithm.adversarial_weight > 0 else "train with λ > 0"
     return f"Vendi is {share:.0%} of the first policy's: {remedy}, or go back to an earlier checkpoint"
-
-
-def few_progressions(history: Sequence[Row], experiment: Experiment) -> str | None:
-    share = _share("valid/unique_progressions", history)
-    if share is None or share >= experiment.health.min_progressions:
-        return None
-    return (
-        f"songs share {history[-1]['valid/unique_progressions']:.0f} progressions, {share:.0%} of the first policy's: "
-        "the policy loops, raise λ or the KL coefficient"
-    )
-
-
-def ignores_melody(history: Sequence[Row], experiment: Experiment) -> str | None:
-    now = history[-1]
-    hits, chance = now.get("valid/note_in_chord"), now.get("valid/note_in_chord_chance")
-    if hits is None or chance is None or hits >= experiment.health.min_melody_ratio * chance:
-        return None
-    return (
-        f"note-in-chord is {hits:.3f} where chords of this density get {chance:.3f} by chance, so the policy ignores "
-        "the melody: lower λ or raise the weights of the coherence rewards"
-    )
-
-
-def silence(history: Sequence[Row], experiment: Experiment) -> str | None:
-    name = "valid/silent_share"
-    first, now = history[0].get(name), history[-1].get(name)
-    if first is None or now is None or now <= first + experiment.health.max_added_silence:
-        return None
-    return (
-        f"no chord sounds under {now:.0%} of the melody ({first:.0%} at first): raise "
-        "algorithm.rewards.silence, and look at which reward pays for silence"
-    )
 
 
 def saturated_discriminator(history: Sequence[Row], experiment: Experiment) -> str | None:
@@ -156,15 +123,12 @@ def dead_member(history: Sequence[Row], experiment: Experiment) -> str | None:
     )
 
 
-# name: (symptom, setting that says for how many in a row it must last)
+# name: (symptom, setting that says for how many in a row it must last); a task adds its own (`Domain.symptoms`)
 ON_EVALUATIONS: dict[str, tuple[Symptom, str]] = {
     "reward_hacking": (reward_hacking, "slow_evaluations"),
     "beyond_data": (beyond_data, "fast_evaluations"),
     "low_diversity": (low_diversity, "slow_evaluations"),
     "saturated_discriminator": (saturated_discriminator, "slow_evaluations"),
-    "few_progressions": (few_progressions, "fast_evaluations"),
-    "ignores_melody": (ignores_melody, "fast_evaluations"),
-    "silence": (silence, "fast_evaluations"),
 }
 ON_STEPS: dict[str, tuple[Symptom, str]] = {
     "kl_budget": (kl_budget, "steps"),
@@ -181,12 +145,13 @@ def _proxy(row: Row, history: Sequence[Row], algorithm: AlgorithmConfig) -> floa
     """What the policy is paid for coherence: on the held-out songs where that is measured, else in its rollouts."""
     if PROXY in history[0]:
         return row.get(PROXY)
-    weights = {kind: getattr(algorithm.rewards, kind) for kind in REWARD_KINDS}
+    weights = {name: getattr(algorithm.rewards, name) for name in algorithm.rewards.MODELS}
     terms = [weight * row[f"reward/{kind}"] for kind, weight in weights.items() if f"reward/{kind}" in row]
     return sum(terms) if terms else None
 
 
-def _share(name: str, history: Sequence[Row]) -> float | None:
+def share_of_first(name: str, history: Sequence[Row]) -> float | None:
+    """The newest value of a metric as a share of the first policy's."""
     first, now = history[0].get(name), history[-1].get(name)
     return None if first is None or now is None or first <= 0 else now / first
 
@@ -220,7 +185,8 @@ class Health:
         self._experiment, self._limits = experiment, experiment.health
         self._evaluations: list[Row] = []
         self._window: list[Row] = []  # steps since the last evaluation
-        self._courses = {name: _Course() for name in (*ON_EVALUATIONS, *ON_STEPS)}
+        self._on_evaluations = {**ON_EVALUATIONS, **experiment.domain().symptoms}
+        self._courses = {name: _Course() for name in (*self._on_evaluations, *ON_STEPS)}
 
     def observe(self, step: int, metrics: Mapping[str, float | None]) -> list[Alarm]:
         """The alarms that begin with this row of metrics.jsonl; rows come in order, one a step."""
@@ -235,7 +201,7 @@ class Health:
             self._evaluations.append(_means(self._window) | valid)
             self._window = []
         if valid and len(self._evaluations) > 1:
-            alarms += self._check(step, ON_EVALUATIONS, self._evaluations)
+            alarms += self._check(step, self._on_evaluations, self._evaluations)
         return alarms
 
     def _check(self, step: int, watched: Mapping[str, tuple[Symptom, str]], history: Sequence[Row]) -> list[Alarm]:

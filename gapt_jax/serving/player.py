@@ -12,8 +12,7 @@ import numpy as np
 from gapt_jax.export.functions import allowed, drawn
 from gapt_jax.export.proof import open_bundle
 from gapt_jax.export.verify import past
-from gapt_jax.runtime.files import read_vocabulary
-from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, SILENCE
+from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, SILENCE, read_vocabulary
 
 
 class Sampling(NamedTuple):

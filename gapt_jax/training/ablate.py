@@ -24,7 +24,7 @@ from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.runtime.mesh import MeshMembers
 from gapt_jax.training import run_folder, turns
-from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all
+from gapt_jax.training.job import Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all, stage_names
 from gapt_jax.training.measure import baselines, evaluation_sets, evaluator_of, measure
 from gapt_jax.training.population import Member, post_train
 from gapt_jax.training.post_training import abstract_state, has_checkpoint, restore_policy
@@ -155,9 +155,9 @@ def _run_group(members: Sequence[Member], record: _Record, at_once: int | None, 
     with record.timed("upstream"):
         job = _job_of(unmeasured[0], mesh.build(members[0].experiment.runtime.mesh), console)
         for member in unmeasured:
-            run_folder.write_facts(member.folder, member.experiment, job.corpus, None)
+            run_folder.write_facts(member.folder, member.experiment, job.spec.task, job.facts, None)
         with hosts.saving_on_interrupt():
-            upstream = pretrain_all(job, STAGES[-1], lambda _: contextlib.nullcontext())
+            upstream = pretrain_all(job, stage_names(job.experiment)[-1], lambda _: contextlib.nullcontext())
     assert upstream is not None  # the last stage is none of them
     keep_stages(job, record.path.parent)
     with record.timed("training"), hosts.saving_on_interrupt():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,19 @@ import jax
 from jax.sharding import Mesh
 
 from gapt_jax import models as model_library
+from gapt_jax.algorithm import supervised
 from gapt_jax.algorithm.state import Frozen, Spec
-from gapt_jax.config import DataConfig, Experiment, to_dict
+from gapt_jax.config import Experiment, to_dict
 from gapt_jax.errors import UserError
-from gapt_jax.models import REWARD_KINDS, kernel
+from gapt_jax.models import kernel
 from gapt_jax.runtime import hosts, native
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.files import read_json, read_vocabulary
+from gapt_jax.runtime.files import read_json
 from gapt_jax.runtime.mesh import MeshLayout
-from gapt_jax.tasks.accompaniment.task import Accompaniment, accompaniment_of
+from gapt_jax.task import Corpus
 from gapt_jax.training import pretrain, run_folder
 from gapt_jax.training.stages import Stage, run_stage
 from gapt_jax.types import Batch, Params
-from gapt_jax.vocabulary import Vocabulary
-
-STAGES = ("data", "policy", "anchor", *REWARD_KINDS, "gapt", "evaluation")
-OF_ONE_PART = ("policy", "anchor")  # the supervised stages that play a part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,20 +37,25 @@ class Job:
 
     experiment: Experiment
     workdir: Path
-    corpus: Any  # data_pipeline.loader.Corpus
+    corpus: Corpus
     spec: Spec
     layout: MeshLayout  # that of `spec`
     console: Console
+    of_data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what run.json says of it beside
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json says of the data."""
+        return {"data_fingerprint": self.corpus.fingerprint, **self.of_data}
 
     @property
     def root(self) -> Path:
         return run_folder.root_of(self.workdir)
 
-    def batches(self, seed: int, *, transpose: bool = True) -> Any:
+    def batches(self, seed: int, *, augment: bool = True) -> Any:
         """Training batches by (rows, start); of each, this host loads what its devices hold."""
-        transpose = transpose and self.experiment.data.transpose
         return lambda rows, start: self.corpus.training_batches(
-            batch_size=rows, seed=seed, transpose=transpose, start=start, rows=self.layout.rows_here(rows)
+            batch_size=rows, seed=seed, augment=augment, start=start, rows=self.layout.rows_here(rows)
         )
 
     def valid_songs(self, count: int) -> Any:
@@ -67,39 +69,24 @@ class Upstream:
 
     policy: Params
     anchor: Params
-    rewards: dict[str, Params]  # stacked members by kind; of the contrastive kind the held-out ones come last
+    rewards: dict[str, Params]  # stacked members by name; of the encoder the held-out ones come last
 
 
-def open_songs(data: DataConfig, folder: Path, vocabulary: Vocabulary | None = None, on_progress: Any = None) -> Any:
-    """The corpus of these settings, prepared in `folder` if need be."""
-    from data_pipeline.loader import open_corpus
-
-    return open_corpus(
-        songs=data.songs,
-        mixture=data.mixture,
-        out_of_domain=data.out_of_domain,
-        max_frames=data.max_frames,
-        chord_coverage=data.chord_coverage,
-        data_dir=folder,
-        part=data.part,
-        vocabulary=vocabulary,
-        on_progress=on_progress,
-    )
+def stage_names(experiment: Experiment) -> tuple[str, ...]:
+    """All stages of such a run, in order."""
+    return ("data", "policy", "anchor", *experiment.algorithm.rewards.MODELS, "gapt", "evaluation")
 
 
 def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Console) -> Job:
-    """Opens the data; the vocabulary and fingerprint of an existing run must be those of the data."""
-    from data_pipeline.upstream import restriction
-
+    """Opens the data; the tokens and the fingerprint of an existing run must be those of the data."""
     if not hosts.is_first():
         hosts.wait_for_all("data")  # the first process prepares what is not there yet
-    path = workdir / "vocabulary.json"
-    vocabulary = read_vocabulary(path) if path.exists() else None
     with console.phases() as on_progress:
-        corpus = open_songs(experiment.data, run_folder.root_of(workdir) / "data", vocabulary, on_progress)
+        folder = run_folder.root_of(workdir) / "data"
+        task, corpus, of_data = experiment.domain().open(experiment.data, folder, workdir, on_progress)
     if hosts.is_first():
         hosts.wait_for_all("data")
-    for warning in filter(None, map(restriction, corpus.datasets)):
+    for warning in of_data.pop("warnings", ()):
         console.warn(warning)
     facts = workdir / "run.json"
     if facts.exists():
@@ -109,56 +96,52 @@ def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Cons
                 f"{workdir} was trained on other songs (fingerprint {known}, now {corpus.fingerprint}): "
                 "give data.songs the folder it was made from, or choose another --workdir"
             )
-    models = model_library.build(experiment.models, corpus.vocabulary.size)
     can_help = devices.devices.flat[0].platform == "cpu" and kernel.suits(
         experiment.models.policy, experiment.models.compute_dtype
     )
-    if can_help and (reason := native.load()):
+    reason = native.load() if can_help else "no CPU"
+    if can_help and reason:
         console.say(f"rollouts do without the compiled kernel and take longer: {reason}")
+    models = model_library.build(experiment.models, task.vocab_size, task.reward_models, has_kernel=not reason)
     layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=devices)
-    spec = Spec(models, experiment.algorithm, Accompaniment(corpus.vocabulary, experiment.data.part), layout)
-    return Job(experiment, workdir, corpus, spec, layout, console)
+    return Job(experiment, workdir, corpus, Spec(models, experiment.algorithm, task, layout), layout, console, of_data)
 
 
 def stages_of(job: Job) -> list[Stage]:
-    """The supervised stages in order; kinds of reward that carry no weight are left out, but contrastive encoders
-    are always needed by the evaluation."""
-    config, models, vocabulary = job.experiment, job.spec.models, accompaniment_of(job.spec).vocabulary
-    fits, weights = config.pretrain, config.algorithm.rewards
-    data = {k: v for k, v in to_dict(config)["data"].items() if k not in ("songs", "out_of_domain", "part")}
+    """The supervised stages in order; reward models that carry no weight are left out, but encoders are always needed
+    by the evaluation."""
+    config, models, task = job.experiment, job.spec.models, job.spec.task
+    fits, rewards, names = config.pretrain, config.algorithm.rewards, stage_names(config)
+    data = {name: value for name, value in to_dict(config)["data"].items() if name not in config.data.BESIDE}
     common = {
         "songs": job.corpus.fingerprint,
         "data": data,
-        "vocabulary": vocabulary.hash,
+        **task.identity,
         "compute_dtype": config.models.compute_dtype,
     }
 
     def stage(
-        number: int, name: str, loss: Any, guessing: Any, fit_config: Any, model_config: Any, members: int | None
+        name: str, network: Any, loss: Any, guessing: Any, model_config: Any, identity: Any, members: int | None
     ) -> Stage:
-        fit = pretrain.Fit(loss, fit_config, members, job.layout, guessing)
-        identity = common | {"model": dataclasses.asdict(model_config)}
-        if name in OF_ONE_PART and config.data.part != "chords":  # rewards judge pairs: agents of both parts share them
-            identity |= {"part": config.data.part}
-        return Stage(name, fit, getattr(models, name).init, fits.seed * len(STAGES) + number, identity)
+        fit = pretrain.Fit(loss, getattr(fits, name), members, job.layout, guessing)
+        identity = common | {"model": dataclasses.asdict(model_config)} | identity
+        number = names.index(name) - 1  # without the data
+        return Stage(name, fit, network.init, fits.seed * len(names) + number, identity)
 
     def any_token(songs: int) -> float:
-        return math.log(vocabulary.size)
+        return math.log(task.vocab_size)
 
-    def any_pair(songs: int) -> float:
-        return math.log(2)
+    def agent(name: str, loss: Any) -> Stage:  # rewards judge pairs: agents of all roles share them
+        network, size = getattr(models, name), getattr(config.models, name)
+        return stage(name, network, loss, any_token, size, task.role, None)
 
-    stages = [
-        stage(0, "policy", pretrain.policy_loss(models), any_token, fits.policy, config.models.policy, None),
-        stage(1, "anchor", pretrain.anchor_loss(models), any_token, fits.anchor, config.models.anchor, None),
-    ]
-    for number, kind in enumerate(REWARD_KINDS, start=2):
-        if kind == "contrastive" or getattr(weights, kind) > 0:
-            make = pretrain.contrastive_loss if kind.endswith("contrastive") else pretrain.discriminative_loss
-            members = fits.members + (fits.held_out if kind == "contrastive" else 0)
-            loss = make(models, kind, vocabulary.tables)
-            guessing = math.log if kind.endswith("contrastive") else any_pair  # one of the songs, or yes and no
-            stages.append(stage(number, kind, loss, guessing, getattr(fits, kind), config.models.reward, members))
+    stages = [agent("policy", supervised.policy_loss(models)), agent("anchor", supervised.anchor_loss(models))]
+    for name, reward in task.reward_models.items():
+        is_encoder = name == rewards.ENCODER
+        if is_encoder or getattr(rewards, name) > 0:
+            network, members = models.rewards[name], fits.members + fits.held_out * is_encoder
+            size = config.models.reward
+            stages.append(stage(name, network, reward.loss(network), reward.guessing, size, {}, members))
     return stages
 
 
@@ -166,13 +149,11 @@ def pretrain_all(job: Job, last: str, timed: Callable[[str], AbstractContextMana
     """Runs or reuses the supervised stages; None when `last` is one of them."""
     made: dict[str, Params] = {}
     roots = run_folder.stage_roots(job.workdir)
-    pairs = dataclasses.replace(job, corpus=job.corpus.for_part("chords"))  # as reward models see the songs
+    rewards, songs = job.spec.task.reward_models, job.valid_songs(512)
+    validation = Batch(songs.context, songs.actions, songs.index)
     for stage in stages_of(job):
-        source = job if stage.name in OF_ONE_PART else pairs
-        songs = source.valid_songs(512)
-        validation = Batch(songs.context, songs.actions, songs.index)
-        # Rhythm does not depend on the key: no transposition (docs/method.md §3.1).
-        batches = source.batches(stage.seed, transpose=not stage.name.startswith("rhythm"))
+        reward = rewards.get(stage.name)
+        batches = job.batches(stage.seed, augment=reward is None or reward.augmented)
         root = (stage.found(roots) or stage.folder(roots[0])).parent
         with timed(stage.name):
             made[stage.name] = run_stage(stage, root, batches, validation, job.experiment.runtime, job.console)

@@ -11,14 +11,12 @@ import jax
 
 from gapt_jax.config import Experiment, config_hash, from_dict
 from gapt_jax.errors import UserError
-from gapt_jax.models import REWARD_KINDS
 from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
-from gapt_jax.runtime.files import read_json, read_vocabulary, source_hash
-from gapt_jax.tasks.accompaniment.task import accompaniment_of
+from gapt_jax.runtime.files import read_json, source_hash
 from gapt_jax.training import run_folder, turns
-from gapt_jax.training.job import STAGES, Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all, stages_of
+from gapt_jax.training.job import Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all, stage_names, stages_of
 from gapt_jax.training.measure import evaluation_sets, evaluator_of, measure, show
 from gapt_jax.training.post_training import has_checkpoint, post_train, restore_policy
 from gapt_jax.types import Params
@@ -31,8 +29,9 @@ def run(
 
     Post-training starts from the supervised policy, or from that of the run `init_from`. Raises Preempted.
     """
-    if stage is not None and stage not in STAGES:
-        raise UserError(f"unknown stage '{stage}': choose one of {', '.join(STAGES)}")
+    stages = stage_names(experiment)
+    if stage is not None and stage not in stages:
+        raise UserError(f"unknown stage '{stage}': choose one of {', '.join(stages)}")
     set_up()
     hosts.start(console)
     workdir, experiment = workdir.resolve(), run_folder.with_absolute_paths(experiment)
@@ -41,7 +40,7 @@ def run(
         hosts.watching_for_hangs(experiment.runtime.hang_minutes),
         turns.refused_if_taken(workdir, console),
     ):
-        return _run(experiment, workdir, console, stage or STAGES[-1], init_from)
+        return _run(experiment, workdir, console, stage or stages[-1], init_from)
 
 
 def _run(experiment: Experiment, workdir: Path, console: Console, last: str, init_from: Path | None) -> dict[str, Any]:
@@ -50,10 +49,11 @@ def _run(experiment: Experiment, workdir: Path, console: Console, last: str, ini
     _agree(job, {"--stage": last, "--init-from": str(init_from)})
     if init_from and not has_checkpoint(workdir):
         _check_source(job, init_from)
-    if last in REWARD_KINDS and last not in {s.name for s in stages_of(job)}:
+    if last in experiment.algorithm.rewards.MODELS and last not in {s.name for s in stages_of(job)}:
         raise UserError(f"stage '{last}' is not part of this run: its reward has weight 0")
     if hosts.is_first():
-        run_folder.write_facts(workdir, experiment, job.corpus, str(init_from.resolve()) if init_from else None)
+        source = str(init_from.resolve()) if init_from else None
+        run_folder.write_facts(workdir, experiment, job.spec.task, job.facts, source)
     hosts.wait_for_all("facts")
     hosts.stop_if_told()
     run_folder.add_time(workdir, "data", time.monotonic() - started)
@@ -81,7 +81,7 @@ def _run(experiment: Experiment, workdir: Path, console: Console, last: str, ini
         return {}
     with timed("evaluation"):
         result = measure(job, upstream, (int(state.step), state.policy), evaluation_sets(experiment))[0]
-    show(result, console)
+    show(experiment.domain(), result, console)
     return result
 
 
@@ -95,20 +95,21 @@ def _agree(job: Job, flags: dict[str, str]) -> None:
             "source code": source_hash(),
             "jax": jax.__version__,
             "songs": job.corpus.fingerprint,
-            "vocabulary": accompaniment_of(job.spec).vocabulary.hash,
+            **job.spec.task.identity,
             "devices": f"{jax.device_count()} in all, {jax.local_device_count()} here",
         }
     )
 
 
 def _check_source(job: Job, source: Path) -> None:
-    """`source` must be a run of the same network and vocabulary that has a policy."""
-    other = from_dict(Experiment, read_json(source / "config.json", "gapt run"))
-    same = other.models.policy == job.experiment.models.policy and other.data.part == job.experiment.data.part
-    if not same or read_vocabulary(source / "vocabulary.json").to_json() != job.spec.task.to_json():
-        raise UserError(
-            f"{source} has another policy network, part or vocabulary: its weights do not fit this experiment"
-        )
+    """`source` must be a run of the same network, task and role that has a policy."""
+    other, task = from_dict(Experiment, read_json(source / "config.json", "gapt run")), job.spec.task
+    same = other.models.policy == job.experiment.models.policy and other.task == job.experiment.task
+    if same:
+        its = other.domain().load(other.data, source)
+        same = (its.facts(), its.role) == (task.facts(), task.role)
+    if not same:
+        raise UserError(f"{source} has another policy network, role or tokens: its weights do not fit this experiment")
     if not has_checkpoint(source):
         raise UserError(f"{source} has no checkpoint of the policy yet: go on with 'gapt run {other.name}'")
 

@@ -29,17 +29,6 @@ from gapt_jax.types import Batch, Params
 
 STAGE, TITLE = "gapt", "post-training"
 SCORE = "valid/held_out_coherence"  # by which the best checkpoint is chosen
-SHOWN = (
-    "reward/total",
-    "reward/contrastive",
-    "reward/discriminative",
-    "reward/adversarial",
-    "kl",
-    "entropy",
-    "discriminator/accuracy",
-    "valid/note_in_chord",
-    "valid/vendi_independent",
-)
 
 
 def post_train(
@@ -95,7 +84,7 @@ def schedule(experiment: Experiment) -> Schedule:
         steps,
         is_evaluated=lambda step: step % every == 0 or step == steps,
         is_saved=lambda step: step % saves == 0 or step == steps,
-        shown=SHOWN,
+        shown=experiment.domain().progress,
         score=SCORE,
     )
 
@@ -125,7 +114,12 @@ def iteration_flops(experiment: Experiment, spec: Spec, frozen: Frozen) -> tuple
 
     What devices do beside is left out: rows that fill up, activations computed twice, updates done on all of them.
     """
-    networks = models.build(dataclasses.replace(experiment.models, remat=False), spec.task.vocab_size)
+    networks = models.build(
+        dataclasses.replace(experiment.models, remat=False),
+        spec.task.vocab_size,
+        spec.task.reward_models,
+        has_kernel=spec.models.policy.has_kernel,
+    )
     spec = Spec(networks, spec.config, spec.task)
     rows, frames = spec.config.batch_size, experiment.data.max_frames
     batch = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((rows, frames), (rows, frames), (rows,))))
@@ -157,7 +151,7 @@ def abstract_state(spec: Spec, policy: Params, experiment: Experiment) -> Learne
 
 def checkpoint_facts(spec: Spec) -> dict[str, Any]:
     """Returns the facts that must match to continue from a checkpoint, which stores them."""
-    return {"config": to_dict(spec.config), "vocabulary": spec.task.to_json()}
+    return {"config": to_dict(spec.config), **spec.task.facts()}
 
 
 def first_monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: Experiment) -> dict[str, float]:
@@ -168,8 +162,8 @@ def first_monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experim
 
 def monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: Experiment) -> dict[str, float]:
     """The metrics of the current policy on songs of the valid split, as ``valid/<metric>``."""
-    chords = evaluator.play(state.policy, songs.context, songs.index, sampling=experiment.evaluation.sampling)
-    found = evaluator.measure(songs.context, chords, songs.actions, state.policy)
+    actions = evaluator.play(state.policy, songs.context, songs.index, sampling=experiment.evaluation.sampling)
+    found = evaluator.measure(songs.context, actions, songs.actions, state.policy)
     return {f"valid/{name}": value for name, value in found.items()}
 
 
@@ -180,7 +174,7 @@ def restore_policy(
     gives the shapes."""
     with checkpoints(folder / "checkpoints", runtime, console, only_reads=True) as saved:
         like = {"policy": spec.layout.abstract(policy)}
-        found = saved.restore_part(like, {"vocabulary": spec.task.to_json()}, step)
+        found = saved.restore_part(like, spec.task.facts(), step)
     return found and (found[0], found[1]["policy"])
 
 

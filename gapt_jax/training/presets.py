@@ -52,8 +52,8 @@ PRESETS: dict[str, tuple[Arm, ...]] = {
     "ensemble": _of(_ENSEMBLE, "ensemble", ("sum", "mean", "min", "mean_minus_std")),
     "anchor": _of(_ANCHOR, "anchor", ("offline", "online", "none")),
     "conditional": (
-        Arm("discriminator=chords", "D(c)", ("algorithm.discriminator.conditional=false",)),
-        Arm("discriminator=pair", "D(c|m)", ("algorithm.discriminator.conditional=true",)),
+        Arm("discriminator=actions", "D(a)", ("algorithm.discriminator.conditional=false",)),
+        Arm("discriminator=pair", "D(a|c)", ("algorithm.discriminator.conditional=true",)),
     ),
     # What else has been proposed against collapse, all without the adversary but for the one named after it.
     "cures": (

@@ -1,8 +1,4 @@
-"""Supervised stages (docs/method.md §3): maximum likelihood of policy and anchor, fitting of the reward models.
-
-A loss is a pure function (params, batch, key, dropout_keys) -> (Ratio, {name: Ratio}); `key` draws negatives,
-`dropout_keys` [B] are None in validation.
-"""
+"""Fitting of a supervised stage (docs/method.md §3): policy, anchor, or all seeds of a reward model together."""
 
 from __future__ import annotations
 
@@ -14,131 +10,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from gapt_jax import masked, prng
+from gapt_jax import prng
 from gapt_jax.algorithm import gradients, optim
 from gapt_jax.algorithm.layout import ONE_DEVICE, Layout
 from gapt_jax.algorithm.optim import OptimizerState
+from gapt_jax.algorithm.supervised import Loss, Ratios
 from gapt_jax.config import FitConfig
-from gapt_jax.masked import Ratio
-from gapt_jax.models import Models
-from gapt_jax.models.layers import Keys
-from gapt_jax.models.networks import interleave, pair, part
 from gapt_jax.types import Batch, Params, pytree
-from gapt_jax.vocabulary import EOS, PAD, SILENCE, TokenTables
 
 Metrics = dict[str, jax.Array]
-Ratios = tuple[Ratio, dict[str, Ratio]]
-Loss = Callable[[Params, Batch, jax.Array, Keys], Ratios]
-_ONSET, _HOLD = 4, 5  # in the rhythm alphabet
-
-
-def next_token_loss(logits: jax.Array, targets: jax.Array) -> Ratios:
-    """Mean cross-entropy and accuracy over the targets that are not PAD; logits [B, L, V], targets [B, L]."""
-    log_p = masked.select(logits, targets) - jax.nn.logsumexp(logits, axis=-1)
-    mask = (targets != PAD).astype(jnp.float32)
-    hits = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
-    return masked.ratio(-log_p, mask), {"accuracy": masked.ratio(hits, mask)}
-
-
-def with_end(tokens: jax.Array) -> jax.Array:
-    """[B, L] -> [B, L + 1]: EOS in place of the first PAD."""
-    padded = jnp.pad(tokens, ((0, 0), (0, 1)), constant_values=PAD)
-    return jnp.where((padded == PAD) & (jnp.cumsum(padded == PAD, axis=1) == 1), EOS, padded)
-
-
-def policy_loss(models: Models) -> Loss:
-    """Next token of the interleaved stream, chords and notes alike."""
-
-    def loss(params: Params, batch: Batch, key: jax.Array, dropout_keys: Keys) -> Ratios:
-        stream = with_end(interleave(batch.actions, batch.context))
-        targets = jnp.where(batch.context[:, :1] == PAD, PAD, stream[:, 1:])  # a row that fills up has no end either
-        return next_token_loss(models.policy(params, stream[:, :-1], dropout_keys), targets)
-
-    return loss
-
-
-def anchor_loss(models: Models) -> Loss:
-    """Next chord given all earlier chords and the whole melody."""
-
-    def loss(params: Params, batch: Batch, key: jax.Array, dropout_keys: Keys) -> Ratios:
-        heard = part(batch.actions)
-        targets = jnp.where(batch.context[:, :1] == PAD, PAD, heard[:, 1:])
-        return next_token_loss(models.anchor(params, part(batch.context), heard[:, :-1], dropout_keys), targets)
-
-    return loss
-
-
-def contrastive_loss(models: Models, kind: str, tables: TokenTables) -> Loss:
-    """Symmetric InfoNCE over the batch; accuracy is retrieval at rank 1, melody to chords."""
-
-    def loss(params: Params, batch: Batch, key: jax.Array, dropout_keys: Keys) -> Ratios:
-        melody, chords = _parts(kind, batch, tables)
-        melody_embedding, chord_embedding, scale = models.reward(kind)(params, part(melody), part(chords), dropout_keys)
-        similarity = scale * melody_embedding @ chord_embedding.T
-        rows, columns = jax.nn.log_softmax(similarity, axis=1), jax.nn.log_softmax(similarity, axis=0)
-        hits = (jnp.argmax(similarity, axis=1) == jnp.arange(len(similarity))).astype(jnp.float32)
-        every = jnp.ones_like(hits)
-        losses = -0.5 * (jnp.diagonal(rows) + jnp.diagonal(columns))
-        return masked.ratio(losses, every), {"accuracy": masked.ratio(hits, every)}
-
-    return loss
-
-
-def discriminative_loss(models: Models, kind: str, tables: TokenTables) -> Loss:
-    """Genuine pairs against re-paired ones, and for rhythm half of the time against shifted ones."""
-
-    def loss(params: Params, batch: Batch, key: jax.Array, dropout_keys: Keys) -> Ratios:
-        melody, chords = _parts(kind, batch, tables)
-        partner_key, choice_key, shift_key = jax.random.split(key, 3)
-        partner = derangement(partner_key, len(melody))
-        negative_melody, negative_chords = melody[partner], chords
-        if kind.startswith("rhythm"):
-            moved_melody, moved_chords = shift_one_part(shift_key, melody, chords)
-            is_shift = jax.random.bernoulli(choice_key, 0.5, (len(melody), 1))
-            negative_melody = jnp.where(is_shift, moved_melody, negative_melody)
-            negative_chords = jnp.where(is_shift, moved_chords, negative_chords)
-        # Genuine and false pairs of a row end on the same frame, so that length gives nothing away.
-        ended = (negative_melody == PAD) | (negative_chords == PAD)
-        cut = [jnp.where(ended, PAD, x) for x in (melody, chords, negative_melody, negative_chords)]
-        tokens = jnp.concatenate([pair(cut[0], cut[1]), pair(cut[2], cut[3])])
-        keys = None if dropout_keys is None else jnp.concatenate([prng.fold_each(dropout_keys, n) for n in (0, 1)])
-        positive, negative = jnp.split(models.reward(kind)(params, tokens, keys), 2)
-        every = jnp.ones_like(positive)
-        losses = 0.5 * (jax.nn.softplus(-positive) + jax.nn.softplus(negative))
-        hits = 0.5 * ((positive > 0).astype(jnp.float32) + (negative <= 0))
-        return masked.ratio(losses, every), {"accuracy": masked.ratio(hits, every)}
-
-    return loss
-
-
-def _parts(kind: str, batch: Batch, tables: TokenTables) -> tuple[jax.Array, jax.Array]:
-    if not kind.startswith("rhythm"):
-        return batch.context, batch.actions
-    rhythm = jnp.asarray(tables.rhythm)
-    return rhythm[batch.context], rhythm[batch.actions]
-
-
-def derangement(key: jax.Array, size: int) -> jax.Array:
-    """[size] a random single cycle: no row is its own partner (size 1 has none)."""
-    order = jax.random.permutation(key, size)
-    return jnp.zeros(size, jnp.int32).at[order].set(jnp.roll(order, 1))
-
-
-def shift_one_part(key: jax.Array, melody: jax.Array, chords: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Delays one of the two rhythm parts [B, T] of each row by 1-3 frames, fills the gap so that the part stays well
-    formed (docs/method.md §3.6), and cuts the end so that the length stays."""
-    which_key, delay_key = jax.random.split(key)
-    rows, frames = melody.shape
-    delay = jax.random.randint(delay_key, (rows, 1), 1, 4)
-    source = jnp.arange(frames) - delay
-
-    def delayed(x: jax.Array) -> jax.Array:
-        opening = jnp.where(x[:, :1] == SILENCE, SILENCE, jnp.where(jnp.arange(frames) == 0, _ONSET, _HOLD))
-        moved = jnp.where(source <= 0, opening, jnp.take_along_axis(x, jnp.maximum(source, 0), axis=1))
-        return jnp.where(x == PAD, PAD, moved)
-
-    moves_melody = jax.random.bernoulli(which_key, 0.5, (rows, 1))
-    return jnp.where(moves_melody, delayed(melody), melody), jnp.where(moves_melody, chords, delayed(chords))
 
 
 @pytree

@@ -10,17 +10,18 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from gapt_jax.config import Experiment, config_hash, from_dict, to_dict, to_json
+from gapt_jax.config import FIRST_TASK, Experiment, config_hash, from_dict, to_dict, to_json
 from gapt_jax.errors import UserError
 from gapt_jax.runtime import devices, hosts, locks
 from gapt_jax.runtime.files import DONE, UPSTREAM, git_revision, read_json, strict_json, write_atomic
+from gapt_jax.task import Task
 
 ABLATION = "ablation.json"  # in a folder whose runs belong together
 
@@ -70,6 +71,8 @@ def _identity(experiment: Experiment) -> dict[str, Any]:
 
 def _without_means(config: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in config.items() if name not in ("runtime", "health")}
+    if kept.get("task") == FIRST_TASK:  # as in a config.json that names none
+        del kept["task"]
     return kept | {"data": {name: value for name, value in config.get("data", {}).items() if name != "songs"}}
 
 
@@ -115,11 +118,13 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {json.dumps(old)} there, {json.dumps(new)} asked"]
 
 
-def write_facts(workdir: Path, experiment: Experiment, corpus: Any, init_from: str | None) -> None:
-    """Writes the facts of a run into its new folder; `corpus` is a data_pipeline.loader.Corpus."""
+def write_facts(
+    workdir: Path, experiment: Experiment, task: Task, facts_of_data: Mapping[str, Any], init_from: str | None
+) -> None:
+    """Writes the facts of a run into its new folder."""
     if not (workdir / "config.json").exists():
         write_atomic(workdir / "config.json", to_json(experiment))
-    write_atomic(workdir / "vocabulary.json", corpus.vocabulary.to_json())
+    task.save(workdir)
     path = workdir / "run.json"
     if path.exists():
         known = read_json(path, "gapt run").get("init_from")
@@ -134,8 +139,7 @@ def write_facts(workdir: Path, experiment: Experiment, corpus: Any, init_from: s
         "command": " ".join(["gapt", *sys.argv[1:]]),
         "config_hash": run_hash(experiment),
         "init_from": init_from,
-        "data_fingerprint": corpus.fingerprint,
-        "unlisted_chord_share": corpus.unlisted_chord_share,
+        **facts_of_data,
         "git_revision": git_revision(),
         "versions": {name: metadata.version(name) for name in packages} | {"python": platform.python_version()},
         "hardware": f"{len(jax.devices())} x {jax.devices()[0].device_kind}, {devices.cores()} host cores",
@@ -163,14 +167,13 @@ def timed(workdir: Path, stage: str) -> Iterator[None]:
         add_time(workdir, stage, time.monotonic() - started)
 
 
-def add_results(path: Path, result: dict[str, Any]) -> None:
-    """Keeps what the file knows of other sets, unless that was measured at another step."""
+def add_results(path: Path, result: dict[str, Any], by_system: Iterable[str]) -> None:
+    """Keeps what the file knows of other sets in the tables `by_system`, unless that was measured at another step."""
     with locks.in_turn(path.parent, ".evaluation.lock"):  # evaluations of several sets may end at once
         known = read_json(path, "gapt evaluate") if path.exists() else {}
         known = known if known.get("step") == result["step"] else {}
         merged = {
-            part: {system: known.get(part, {}).get(system, {}) | sets for system, sets in result[part].items()}
-            for part in ("systems", "adaptation")
-            if part in result
+            name: {system: known.get(name, {}).get(system, {}) | sets for system, sets in result[name].items()}
+            for name in by_system
         }
         write_atomic(path, strict_json(result | merged, indent=1))

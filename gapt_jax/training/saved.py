@@ -16,15 +16,14 @@ from gapt_jax.errors import UserError
 from gapt_jax.runtime import mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
-from gapt_jax.runtime.files import read_json, read_vocabulary
+from gapt_jax.runtime.files import read_json
 from gapt_jax.runtime.mesh import MeshLayout
-from gapt_jax.tasks.accompaniment.task import Accompaniment, accompaniment_of
+from gapt_jax.task import Task
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import Job, stages_of
 from gapt_jax.training.post_training import has_checkpoint, restore_policy
 from gapt_jax.training.stages import load_params
 from gapt_jax.types import Params
-from gapt_jax.vocabulary import Vocabulary
 
 MLE = "mle"
 
@@ -34,7 +33,7 @@ class SavedPolicy:
     """A policy and what it needs to play."""
 
     experiment: Experiment
-    vocabulary: Vocabulary
+    task: Task
     params: Params  # float32, on the host
     system: str  # `MLE`, or the name of the post-trained arm
     facts: dict[str, Any]  # where it comes from
@@ -61,7 +60,7 @@ def load_policy(workdir: Path, console: Console, *, supervised: bool = False, st
         "adversarial_weight": None if supervised else experiment.algorithm.adversarial_weight,
         **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
     }
-    return SavedPolicy(experiment, accompaniment_of(spec).vocabulary, jax.device_get(params), system, origin)
+    return SavedPolicy(experiment, spec.task, jax.device_get(params), system, origin)
 
 
 def newest_policy(job: Job, step: int | None = None) -> tuple[int, Params]:
@@ -100,10 +99,10 @@ def open_without_songs(workdir: Path, console: Console) -> tuple[Job, dict[str, 
     settings, facts = read_json(workdir / "config.json", "gapt run"), read_json(workdir / "run.json", "gapt run")
     experiment = from_dict(Experiment, settings)
     run_folder.check_unedited(workdir, settings, facts)
-    vocabulary = read_vocabulary(workdir / "vocabulary.json")
-    models = model_library.build(experiment.models, vocabulary.size)
+    task = experiment.domain().load(experiment.data, workdir)
+    models = model_library.build(experiment.models, task.vocab_size, task.reward_models)
     layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh.build_any(experiment.runtime.mesh))
-    spec = Spec(models, experiment.algorithm, Accompaniment(vocabulary, experiment.data.part), layout)
+    spec = Spec(models, experiment.algorithm, task, layout)
     corpus: Any = SimpleNamespace(fingerprint=facts["data_fingerprint"])
     return Job(experiment, workdir, corpus, spec, layout, console), facts
 

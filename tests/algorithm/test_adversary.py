@@ -20,8 +20,9 @@ from gapt_jax.algorithm.adversary import (
     shown,
     shown_tokens,
 )
-from gapt_jax.config import ConfigError, DiscriminatorConfig, Experiment, override
+from gapt_jax.config import ConfigError, DiscriminatorConfig, override
 from gapt_jax.models.networks import pair
+from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.vocabulary import BOS, EOS, PAD
 
 # z = -2, 0, 2: D = 1 / (1 + e^-z) = .119203, .5, .880797

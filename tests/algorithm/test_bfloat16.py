@@ -8,10 +8,11 @@ import pytest
 from gapt_jax import masked, models
 from gapt_jax.algorithm import ppo
 from gapt_jax.algorithm.rollout import distribution, roll_out, valid_along
-from gapt_jax.config import Experiment, ModelsConfig, TransformerConfig
+from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.models.layers import rounded
 from gapt_jax.models.networks import interleave
 from gapt_jax.runtime.health import Health
+from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import NOTE_ONSET
 

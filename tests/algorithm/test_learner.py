@@ -31,7 +31,7 @@ def spec(networks, algorithm_config, vocabulary):
 def frozen(networks):
     keys = jax.random.split(jax.random.key(7), 2)
     kinds = ("contrastive", "rhythm_discriminative")
-    rewards = {kind: jax.jit(jax.vmap(networks.reward(kind).init))(keys) for kind in kinds}
+    rewards = {kind: jax.jit(jax.vmap(networks.rewards[kind].init))(keys) for kind in kinds}
     return Frozen(jax.jit(networks.anchor.init)(jax.random.key(8)), rewards)
 
 

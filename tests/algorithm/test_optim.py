@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from gapt_jax.algorithm import optim
-from gapt_jax.config import AlgorithmConfig, OptimizerConfig
+from gapt_jax.config import OptimizerConfig
+from gapt_jax.tasks.accompaniment.config import AlgorithmConfig
 
 PARAMS = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
 PLAIN = OptimizerConfig(clip_norm=1e9)

@@ -10,18 +10,11 @@ import pytest
 from gapt_jax.algorithm import groups, learner, ppo
 from gapt_jax.algorithm.rollout import distribution
 from gapt_jax.algorithm.state import ADVERSARIAL, TRACED, Frozen, Spec, hyperparameters, init_state, program
-from gapt_jax.config import (
-    AlgorithmConfig,
-    ConfigError,
-    Experiment,
-    RewardsConfig,
-    from_dict,
-    override,
-    to_dict,
-)
+from gapt_jax.config import ConfigError, from_dict, override, to_dict
 from gapt_jax.models.networks import interleave, part
 from gapt_jax.runtime import cost
 from gapt_jax.tasks.accompaniment import rules
+from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, Experiment, RewardsConfig
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET, PAD
@@ -53,7 +46,7 @@ class Run:
         self.spec = spec = Spec(networks, config, Accompaniment(vocabulary))
         self.policy = jax.jit(networks.policy.init)(jax.random.key(9))
         keys = jax.random.split(jax.random.key(7), 2)
-        members = {"contrastive": jax.jit(jax.vmap(networks.contrastive.init))(keys)}
+        members = {"contrastive": jax.jit(jax.vmap(networks.rewards["contrastive"].init))(keys)}
         anchors = {"online": self.policy, "none": None}
         self.frozen = Frozen(anchors[config.anchor], members)
         self.phases, self.metrics = {}, []
@@ -158,7 +151,7 @@ def judged(run: Run):
 def test_diversity_is_paid_at_the_end_of_each_song(by_group, networks):
     played, terms = by_group.phases["rollout"], judged(by_group)[0].terms
     first = jax.tree.map(lambda x: x[0], by_group.frozen.rewards["contrastive"])
-    embeddings = networks.contrastive.method(first, "chord_tower", part(jnp.asarray(played.actions)))
+    embeddings = networks.rewards["contrastive"].method(first, "chord_tower", part(jnp.asarray(played.actions)))
     expected = np.asarray(groups.log_determinant_gains(embeddings, SIZE))
     np.testing.assert_allclose(terms["diversity"].sum(axis=1), expected, rtol=1e-4)
     ends = np.where(np.arange(16) // SIZE == 1, 10, 15)
@@ -222,7 +215,8 @@ def test_traced_settings_are_in_no_program(networks, vocabulary, algorithm_confi
     rewards = RewardsConfig(diversity=1.0, entropy=1.0, long_note=1.0, ensemble="mean_minus_std")
     one = dataclasses.replace(algorithm_config, group_size=2, rewards=rewards)
     data = to_dict(one)
-    for path in TRACED:
+    weights = [f"rewards.{name}" for name in rewards.weights()]
+    for path in (*TRACED, *weights):
         *parents, name = path.split(".")
         table = data
         for parent in parents:
@@ -231,7 +225,7 @@ def test_traced_settings_are_in_no_program(networks, vocabulary, algorithm_confi
     other = from_dict(AlgorithmConfig, data)
     assert program(one) == program(other) != program(dataclasses.replace(other, group_size=4))
     hyper = [jax.tree.leaves(hyperparameters(config)) for config in (one, other)]
-    assert len(hyper[0]) == len(TRACED)
+    assert len(hyper[0]) == len(TRACED) + len(weights)
     assert all(a != b for a, b in zip(*hyper, strict=True))
     texts = []
     for config in (one, other):
@@ -241,7 +235,7 @@ def test_traced_settings_are_in_no_program(networks, vocabulary, algorithm_confi
         frozen = jax.eval_shape(
             lambda: Frozen(
                 networks.anchor.init(jax.random.key(0)),
-                {"contrastive": jax.vmap(networks.contrastive.init)(jax.random.split(jax.random.key(0)))},
+                {"contrastive": jax.vmap(networks.rewards["contrastive"].init)(jax.random.split(jax.random.key(0)))},
             )
         )
         texts.append(phases_of(spec, state, frozen))

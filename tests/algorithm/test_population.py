@@ -28,7 +28,7 @@ def setting(networks, vocabulary, algorithm_config):
     discriminator = dataclasses.replace(algorithm_config.discriminator, gate_period=2, gate_threshold=0.7)
     config = dataclasses.replace(algorithm_config, discriminator=discriminator)
     spec = Spec(networks, config, Accompaniment(vocabulary))
-    members = jax.vmap(networks.discriminative.init)(jax.random.split(keys[1], 2))
+    members = jax.vmap(networks.rewards["discriminative"].init)(jax.random.split(keys[1], 2))
     frozen = Frozen(networks.anchor.init(keys[0]), {"discriminative": members})
     policy = networks.policy.init(keys[2])
     start = jax.jit(lambda seed: init_state(spec, policy, seed, FRAMES))

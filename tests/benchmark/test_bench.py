@@ -22,7 +22,6 @@ from gapt_jax.benchmark.measure import Case, Ceilings, Program
 from gapt_jax.commands import bench as bench_command
 from gapt_jax.commands import bench_data
 from gapt_jax.export import onnx
-from gapt_jax.models import kernel
 from gapt_jax.runtime import cost
 from gapt_jax.runtime.cost import Cost
 from tests.toy import gapt as command
@@ -392,7 +391,6 @@ SMOKE = {
 def test_work_of_smoke_does_not_grow_unnoticed(monkeypatch):
     """The two passes of a frame over two tokens, by hand: 4 d² + 3 · 4 d² a layer, attention over 65 places, the head.
     The other phases are pinned: who makes them grow has to say so here."""
-    monkeypatch.setattr(kernel, "_registered", [])  # whose work its own test counts
     size = Size.of("smoke", smoke(), 11, "float32", None)
     inputs = jax.eval_shape(lambda: cases.learner_inputs(size))
     found = {name: cost.of(traced.jaxpr) for name, traced in cost.traced(learner.iteration, size.spec, *inputs).items()}

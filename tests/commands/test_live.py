@@ -15,7 +15,7 @@ from gapt_jax.commands.main import main
 from gapt_jax.export import bundle
 from gapt_jax.midi import Note
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.midi import melody_tokens, read_melody
+from gapt_jax.tasks.accompaniment.midi import melody_tokens, read_melody
 from tests.export.bundles import random_policy
 
 TUNE = [Note(0, 1, 60), Note(1, 1.5, 64), Note(1.5, 2, 64), Note(2.5, 4, 67)]

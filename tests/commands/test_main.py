@@ -1,10 +1,10 @@
 """The command line by its real entry point."""
 
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,8 @@ import pytest
 import experiments
 from gapt_jax.commands.main import main
 from gapt_jax.commands.report import report_folder
-from gapt_jax.config import Experiment
 from gapt_jax.errors import TrainingStopped, UserError
+from gapt_jax.tasks.accompaniment.config import Experiment
 
 GAPT = Path(sys.executable).parent / "gapt"
 COMMANDS = [
@@ -23,7 +23,7 @@ COMMANDS = [
 MY_EXPERIMENT = """
 from __future__ import annotations
 import dataclasses
-from gapt_jax.config import Experiment
+from gapt_jax.tasks.accompaniment.config import Experiment
 
 @dataclasses.dataclass
 class Local:
@@ -39,7 +39,7 @@ def number():
 
 WRONG_EXPERIMENTS = """
 from pathlib import Path
-from gapt_jax.config import AlgorithmConfig, DataConfig, Experiment
+from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, DataConfig, Experiment
 def f():
     return Experiment(algorithm=AlgorithmConfig(adversarial_wieght=1))
 
@@ -94,9 +94,11 @@ def test_help_names_no_command_that_does_not_exist(tmp_path):
 
 def test_help_is_quick(tmp_path):
     def seconds():
-        began = time.perf_counter()
+        """Of computing: a busy machine makes the wait longer, not the work."""
+        before = os.times()
         gapt("--help", cwd=tmp_path)
-        return time.perf_counter() - began
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
     assert min(seconds() for _ in range(3)) < 0.5
 

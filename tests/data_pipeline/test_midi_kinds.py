@@ -17,7 +17,7 @@ from gapt_jax import midi
 from gapt_jax.commands.main import main
 from gapt_jax.errors import UserError
 from gapt_jax.midi import Harmony, Note
-from gapt_jax.runtime.midi import read_tune
+from gapt_jax.tasks.accompaniment.midi import read_tune
 from tests.data_pipeline.agreement import DATA
 from tests.data_pipeline.song_records import make_record
 

@@ -7,9 +7,10 @@ from jax import random
 
 from gapt_jax import models, prng
 from gapt_jax.algorithm.state import Spec
-from gapt_jax.config import AlgorithmConfig, EvaluationConfig, ModelsConfig, TransformerConfig
+from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.evaluation.evaluator import Evaluator, _go_on
 from gapt_jax.tasks.accompaniment import rules
+from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, EvaluationConfig
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import NOTE_ONSET, PAD, SILENCE, Vocabulary
 
@@ -20,8 +21,9 @@ WINDOW, SONGS = 8, 3
 @pytest.fixture(scope="module")
 def player():
     stack = TransformerConfig(dim=16, depth=1, heads=2, head_dim=8, ff_mult=2)
-    networks = models.build(ModelsConfig(stack, stack, stack, stack), VOCABULARY.size)
-    spec = Spec(networks, AlgorithmConfig(), Accompaniment(VOCABULARY))
+    task = Accompaniment(VOCABULARY)
+    networks = models.build(ModelsConfig(stack, stack, stack, stack), VOCABULARY.size, task.reward_models)
+    spec = Spec(networks, AlgorithmConfig(), task)
     return Evaluator(spec, {}, EvaluationConfig(batch_size=SONGS)), networks.policy.init(random.key(0))
 
 
@@ -33,15 +35,15 @@ def melody(frames):
 def test_every_frame_is_accompanied(player, frames):
     evaluator, policy = player
     tune, told = melody(frames), []
-    chords = evaluator.accompany(policy, tune, SONGS, WINDOW, seed=1, report=told.append)
+    chords = evaluator.play_on(policy, tune, SONGS, WINDOW, seed=1, report=told.append)
     assert chords.shape == (SONGS, frames) and not (chords == PAD).any()
     assert told == list(range(WINDOW, frames, WINDOW // 2))
     for row in chords:
         for before, chord in zip([SILENCE, *row[:-1]], row, strict=True):
             assert rules.valid_tokens(jnp.array([before]), VOCABULARY.tables)[0, chord]
     assert len({row.tobytes() for row in chords}) == SONGS or frames == 1
-    np.testing.assert_array_equal(chords, evaluator.accompany(policy, tune, SONGS, WINDOW, seed=1))
-    begin = evaluator.accompany(policy, tune[:WINDOW], SONGS, WINDOW, seed=1)
+    np.testing.assert_array_equal(chords, evaluator.play_on(policy, tune, SONGS, WINDOW, seed=1))
+    begin = evaluator.play_on(policy, tune[:WINDOW], SONGS, WINDOW, seed=1)
     np.testing.assert_array_equal(chords[:, :WINDOW], begin)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gapt_jax.evaluation.songs import intervals
+from gapt_jax.tasks.accompaniment.domain import DOMAIN
 
 SYSTEMS = {arm: {"grammar/test": {}} for arm in ("gapt_lambda=0", "gapt_lambda=1")}
 
@@ -19,7 +20,7 @@ def run(arm: str, seed: int, hits, song=None):
 
 
 def study(*runs):
-    return SimpleNamespace(runs=runs, arms=list(SYSTEMS), baseline="gapt_lambda=0")
+    return SimpleNamespace(runs=runs, arms=list(SYSTEMS), baseline="gapt_lambda=0", domain=DOMAIN)
 
 
 KEY = ("gapt_lambda=1", "grammar/test", "note_in_chord")

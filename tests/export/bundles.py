@@ -11,7 +11,8 @@ import jax
 
 from experiments.small import small
 from gapt_jax import models
-from gapt_jax.config import Experiment, TransformerConfig
+from gapt_jax.config import TransformerConfig
+from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.training.saved import SavedPolicy
 from gapt_jax.vocabulary import Vocabulary
 

@@ -19,12 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapt_jax import models
+from gapt_jax.algorithm.reward_models import ContrastiveReward, DiscriminativeReward
 from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.errors import UserError
 from gapt_jax.export.torch_chords import chord_names, read_chord, read_vocabulary
 from gapt_jax.export.torch_file import read_state_dict
 from gapt_jax.export.torch_import import Imported, bare_name, import_checkpoint, import_state_dict
 from gapt_jax.models.networks import pair, part
+from gapt_jax.tasks.accompaniment.reward_models import VOICES
 from gapt_jax.vocabulary import Vocabulary
 from tests.export import xtransformers_golden as golden
 from tests.toy import gapt
@@ -43,7 +45,13 @@ def state(kind: str) -> dict[str, np.ndarray]:
 
 def network(found: Imported) -> models.Model:
     config = ModelsConfig(found.config, found.config, found.config, found.config)
-    return getattr(models.build(config, golden.SIZE), found.kind)
+    rewards = {
+        "contrastive": ContrastiveReward(found.size, VOICES),
+        "discriminative": DiscriminativeReward(found.size),
+    }
+    networks = models.build(config, golden.SIZE, rewards)
+    kind = found.kind.removeprefix("rhythm_")
+    return networks.rewards[kind] if kind in rewards else getattr(networks, kind)
 
 
 def ours(found: Imported, kind: str) -> dict[str, np.ndarray]:

@@ -12,25 +12,14 @@ import pytest
 from gapt_jax.algorithm import learner
 from gapt_jax.commands import main as command_line
 from gapt_jax.commands import plan as plan_command
-from gapt_jax.config import (
-    AlgorithmConfig,
-    DataConfig,
-    DiscriminatorConfig,
-    Experiment,
-    MeshConfig,
-    ModelsConfig,
-    PretrainConfig,
-    RewardsConfig,
-    RuntimeConfig,
-    TransformerConfig,
-)
+from gapt_jax.config import DiscriminatorConfig, MeshConfig, ModelsConfig, RuntimeConfig, TransformerConfig
 from gapt_jax.errors import UserError
-from gapt_jax.models import kernel
 from gapt_jax.runtime import chips
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.chips import Chip
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.cost import Cost
+from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, DataConfig, Experiment, PretrainConfig, RewardsConfig
 from launch import gpus
 from launch import plan as planning
 from launch.collectives import Collective, parse, summarize
@@ -59,14 +48,6 @@ def experiment(rows: int = 64, **mesh: int) -> Experiment:
 
 
 def quiet(line: str) -> None: ...
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _as_on_an_accelerator():
-    """Without the decoding kernel, which other tests of this process may have loaded."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(kernel, "_registered", [])
-        yield
 
 
 def plan_for_cpu(tiny: Experiment, chip: Chip = chips.V5E) -> Plan:

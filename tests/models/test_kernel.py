@@ -41,7 +41,8 @@ def vocabulary():
 
 def policy_of(config, size, dtype="float32"):
     """A policy whose every array matters: gains and biases are not those it starts with."""
-    network = models.build(ModelsConfig(config, config, config, config, compute_dtype=dtype), size).policy
+    sizes = ModelsConfig(config, config, config, config, compute_dtype=dtype)
+    network = models.build(sizes, size, has_kernel=True).policy
     leaves, tree = jax.tree.flatten(network.init(jax.random.key(0)))
     keys = jax.random.split(jax.random.key(1), len(leaves))
     changed = [x + 0.1 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
@@ -104,7 +105,7 @@ def test_rollouts_play_the_same_chords_with_and_without_it(vocabulary, monkeypat
     traced = jax.jit(player(network, vocabulary, validity_mask)).trace(*inputs)
     assert kernel.TARGET in traced.lower().as_text()
     found = traced.lower().compile()(*inputs)
-    monkeypatch.setattr(kernel, "_registered", [])
+    network = dataclasses.replace(network, has_kernel=False)
     plain = jax.jit(player(network, vocabulary, validity_mask)).trace(*inputs)
     assert kernel.TARGET not in plain.lower().as_text()
     expected = plain.lower().compile()(*inputs)
@@ -156,8 +157,8 @@ def test_what_it_cannot_do_is_left_to_jax():
         (odd, "float32", False),
         (can, "bfloat16", False),
     ):
-        network, params = policy_of(config, 64, dtype)
-        assert kernel.can_run(network.bind(params)) == expected
+        network, _ = policy_of(config, 64, dtype)
+        assert network.has_kernel == expected
 
 
 def test_more_tokens_than_the_cache_holds_are_refused():

@@ -11,6 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from gapt_jax import models
+from gapt_jax.algorithm.reward_models import ContrastiveReward, DiscriminativeReward
 from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.models import layers
 from gapt_jax.models.layers import Stack
@@ -20,7 +21,22 @@ from gapt_jax.vocabulary import BOS, EOS, PAD
 V, LENGTH = 40, 11
 STACK = TransformerConfig(dim=16, depth=2, heads=2, head_dim=64, ff_mult=4)
 CONFIG = ModelsConfig(STACK, STACK, STACK, STACK)
-NETWORKS = models.build(CONFIG, V)
+
+
+def judges(size, rhythm_size):
+    return {
+        "contrastive": ContrastiveReward(size, ("melody", "chord")),
+        "discriminative": DiscriminativeReward(size),
+        "rhythm_contrastive": ContrastiveReward(rhythm_size, ("melody", "chord")),
+        "rhythm_discriminative": DiscriminativeReward(rhythm_size),
+    }
+
+
+NETWORKS = models.build(CONFIG, V, judges(V, 6))
+
+
+def named(networks, name):
+    return networks.rewards[name] if name in networks.rewards else getattr(networks, name)
 
 
 def moved(params, seed: int = 1):
@@ -31,13 +47,13 @@ def moved(params, seed: int = 1):
 
 @functools.cache
 def random_params(name: str):
-    return moved(getattr(NETWORKS, name).init(jax.random.key(0)))
+    return moved(named(NETWORKS, name).init(jax.random.key(0)))
 
 
 @functools.cache
 def compiled(name: str):
     """The network of that name as one program; eager calls compile every operation by itself."""
-    return jax.jit(getattr(NETWORKS, name).__call__)
+    return jax.jit(named(NETWORKS, name).__call__)
 
 
 def tokens(seed: int, rows: int = 3, length: int = LENGTH) -> np.ndarray:
@@ -146,7 +162,9 @@ def test_contrastive_and_classifier_are_the_equations():
             y = np.maximum(h @ t["inner"]["kernel"] + t["inner"]["bias"], 0) @ t["outer"]["kernel"] + t["outer"]["bias"]
             np.testing.assert_allclose(embedded, y / np.linalg.norm(y), atol=1e-5)
     np.testing.assert_allclose(scale, math.exp(p["log_scale"]), rtol=1e-6)
-    assert float(NETWORKS.contrastive.init(jax.random.key(0))["log_scale"]) == pytest.approx(math.log(1 / 0.07))
+    assert float(NETWORKS.rewards["contrastive"].init(jax.random.key(0))["log_scale"]) == pytest.approx(
+        math.log(1 / 0.07)
+    )
 
     params = random_params("discriminator")
     p = as_float64(params)
@@ -169,10 +187,10 @@ PUBLISHED = {
 
 
 def test_published_parameter_counts():
-    networks = models.build(ModelsConfig(), 5902)
+    networks = models.build(ModelsConfig(), 5902, judges(5902, 6))
     counts = {}
     for name in PUBLISHED:
-        shapes = jax.eval_shape(getattr(networks, name).init, jax.random.key(0))
+        shapes = jax.eval_shape(named(networks, name).init, jax.random.key(0))
         counts[name] = sum(x.size for x in jax.tree.leaves(shapes))
     assert counts == PUBLISHED
 
@@ -301,7 +319,7 @@ def test_dropout_needs_a_key_and_differs_by_key():
 
 @pytest.mark.parametrize("name", ["policy", "anchor"])
 def test_causal_attention_in_blocks_is_attention(name, monkeypatch):
-    network, params = getattr(NETWORKS, name), random_params(name)
+    network, params = named(NETWORKS, name), random_params(name)
     inputs = (tokens(15),) if name == "policy" else (tokens(15), tokens(16))
     inputs[-1][1, 6:] = PAD
 
@@ -325,7 +343,7 @@ def test_causal_attention_in_blocks_is_attention(name, monkeypatch):
 
 
 def test_bfloat16_keeps_parameters_and_outputs_in_float32():
-    networks = models.build(dataclasses.replace(CONFIG, compute_dtype="bfloat16"), V)
+    networks = models.build(dataclasses.replace(CONFIG, compute_dtype="bfloat16"), V, judges(V, 6))
     stream = tokens(14)
     outputs = {}
     for name in ("policy", "critic", "discriminator"):
@@ -342,7 +360,7 @@ def test_bfloat16_keeps_parameters_and_outputs_in_float32():
     params = random_params("anchor")
     assert jax.eval_shape(networks.anchor.__call__, params, stream, stream).dtype == jnp.float32
     params = random_params("contrastive")
-    melody, chords, scale = jax.eval_shape(networks.contrastive.__call__, params, stream, stream)
+    melody, chords, scale = jax.eval_shape(networks.rewards["contrastive"].__call__, params, stream, stream)
     assert {melody.dtype, chords.dtype, scale.dtype} == {jnp.dtype("float32")}
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gapt_jax.config import Experiment, override, to_dict
+from gapt_jax.config import override, to_dict
+from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, PAD
-from tests.evaluation.conftest import VOCABULARY, song, vocabulary  # noqa: F401, fixtures
+from tests.tasks.accompaniment.conftest import VOCABULARY, song, vocabulary  # noqa: F401, fixtures
 
 SYSTEMS = {  # note-in-chord, independent Vendi
     "data": (0.70, 6.93), "mle": (0.32, 6.76), "gapt_lambda=0": (0.55, 3.5), "gapt_lambda=1": (0.42, 6.3),
@@ -138,7 +139,7 @@ def _samples(song_id: str, arm: str, rng: np.random.Generator) -> dict:
         chords = np.where(onset, VOCABULARY.chord_onset, CHORD_HOLD) + picked
         systems[system] = np.where(melody == PAD, PAD, chords).tolist()
     ids = [song_id, "song-2", "song-3"]
-    return {"dataset": DATASETS[0], "ids": ids, "melody": melody.tolist(), "systems": systems}
+    return {"dataset": DATASETS[0], "ids": ids, "context": melody.tolist(), "systems": systems}
 
 
 def _log(weight: float, rng: np.random.Generator, steps: int) -> list[dict]:

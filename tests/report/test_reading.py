@@ -12,6 +12,7 @@ from gapt_jax.evaluation.statistics import estimate
 from gapt_jax.report.html import difference, mean
 from gapt_jax.report.reading import read_study
 from gapt_jax.report.writer import write_report
+from gapt_jax.tasks.accompaniment.domain import DOMAIN
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_an_ablation_of_another_shape(make_ablation, tmp_path, damage, message):
 def _study(arms, seeds):
     def run(arm, seed):
         weight = results.weight_of(arm)
-        return Run(f"{arm}-{seed}", seed, weight, 0, {}, {}, {}, [], {}, None, [], {})
+        return Run(f"{arm}-{seed}", seed, weight, 0, {}, {}, {}, [], {}, DOMAIN, None, [], {})
 
     return Study([run(arm, seed) for arm in arms for seed in range(seeds)], [])
 

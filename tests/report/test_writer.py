@@ -9,9 +9,9 @@ import pytest
 
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation import agreement, results
-from gapt_jax.report import player
 from gapt_jax.report.reading import read_run, read_study
 from gapt_jax.report.writer import write_report
+from gapt_jax.tasks.accompaniment import player
 
 VOID = {"area", "br", "col", "hr", "img", "input", "link", "meta"}
 EVIL = '<script>alert("1")</script>&$x_1$'
@@ -170,7 +170,7 @@ def test_systems_of_another_shape(make_run, tmp_path, systems):
         read_run(run)
 
 
-@pytest.mark.parametrize("damage", [{"ids": ["a"]}, {"melody": [[1, 2], [3]]}, {"systems": {"mle": [[99999]]}}])
+@pytest.mark.parametrize("damage", [{"ids": ["a"]}, {"context": [[1, 2], [3]]}, {"systems": {"mle": [[99999]]}}])
 def test_samples_that_are_no_songs(make_run, tmp_path, damage):
     run = make_run(tmp_path / "run", 1, 0, steps=1)
     (run / "samples.json").write_text(json.dumps(json.loads((run / "samples.json").read_text()) | damage))
@@ -179,10 +179,10 @@ def test_samples_that_are_no_songs(make_run, tmp_path, damage):
 
 
 def test_without_matplotlib(monkeypatch, tmp_path):
-    for name in [n for n in sys.modules if n in ("gapt_jax.report.figures", "gapt_jax.report.piano_roll")]:
+    for name in [n for n in sys.modules if n in ("gapt_jax.report.figures", "gapt_jax.tasks.accompaniment.piano_roll")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("gapt_jax.report.figures", raising=False)
-    monkeypatch.delattr("gapt_jax.report.piano_roll", raising=False)
+    monkeypatch.delattr("gapt_jax.tasks.accompaniment.piano_roll", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"pip install '\.\[report\]'"):
         write_report([tmp_path], tmp_path / "out")

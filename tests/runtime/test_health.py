@@ -13,25 +13,20 @@ import pytest
 
 from gapt_jax import models
 from gapt_jax.algorithm.state import Spec
-from gapt_jax.config import (
-    AlarmActions,
-    AlgorithmConfig,
-    ConfigError,
-    DataConfig,
-    DiscriminatorConfig,
-    EvaluationConfig,
-    Experiment,
-    HealthConfig,
-    ModelsConfig,
-    RuntimeConfig,
-    TransformerConfig,
-    override,
-)
+from gapt_jax.config import ConfigError, DiscriminatorConfig, ModelsConfig, RuntimeConfig, TransformerConfig, override
 from gapt_jax.errors import TrainingStopped
 from gapt_jax.runtime.checkpoint import checkpoints
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.health import FILE_NAME, ON_EVALUATIONS, ON_STEPS, AlarmedLog, Health
 from gapt_jax.runtime.metrics import read_metrics
+from gapt_jax.tasks.accompaniment.config import (
+    AlarmActions,
+    AlgorithmConfig,
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    HealthConfig,
+)
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import post_training
 from gapt_jax.training.run_folder import run_hash
@@ -283,7 +278,9 @@ def test_a_kept_checkpoint_stays_for_good(tmp_path):
 
 STACK = TransformerConfig(dim=16, depth=1, heads=2, head_dim=8, ff_mult=2)
 VOCABULARY = Vocabulary.from_qualities([(0, 4, 7)])
-NETWORKS = models.build(ModelsConfig(STACK, STACK, STACK, STACK), VOCABULARY.size)
+NETWORKS = models.build(
+    ModelsConfig(STACK, STACK, STACK, STACK), VOCABULARY.size, Accompaniment(VOCABULARY).reward_models
+)
 TOY = AlgorithmConfig(
     steps=12, batch_size=4, minibatch_size=4, discriminator=DiscriminatorConfig(minibatch_size=4, steps_per_update=1)
 )

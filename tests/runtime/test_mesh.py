@@ -10,11 +10,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from gapt_jax import models
-from gapt_jax.algorithm import gradients, learner
+from gapt_jax.algorithm import gradients, learner, supervised
 from gapt_jax.algorithm.layout import Layout
 from gapt_jax.algorithm.state import Frozen, Spec, init_state
 from gapt_jax.config import (
-    AlgorithmConfig,
     DiscriminatorConfig,
     FitConfig,
     MeshConfig,
@@ -28,6 +27,7 @@ from gapt_jax.runtime import mesh
 from gapt_jax.runtime.checkpoint import checkpoints
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.mesh import MeshLayout
+from gapt_jax.tasks.accompaniment.config import AlgorithmConfig
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import pretrain
 from gapt_jax.types import Batch
@@ -48,7 +48,8 @@ CONFIG = AlgorithmConfig(
     discriminator_optimizer=ADAM,
     discriminator=DiscriminatorConfig(minibatch_size=8, steps_per_update=2, buffer_rollouts=2, gate_threshold=-1e9),
 )
-NETWORKS = models.build(ModelsConfig(STACK, STACK, STACK, STACK), VOCABULARY.size)
+TASK = Accompaniment(VOCABULARY)
+NETWORKS = models.build(ModelsConfig(STACK, STACK, STACK, STACK), VOCABULARY.size, TASK.reward_models)
 KEY = jax.random.key(0)
 COLLECTIVES = r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
 
@@ -71,10 +72,10 @@ def begin(layout: Layout):
 
     def frozen(key):
         kinds = ("contrastive", "rhythm_discriminative")
-        members = {k: jax.vmap(NETWORKS.reward(k).init)(jax.random.split(key, 2)) for k in kinds}
+        members = {k: jax.vmap(NETWORKS.rewards[k].init)(jax.random.split(key, 2)) for k in kinds}
         return Frozen(NETWORKS.anchor.init(key), members)
 
-    spec = Spec(NETWORKS, CONFIG, Accompaniment(VOCABULARY), layout)
+    spec = Spec(NETWORKS, CONFIG, TASK, layout)
     state = layout.start(lambda key: init_state(spec, NETWORKS.policy.init(key), 0, FRAMES), KEY)
     return spec, state, layout.start(frozen, KEY)
 
@@ -130,11 +131,11 @@ def test_the_rollout_says_nothing_and_a_minibatch_one_thing():
 @pytest.mark.slow
 def test_a_supervised_step_does_not_depend_on_the_mesh():
     """MLE by rows with its token counts, and the contrastive loss, whose batch is spread by the compiler."""
-    tables, fits = VOCABULARY.tables, {}
+    judge, fits = NETWORKS.rewards["contrastive"], {}
     for name, layout in {"alone": Layout(), "mesh": on(4, 2, microbatch_rows=1)}.items():
         for loss, init, members in (
-            (pretrain.policy_loss(NETWORKS), NETWORKS.policy.init, None),
-            (pretrain.contrastive_loss(NETWORKS, "contrastive", tables), NETWORKS.contrastive.init, 2),
+            (supervised.policy_loss(NETWORKS), NETWORKS.policy.init, None),
+            (TASK.encoder.loss(judge), judge.init, 2),
         ):
             fit = pretrain.Fit(loss, FitConfig(10, ROWS // (members or 1), ADAM), members, layout)
             state = layout.start(lambda fit=fit, init=init: pretrain.init_fit(fit, init, 0))
@@ -163,7 +164,7 @@ def test_parameters_are_split_by_their_names():
     query = mesh.shardings(layout.mesh, stacked)["stack"]["blocks"][0]["attention"]["query"]["kernel"]
     assert query.spec == PartitionSpec(None, "fsdp", "tensor")
     # the moments of the optimiser are split like what they belong to
-    spec = Spec(NETWORKS, CONFIG, Accompaniment(VOCABULARY), layout)
+    spec = Spec(NETWORKS, CONFIG, TASK, layout)
     state = jax.eval_shape(lambda: init_state(spec, NETWORKS.policy.init(KEY), 0, FRAMES))
     split = sum(s.spec != PartitionSpec() for s in jax.tree.leaves(mesh.shardings(layout.mesh, state)))
     assert split >= 3 * 3 * 8  # parameters and two moments of three networks

@@ -11,24 +11,20 @@ import pytest
 
 from gapt_jax import models
 from gapt_jax.algorithm.state import Frozen, Spec
-from gapt_jax.config import (
-    AlarmActions,
-    AlgorithmConfig,
-    DataConfig,
-    DiscriminatorConfig,
-    EvaluationConfig,
-    Experiment,
-    HealthConfig,
-    MeshConfig,
-    ModelsConfig,
-    RuntimeConfig,
-    TransformerConfig,
-)
+from gapt_jax.config import DiscriminatorConfig, MeshConfig, ModelsConfig, RuntimeConfig, TransformerConfig
 from gapt_jax.errors import Preempted
 from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.mesh import MeshMembers
 from gapt_jax.runtime.metrics import read_metrics
+from gapt_jax.tasks.accompaniment.config import (
+    AlarmActions,
+    AlgorithmConfig,
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    HealthConfig,
+)
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import ablate, population
 from gapt_jax.training.job import Job
@@ -38,7 +34,9 @@ from gapt_jax.vocabulary import Vocabulary
 
 STACK = TransformerConfig(dim=16, depth=1, heads=2, head_dim=8, ff_mult=2)
 VOCABULARY = Vocabulary.from_qualities([(0, 4, 7)])
-NETWORKS = models.build(ModelsConfig(STACK, STACK, STACK, STACK), VOCABULARY.size)
+NETWORKS = models.build(
+    ModelsConfig(STACK, STACK, STACK, STACK), VOCABULARY.size, Accompaniment(VOCABULARY).reward_models
+)
 ALGORITHM = AlgorithmConfig(
     steps=12, batch_size=4, minibatch_size=4, discriminator=DiscriminatorConfig(minibatch_size=4, steps_per_update=1)
 )

@@ -11,11 +11,7 @@ import pytest
 from gapt_jax import masked, models
 from gapt_jax.algorithm.state import Frozen, Spec
 from gapt_jax.config import (
-    AlgorithmConfig,
-    DataConfig,
     DiscriminatorConfig,
-    EvaluationConfig,
-    Experiment,
     FitConfig,
     ModelsConfig,
     OptimizerConfig,
@@ -26,6 +22,7 @@ from gapt_jax.errors import TrainingStopped, UserError
 from gapt_jax.runtime.checkpoint import checkpoints
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.metrics import read_metrics
+from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, DataConfig, EvaluationConfig, Experiment
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import pretrain
 from gapt_jax.training.post_training import post_train, restore_policy
@@ -36,7 +33,9 @@ from gapt_jax.vocabulary import CHORD_HOLD, NOTE_ONSET, Vocabulary
 VOCABULARY = Vocabulary.from_qualities([(0, 4, 7)])
 FRAMES, STEPS = 8, 6
 STACK = TransformerConfig(dim=16, depth=1, heads=2, head_dim=8, ff_mult=2)
-NETWORKS = models.build(ModelsConfig(STACK, STACK, STACK, STACK), VOCABULARY.size)
+NETWORKS = models.build(
+    ModelsConfig(STACK, STACK, STACK, STACK), VOCABULARY.size, Accompaniment(VOCABULARY).reward_models
+)
 ALGORITHM = AlgorithmConfig(
     steps=STEPS,
     batch_size=8,

@@ -37,6 +37,14 @@ class Interplay:
     influence: Array  # float32: of the note on the chord of the next frame, in nats; 0 where there is no next frame
 
 
+def _draws(key: jax.Array, index: jax.Array, frames: int, counterfactuals: int) -> tuple[jax.Array, ...]:
+    """Uniform numbers of the chords [T, B], of the notes [T, B] and of other notes [T, k, B]."""
+    note_key, other_key = prng.stream(key, 0, "agent"), prng.stream(key, 0, "counterfactual")
+    others = prng.uniform_per_example(other_key, index, frames * counterfactuals)
+    others = jnp.moveaxis(others.reshape(len(index), frames, counterfactuals), 0, -1)
+    return prng.uniform_per_example(key, index, frames).T, prng.uniform_per_example(note_key, index, frames).T, others
+
+
 def interplay(
     chord_player: Player,
     melody_player: Player,
@@ -63,13 +71,7 @@ def interplay(
     h_t all that was played before m_t, c_t included. In expectation over m_t ~ agent it is at least the mutual
     information of m_t and c_{t+1}, which it reaches as k grows.
     """
-    batch, frames = melody.shape
-    note_key, other_key = prng.stream(key, 0, "agent"), prng.stream(key, 0, "counterfactual")
-    chord_draws = prng.uniform_per_example(key, index, frames).T  # [T, B]
-    note_draws = prng.uniform_per_example(note_key, index, frames).T
-    other_draws = prng.uniform_per_example(other_key, index, frames * counterfactuals)
-    other_draws = jnp.moveaxis(other_draws.reshape(batch, frames, counterfactuals), 0, -1)  # [T, k, B]
-    mask = melody != PAD
+    (batch, frames), mask = melody.shape, melody != PAD
     has_next = jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
 
     def hear(player: Player, player_params: Params, own: jax.Array, other: jax.Array, cache: Any, t: int) -> Any:
@@ -100,7 +102,7 @@ def interplay(
 
     players = zip((chord_player, melody_player), params, strict=True)
     start = tuple(opened(player.policy, its, player.task, batch, frames) for player, its in players)
-    draws = chord_draws, note_draws, other_draws
+    draws = _draws(key, index, frames, counterfactuals)
     inputs = (jnp.arange(frames), melody.T, is_agent, *draws, mask.T, has_next.T)
     _, played = jax.lax.scan(frame, start, inputs)
     return Interplay(*(x.T for x in played))

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
+from gapt_jax.algorithm.reward_models import ContrastiveReward
 from gapt_jax.algorithm.rewards import at_last
 from gapt_jax.algorithm.state import Spec
-from gapt_jax.models import Models
-from gapt_jax.models.networks import part
-from gapt_jax.tasks.accompaniment import coherence, rules
-from gapt_jax.types import Array, Params
+from gapt_jax.runtime.files import write_atomic
+from gapt_jax.task import RewardModel, Task
+from gapt_jax.tasks.accompaniment import harmony, metrics, reward_models, rules
+from gapt_jax.tasks.accompaniment.interaction import summarize_melody
+from gapt_jax.types import Array
 from gapt_jax.vocabulary import SILENCE, TokenTables, Vocabulary
+
+FILE_NAME = "vocabulary.json"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Accompaniment:
+class Accompaniment(Task):
     """The task of the agent that plays `part` ("chords" or "melody") and hears the other one."""
 
     vocabulary: Vocabulary
@@ -35,8 +40,29 @@ class Accompaniment:
         """Token tables with the roles of `part`: `is_chord` holds for tokens of the agent's own part."""
         return self.vocabulary.tables_for(self.part)
 
-    def to_json(self) -> str:
-        return self.vocabulary.to_json()
+    @functools.cached_property
+    def reward_models(self) -> dict[str, RewardModel]:
+        return reward_models.reward_models(self.vocabulary, self.part)
+
+    @property
+    def encoder(self) -> ContrastiveReward:
+        encoder = self.reward_models["contrastive"]
+        assert isinstance(encoder, ContrastiveReward)
+        return encoder
+
+    def facts(self) -> dict[str, str]:
+        return {"vocabulary": self.vocabulary.to_json()}
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"vocabulary": self.vocabulary.hash}
+
+    @property
+    def role(self) -> dict[str, str]:
+        return {} if self.part == "chords" else {"part": self.part}
+
+    def save(self, folder: Path) -> None:
+        write_atomic(folder / FILE_NAME, self.vocabulary.to_json())
 
     def in_place(self, context: Array, actions: Array) -> tuple[Array, Array]:
         """(melody, chords), whichever of the two the agent plays."""
@@ -59,19 +85,22 @@ class Accompaniment:
     def is_valid(self, actions: jax.Array, mask: jax.Array) -> jax.Array:
         return rules.invalid_output(actions, mask, self.tables) == 0
 
-    def coherence(
-        self, models: Models, members: Mapping[str, Params], context: jax.Array, actions: jax.Array
-    ) -> dict[str, jax.Array]:
-        return coherence.scores(models, members, *self.in_place(context, actions), self.vocabulary.tables)
+    def measure(self, context: np.ndarray, actions: np.ndarray, data: np.ndarray) -> dict[str, float]:
+        if self.part == "melody":
+            return summarize_melody(actions, context, self.vocabulary)
+        return metrics.summarize(context, actions, data, self.vocabulary)
 
-    def embed(
-        self, models: Models, encoder: Params, context: jax.Array, actions: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        melody, chords, _ = models.contrastive(encoder, *map(part, self.in_place(context, actions)))
-        return melody if self.part == "melody" else chords, jnp.sum(melody * chords, axis=-1)
+    def counts(self, context: np.ndarray, actions: np.ndarray) -> dict[str, np.ndarray]:
+        counted = harmony.note_in_chord(*self.in_place(context, actions), self.vocabulary.tables)
+        return {"hits": counted.hits.astype(np.int32), "frames": counted.frames.astype(np.int32)}
+
+
+def accompaniment(task: Task) -> Accompaniment:
+    """The task, known to be this one."""
+    assert isinstance(task, Accompaniment)
+    return task
 
 
 def accompaniment_of(spec: Spec) -> Accompaniment:
     """The task of a learner that plays chords or a melody."""
-    assert isinstance(spec.task, Accompaniment)
-    return spec.task
+    return accompaniment(spec.task)

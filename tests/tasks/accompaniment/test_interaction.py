@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gapt_jax.evaluation import interaction
+from gapt_jax.tasks.accompaniment import interaction
 from gapt_jax.vocabulary import CHORD_HOLD, EOS, NOTE_HOLD, NOTE_ONSET, PAD, SILENCE, Vocabulary
 
 VOCABULARY = Vocabulary.from_qualities([(0, 4, 7)])
@@ -34,17 +34,15 @@ def test_a_melody_is_judged_as_the_own_part():
             [PAD] * 6,
         ]
     )
-    embeddings = np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
-    found = interaction.summarize_melody(melody, chords, VOCABULARY, {"independent": embeddings})
+    found = interaction.summarize_melody(melody, chords, VOCABULARY)
     assert found["note_in_chord"] == pytest.approx(5 / 6)  # C, C, -D, F#; E, C
     assert found["note_in_chord_per_song"] == pytest.approx((3 / 4 + 1) / 2)
     assert found["note_in_chord_chance"] == pytest.approx((6 * 3 - 5) / (11 * 6))
     assert found["rest_share"] == pytest.approx(3 / 9)  # no note under 5 + 4 chord frames: the rest, the rest, a chord
     assert found["invalid_share"] == 0.5
     assert found["repetition_share"] == 0
-    assert found["vendi_independent"] == pytest.approx(2)  # the row without a song is left out
     repeated = np.array([[C, C, C, C, C, D]])
-    assert interaction.summarize_melody(repeated, np.full((1, 6), C_MAJOR), VOCABULARY, {})["repetition_share"] == 1
+    assert interaction.summarize_melody(repeated, np.full((1, 6), C_MAJOR), VOCABULARY)["repetition_share"] == 1
 
 
 def test_a_melody_goes_on_to_the_end_of_the_song():

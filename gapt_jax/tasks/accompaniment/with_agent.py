@@ -15,15 +15,15 @@ from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import arm_name
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation.evaluator import Evaluator
-from gapt_jax.evaluation.interaction import halves, playable, social_influence
 from gapt_jax.runtime import hosts
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json
+from gapt_jax.tasks.accompaniment.interaction import halves, playable, social_influence
 from gapt_jax.tasks.accompaniment.partner import Interplay, Player, interplay
 from gapt_jax.tasks.accompaniment.task import accompaniment_of
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import Job
-from gapt_jax.training.measure import _load_run, evaluation_sets, evaluator_of
+from gapt_jax.training.measure import evaluation_sets, evaluator_of, load_run
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import FRAMES_PER_BEAT
 
@@ -56,7 +56,7 @@ class Table:
         key = prng.stream(jax.random.key(evaluator.config.seed), 0, "evaluation")
         static = {"validity_mask": self.validity_mask, "counterfactuals": counterfactuals}
         play = functools.partial(_play, evaluator.spec, self.agent, (policy, self.agent_params), **static)
-        return evaluator._in_batches(lambda rows: play(rows, is_agent, key), songs.context, songs.index)
+        return evaluator.in_batches(lambda rows: play(rows, is_agent, key), songs.context, songs.index)
 
     def measure(self, policy: Params, songs: Any) -> dict[str, float]:
         """All metrics of the two playing freely, harmony around a change of partner in mid-song, social influence."""
@@ -111,8 +111,8 @@ def evaluate_with_agent(
     Both play by the sampling rule of the policy's run, or by `sampling`. The songs give lengths, and half of the melody
     where the partner changes; data has no partner, so it is not among the systems.
     """
-    job, upstream, (step, policy) = _load_run(workdir, console, step)
-    agent, _, (agent_step, agent_policy) = _load_run(agent_dir, console, None)
+    job, upstream, (step, policy) = load_run(workdir, console, step)
+    agent, _, (agent_step, agent_policy) = load_run(agent_dir, console, None)
     _check_partners(job, agent)
     experiment = job.experiment
     sampling = sampling or experiment.evaluation.sampling
@@ -149,7 +149,7 @@ def evaluate_with_agent(
     if hosts.is_first():
         if path.exists() and _circumstances(read_json(path, "gapt evaluate")) != _circumstances(result):
             path.unlink()  # of another partner or rule: nothing to add to
-        run_folder.add_results(path, result)
+        run_folder.add_results(path, result, ("systems",))
     _show(result, console)
     return result, path
 
@@ -160,11 +160,11 @@ def _circumstances(result: dict[str, Any]) -> tuple[Any, ...]:
 
 def _check_partners(job: Job, agent: Job) -> None:
     """One plays chords and the other the melody, with the same tokens and in songs of a length that both can play."""
-    if job.experiment.data.part != "chords":
+    if accompaniment_of(job.spec).part != "chords":
         raise UserError(f"{job.workdir} is a melody agent: give the run of a chord policy, and this one as --agent")
-    if agent.experiment.data.part != "melody":
+    if accompaniment_of(agent.spec).part != "melody":
         raise UserError(f"{agent.workdir} plays chords: --agent takes a run whose data.part is melody")
-    if agent.spec.task.to_json() != job.spec.task.to_json():
+    if agent.spec.task.facts() != job.spec.task.facts():
         raise UserError(
             f"{agent.workdir} has another vocabulary than {job.workdir}: copy vocabulary.json of one into the empty "
             "folder of the other before training it"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import numpy as np
 
 from gapt_jax.errors import UserError
-from gapt_jax.evaluation import harmony
+from gapt_jax.task import Change
+from gapt_jax.tasks.accompaniment import harmony
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, NOTE_HOLD, NUM_PITCHES, PAD, TokenTables
 
 SEMITONES, BEAT = 6, 16  # of the released code's single transposition (docs/method.md §12.7)
@@ -16,8 +18,8 @@ SMOOTHING_BEATS = 4  # harmony must be back over so many beats together
 RECOVERED = 0.9  # of the mean before the shift
 
 
-@dataclasses.dataclass(frozen=True)
-class Shift:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shift(Change):
     """From `beat` on the melody is `semitones` higher."""
 
     semitones: int
@@ -51,6 +53,16 @@ class Adaptation:
                 return float(beat)
         return float(np.isfinite(after).nonzero()[0][-1] + 1)
 
+    def curves(self) -> dict[str, Any]:
+        """As results keep it."""
+        return {
+            "beats": list(range(len(self.unperturbed))),
+            "unperturbed": self.unperturbed,
+            "perturbed": self.perturbed,
+            "shift_beat": self.shift.beat,
+            "semitones": self.shift.semitones,
+        }
+
     @property
     def area_lost(self) -> float:
         """Note-in-chord that the shift cost: unperturbed minus perturbed, summed over the beats from the shift on."""
@@ -60,19 +72,20 @@ class Adaptation:
 
 def default_shift(frames: int) -> Shift:
     """+6 at beat 16; at the middle beat of crops of less than 32 beats."""
-    return Shift(SEMITONES, min(BEAT, frames // FRAMES_PER_BEAT // 2))
+    return Shift(semitones=SEMITONES, beat=min(BEAT, frames // FRAMES_PER_BEAT // 2))
 
 
 def parse_shift(text: str, frames: int) -> Shift:
     """``"+6@16"``: 6 semitones up from beat 16 of T = `frames` on. Raises UserError."""
     match, last = re.fullmatch(r"([+-]?\d{1,2})@(\d{1,4})", text), frames // FRAMES_PER_BEAT - 1
-    shift = Shift(int(match[1]), int(match[2])) if match else Shift(0, 0)
+    shift = Shift(semitones=int(match[1]), beat=int(match[2])) if match else Shift(semitones=0, beat=0)
     if not 1 <= abs(shift.semitones) <= 12 or not 1 <= shift.beat <= last:
         raise UserError(
             f"'{text}' is no shift of the melody: write semitones@beat, as in +6@{max(1, (last + 1) // 2)}, "
             f"with 1 to 12 semitones up or down and a beat from 1 to {last}"
         )
-    return shift
+    is_usual = shift == default_shift(frames)
+    return shift if is_usual else dataclasses.replace(shift, suffix=f"-perturb{shift}")
 
 
 def shifted(melody: np.ndarray, shift: Shift, tables: TokenTables) -> np.ndarray:

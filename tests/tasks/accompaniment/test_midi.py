@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gapt_jax import midi as sound
 from gapt_jax.errors import UserError
-from gapt_jax.runtime import midi
+from gapt_jax.tasks.accompaniment import midi
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, PAD, SILENCE, Vocabulary
 
 TICKS_PER_FRAME = sound.TICKS_PER_BEAT // FRAMES_PER_BEAT

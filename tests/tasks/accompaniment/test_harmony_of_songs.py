@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.loader import open_corpus
-from gapt_jax.evaluation import harmony
+from gapt_jax.tasks.accompaniment import harmony
 
 SONGS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "songs"
 PUBLISHED = {  # README: (in chord, chance)

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from gapt_jax.errors import UserError
-from gapt_jax.evaluation import adaptation
-from gapt_jax.evaluation.adaptation import Adaptation, Shift
+from gapt_jax.tasks.accompaniment import adaptation
+from gapt_jax.tasks.accompaniment.adaptation import Adaptation, Shift
 from gapt_jax.vocabulary import NOTE_HOLD, NOTE_ONSET, PAD, SILENCE
 
 
 def adapted(after, before=(0.5, 0.5), unperturbed=None):
     perturbed = np.array([*before, *after])
     reference = np.full(len(perturbed), 0.5) if unperturbed is None else unperturbed
-    return Adaptation(Shift(6, len(before)), reference, perturbed)
+    return Adaptation(Shift(semitones=6, beat=len(before)), reference, perturbed)
 
 
 def test_recovery_is_where_four_beats_together_are_back_to_nine_tenths():
@@ -40,7 +40,7 @@ def test_area_is_lost_after_the_shift_alone():
 def test_shifted_moves_notes_from_the_beat_on(song, vocabulary):
     melody = song((60, 4), (62, 6), (None, 4), (125, 2))
     melody = np.pad(melody, ((0, 0), (0, 4)), constant_values=PAD)
-    moved = adaptation.shifted(melody, Shift(6, 2), vocabulary.tables)[0]
+    moved = adaptation.shifted(melody, Shift(semitones=6, beat=2), vocabulary.tables)[0]
     assert (moved[:8] == melody[0, :8]).all()  # 60, then 62 until the shift
     assert moved[8:10].tolist() == [NOTE_ONSET + 68, NOTE_HOLD + 68]  # held over the shift: begins anew
     assert (moved[10:14] == SILENCE).all() and (moved[16:] == PAD).all()
@@ -56,17 +56,17 @@ def test_curve_is_a_mean_over_songs_that_sound(song, vocabulary):
 
 def test_songs_must_go_on_for_four_beats(song):
     melody = np.pad(song((60, 24)), ((0, 0), (0, 8)), constant_values=PAD)
-    assert adaptation.long_enough(melody, Shift(6, 2)).tolist() == [True]
-    assert adaptation.long_enough(melody, Shift(6, 3)).tolist() == [False]
+    assert adaptation.long_enough(melody, Shift(semitones=6, beat=2)).tolist() == [True]
+    assert adaptation.long_enough(melody, Shift(semitones=6, beat=3)).tolist() == [False]
 
 
 @pytest.mark.parametrize(("frames", "beat"), [(256, 16), (128, 16), (64, 8), (16, 2)])
 def test_default_shift(frames, beat):
-    assert adaptation.default_shift(frames) == Shift(6, beat)
+    assert adaptation.default_shift(frames) == Shift(semitones=6, beat=beat)
 
 
 def test_parse_shift():
-    assert adaptation.parse_shift("+6@16", 256) == adaptation.parse_shift("6@16", 256) == Shift(6, 16)
+    assert adaptation.parse_shift("+6@16", 256) == adaptation.parse_shift("6@16", 256) == Shift(semitones=6, beat=16)
     assert str(adaptation.parse_shift("-5@8", 64)) == "-5@8"
     for text in ("", "6", "+6@", "0@8", "13@8", "+6@0", "+6@16", "six@8", "+6@8 "):
         with pytest.raises(UserError, match="semitones@beat"):

@@ -21,11 +21,6 @@ class ChordEvents:
     root: np.ndarray  # [E] int: pitch class
 
 
-def share(part: float, whole: float) -> float:
-    """part / whole; NaN where there is nothing to share."""
-    return float(part / whole) if whole else float("nan")
-
-
 def before_end(chords: np.ndarray) -> np.ndarray:
     """[N, T] bool: frames before the first PAD or EOS, where a part ends (docs/method.md §12.3)."""
     return ~np.logical_or.accumulate((chords == PAD) | (chords == EOS), axis=1)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from gapt_jax.evaluation import diversity, harmony, rules
-from gapt_jax.evaluation.events import chord_events, share
-from gapt_jax.vocabulary import EOS, PAD, SILENCE, Vocabulary
+from gapt_jax.evaluation.statistics import share
+from gapt_jax.tasks.accompaniment import harmony, violations
+from gapt_jax.tasks.accompaniment.events import chord_events
+from gapt_jax.vocabulary import PAD, SILENCE, Vocabulary
 
 
-def summarize_melody(
-    melody: np.ndarray, chords: np.ndarray, vocabulary: Vocabulary, embeddings: dict[str, np.ndarray]
-) -> dict[str, float]:
+def summarize_melody(melody: np.ndarray, chords: np.ndarray, vocabulary: Vocabulary) -> dict[str, float]:
     """Measures what a melody agent played over given chords (docs/method.md §11, §12); undefined metrics are NaN.
 
     melody, chords: [N, T] int32 tokens; rows without a chord token (a filled-up batch) are left out. Names are those of
     `metrics.summarize`, of the rules too, which here judge the notes. `rest_share`: frames with a chord and no note.
-    embeddings: name -> [N, D], of the melodies.
     """
     songs = (chords != PAD).any(1)
     chords, melody = chords[songs], np.where(chords == PAD, PAD, melody)[songs]
@@ -30,19 +28,13 @@ def summarize_melody(
         "note_in_chord_chance": harmony.chance_level(melody, chords, tables),
         "rest_share": harmony.silent_share(chords, melody, roles),
     }
-    violations = {
-        "invalid_share": rules.invalid(chords, melody, roles),
-        "repetition_share": rules.repetition(events, len(melody)),
-        "long_note_share": rules.long_note(melody),
-        "silence_violation_share": rules.silence(chords, melody, roles),
+    broken_rules = {
+        "invalid_share": violations.invalid(chords, melody, roles),
+        "repetition_share": violations.repetition(events, len(melody)),
+        "long_note_share": violations.long_note(melody),
+        "silence_violation_share": violations.silence(chords, melody, roles),
     }
-    result |= {name: broken.mean() if len(broken) else float("nan") for name, broken in violations.items()}
-    for name, rows in embeddings.items():
-        rows = rows[songs][(melody > EOS).any(1)]
-        result |= {
-            f"vendi_{name}": diversity.vendi(rows),
-            f"self_similarity_{name}": diversity.self_similarity(rows),
-        }
+    result |= {name: broken.mean() if len(broken) else float("nan") for name, broken in broken_rules.items()}
     return {name: float(value) for name, value in result.items()}
 
 

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gapt_jax import chords as chord_names
-from gapt_jax.evaluation.events import chord_events
 from gapt_jax.evaluation.results import Run, Study
 from gapt_jax.report.figures import GRID, INK, WIDTH, Drawn, color, finish
+from gapt_jax.tasks.accompaniment.events import chord_events
+from gapt_jax.tasks.accompaniment.task import accompaniment
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, PAD, Vocabulary
 
 MAX_SONGS = 3
@@ -41,10 +42,10 @@ def songs(runs: Sequence[Run]) -> list[Song]:
         for run in runs:
             samples = run.samples
             same = [i for i, other in enumerate(samples["ids"]) if other == identity]
-            if same and samples["melody"][same[0]] == first["melody"][row]:
+            if same and samples["context"][same[0]] == first["context"][row]:
                 for system, rows in samples["systems"].items():
                     chords.setdefault(system, np.array(rows[same[0]], np.int32))
-        melody = np.array(first["melody"][row], np.int32)
+        melody = np.array(first["context"][row], np.int32)
         found.append(Song(str(identity), str(first["dataset"]), melody, chords))
     return found
 
@@ -63,12 +64,17 @@ def draw_all(study: Study) -> Iterator[Drawn]:
 
 def shown_songs(study: Study) -> list[Song]:
     """`songs` of the runs that share the first run's vocabulary."""
-    return songs([run for run in study.runs if run.vocabulary.hash == study.runs[0].vocabulary.hash])
+    return songs([run for run in study.runs if run.task.identity == study.runs[0].task.identity])
+
+
+def vocabulary_of(study: Study) -> Vocabulary:
+    """That of the first run."""
+    return accompaniment(study.runs[0].task).vocabulary
 
 
 def piano_roll(song: Song, study: Study) -> Figure:
     """The melody by pitch, then a pitch-class roll per system; time in beats, from LEFT to RIGHT of the figure."""
-    vocabulary = study.runs[0].vocabulary
+    vocabulary = vocabulary_of(study)
     frames = frames_of(song)
     melody = song.melody[:frames]
     with matplotlib.rc_context({"figure.constrained_layout.use": False}):  # time begins and ends at known places

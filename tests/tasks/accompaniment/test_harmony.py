@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gapt_jax.evaluation import harmony
+from gapt_jax.tasks.accompaniment import harmony
 from gapt_jax.vocabulary import PAD, SILENCE
 
 

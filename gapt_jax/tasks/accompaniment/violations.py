@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gapt_jax.evaluation.events import ChordEvents, ngrams
+from gapt_jax.tasks.accompaniment.events import ChordEvents, ngrams
 from gapt_jax.vocabulary import PAD, SILENCE, TokenTables
 
 MAX_REPEATS = 4  # equal chord events in a row

@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from gapt_jax.evaluation.events import before_end, share
+from gapt_jax.evaluation.statistics import share
+from gapt_jax.tasks.accompaniment.events import before_end
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, TokenTables
 
 

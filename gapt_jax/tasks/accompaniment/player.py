@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gapt_jax.evaluation.events import chord_events
 from gapt_jax.evaluation.results import Study
+from gapt_jax.tasks.accompaniment.events import chord_events
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, Vocabulary
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ SCRIPT_HASH = "sha256-" + base64.b64encode(hashlib.sha256(SCRIPT.encode()).diges
 
 def section(study: Study, rolls: Sequence[Drawn]) -> str:
     """The piano rolls, each with a button per system and a slider for the place."""
-    from gapt_jax.report.piano_roll import shown_songs
+    from gapt_jax.tasks.accompaniment.piano_roll import shown_songs
 
     parts = []
     for number, (song, roll) in enumerate(zip(shown_songs(study), rolls, strict=True)):
@@ -118,9 +118,9 @@ def section(study: Study, rolls: Sequence[Drawn]) -> str:
 
 def script(study: Study) -> str:
     """The notes and the player; text inside JSON cannot end its element."""
-    from gapt_jax.report.piano_roll import LEFT, RIGHT, shown_songs
+    from gapt_jax.tasks.accompaniment.piano_roll import LEFT, RIGHT, shown_songs, vocabulary_of
 
-    vocabulary = study.runs[0].vocabulary
+    vocabulary = vocabulary_of(study)
     songs = [
         {
             "beats": _beats(song),
@@ -158,7 +158,7 @@ def chord_notes(chords: np.ndarray, vocabulary: Vocabulary) -> list[list[Any]]:
 
 
 def _beats(song: Any) -> int:
-    from gapt_jax.report.piano_roll import frames_of
+    from gapt_jax.tasks.accompaniment.piano_roll import frames_of
 
     return frames_of(song) // FRAMES_PER_BEAT
 

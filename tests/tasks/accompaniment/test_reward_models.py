@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from gapt_jax.tasks.accompaniment import coherence
+from gapt_jax.algorithm import reward_models
+from gapt_jax.models.networks import pair, part
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import NOTE_HOLD, NOTE_ONSET, PAD
 
 FRAMES = 8
@@ -22,13 +24,22 @@ def songs(seed, vocabulary, rows=5):
 def members(networks):
     kinds = ("contrastive", "discriminative", "rhythm_contrastive", "rhythm_discriminative")
     keys = jax.random.split(jax.random.key(3), 2)
-    return {kind: jax.jit(jax.vmap(networks.reward(kind).init))(keys) for kind in kinds}
+    return {kind: jax.jit(jax.vmap(networks.rewards[kind].init))(keys) for kind in kinds}
 
 
 @pytest.fixture(scope="module")
 def scores(networks, members, vocabulary):
-    compiled = jax.jit(lambda m, c: coherence.scores(networks, members, m, c, vocabulary.tables))
+    rewards = Accompaniment(vocabulary).reward_models
+    compiled = jax.jit(lambda m, c: reward_models.scores(rewards, networks, members, m, c))
     return lambda melody, chords: jax.tree.map(np.asarray, compiled(melody, chords))
+
+
+def score(model, kind, params, melody, chords):
+    """By hand: the cosine of two towers, or the probability of a genuine pair."""
+    if kind.endswith("contrastive"):
+        first, second, _ = model(params, part(melody), part(chords))
+        return (first * second).sum(axis=-1)
+    return jax.nn.sigmoid(model(params, pair(melody, chords)))
 
 
 def test_scores_of_each_member_and_their_ranges(networks, members, scores, vocabulary):
@@ -43,7 +54,7 @@ def test_scores_of_each_member_and_their_ranges(networks, members, scores, vocab
         assert np.any(values[0] != values[1])
         heard = (rhythm[melody], rhythm[chords]) if kind.startswith("rhythm") else (melody, chords)
         one = jax.tree.map(lambda x: x[1], members[kind])
-        alone = jax.jit(lambda p, m, c, k=kind: coherence.score(networks.reward(k), k, p, m, c))(one, *heard)
+        alone = jax.jit(lambda p, m, c, k=kind: score(networks.rewards[k], k, p, m, c))(one, *heard)
         np.testing.assert_allclose(values[1], alone, atol=1e-6)
 
 

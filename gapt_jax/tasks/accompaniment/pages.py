@@ -1,0 +1,46 @@
+"""Figures, piano rolls and sound for the report: `gapt_jax.task.Pages`, of accompaniment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from gapt_jax.evaluation.results import Study
+from gapt_jax.task import Pages
+from gapt_jax.tasks.accompaniment import player
+
+if TYPE_CHECKING:
+    from gapt_jax.report.figures import Drawn
+
+
+class _Pages(Pages):
+    """What needs matplotlib, an optional extra, is imported where it is drawn."""
+
+    script_hash = player.SCRIPT_HASH
+
+    def figures(self, study: Study) -> Iterator[Drawn]:
+        from gapt_jax.report.figures import finish, sampled
+        from gapt_jax.tasks.accompaniment import adaptation_figure
+
+        if adaptation_figure.is_measured(study):
+            caption = "Note-in-chord by beat; the melody moves at the upright line. Solid: moved; dashed: not. "
+            yield finish(
+                "adaptation",
+                "Adaptation to a change of key",
+                caption + sampled(study),
+                lambda: adaptation_figure.adaptation(study),
+            )
+
+    def pictures(self, study: Study) -> Iterator[Drawn]:
+        from gapt_jax.tasks.accompaniment import piano_roll
+
+        return piano_roll.draw_all(study)
+
+    def section(self, study: Study, pictures: Sequence[Drawn]) -> str:
+        return player.section(study, pictures)
+
+    def script(self, study: Study) -> str:
+        return player.script(study)
+
+
+PAGES = _Pages()
