@@ -33,7 +33,7 @@ class Metric(NamedTuple):
 
 
 class RewardModel(Protocol):
-    """A learned judge of pairs: pure functions, called inside compiled ones. `algorithm.reward_models` has two kinds."""
+    """A learned judge of pairs: pure functions, called inside compiled ones (`algorithm.reward_models` has two)."""
 
     @property
     def augmented(self) -> bool:
