@@ -9,8 +9,8 @@ trained. OpenEWLD stays out of its training too. η = 0.002 as published. Hardwa
 
 from dataclasses import replace
 
-from experiments.small import small
 from gapt_jax.config import Experiment
+from gapt_jax.experiments.small import small
 
 
 def small_melody_agent() -> Experiment:

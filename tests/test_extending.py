@@ -101,5 +101,5 @@ def test_a_phase_is_called_and_its_metrics_are_logged(tmp_path):
 def test_the_experiment_of_the_page_is_read(tmp_path):
     (code,) = blocks("python")
     (tmp_path / "mine.py").write_text(code)
-    read = "import experiments; e = experiments.load('mine.py:wider'); print(e.name, e.models.policy.dim)"
+    read = "from gapt_jax import experiments; e = experiments.load('mine.py:wider'); print(e.name, e.models.policy.dim)"
     assert run(read, tmp_path, ROOT).split() == ["wider", "96"]

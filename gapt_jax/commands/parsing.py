@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import experiments
+from gapt_jax import experiments
 from gapt_jax.config import MOST, Experiment, override
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
@@ -72,7 +72,7 @@ def add_command(commands: Any, name: str, command: Command, text: str) -> Parser
 
 def add_experiment(parser: Parser) -> None:
     """Adds the experiment, for `experiment_of`."""
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="a name, or path/to/file.py:function")
+    parser.add_argument("experiment", metavar="EXPERIMENT", help="a name, module:function, or path/to/file.py:function")
 
 
 def add_settings(parser: Parser, text: str = "change a setting; may be repeated") -> None:

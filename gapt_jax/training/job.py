@@ -72,7 +72,7 @@ class Upstream:
 
 def open_songs(data: DataConfig, folder: Path, vocabulary: Vocabulary | None = None, on_progress: Any = None) -> Any:
     """The corpus of these settings, prepared in `folder` if need be."""
-    from data_pipeline.loader import open_corpus
+    from gapt_jax.data_pipeline.loader import open_corpus
 
     return open_corpus(
         songs=data.songs,
@@ -89,7 +89,7 @@ def open_songs(data: DataConfig, folder: Path, vocabulary: Vocabulary | None = N
 
 def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Console) -> Job:
     """Opens the data; the vocabulary and fingerprint of an existing run must be those of the data."""
-    from data_pipeline.upstream import restriction
+    from gapt_jax.data_pipeline.upstream import restriction
 
     if not hosts.is_first():
         hosts.wait_for_all("data")  # the first process prepares what is not there yet

@@ -18,10 +18,10 @@ from gapt_jax.config import (
     RuntimeConfig,
     TransformerConfig,
 )
+from gapt_jax.launch.plan import PhaseCompiler
 from gapt_jax.runtime import chips, cost
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.account import Account
-from launch.plan import PhaseCompiler
 
 PHASES = ["rollout", "judge", "estimate", "improve_policy", "improve_discriminator"]
 
