@@ -80,6 +80,24 @@ def add_settings(parser: Parser, text: str = "change a setting; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help=text)
 
 
+def add_metrics(parser: Parser) -> None:
+    """Adds ``--metrics-port``, the (address, port) for `endpoint.served`."""
+    parser.add_argument(
+        "--metrics-port",
+        type=_place,
+        metavar="[ADDRESS:]N",
+        help="tell Prometheus how training goes, at http://ADDRESS:N/metrics (default address: 127.0.0.1; N 0 takes a "
+        "free one)",
+    )
+
+
+def _place(text: str) -> tuple[str, int]:
+    address, colon, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535 or (colon and not address):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port from 0 to 65535, or ADDRESS:PORT")
+    return address or "127.0.0.1", int(port)
+
+
 def experiment_of(args: argparse.Namespace) -> Experiment:
     """The experiment that the arguments name, with the settings that they change."""
     return override(experiments.load(args.experiment), args.set)
