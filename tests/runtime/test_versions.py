@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from gapt_jax.runtime import versions
+from gapt_jax.training import doctor
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,3 +44,11 @@ def test_pip_knows_the_bounds():
     assert bounds.keys() == versions.TOO_NEW.keys()
     for name, bound in versions.TOO_NEW.items():
         assert bounds[name].endswith(f",<{bound}")
+
+
+def test_doctor_fails_where_a_version_is_too_new(monkeypatch):
+    monkeypatch.setattr(versions, "installed", lambda: versions.NEWEST_TESTED | {"orbax-checkpoint": "1.0.0"})
+    checks = {what: (holds, seen) for what, holds, seen in doctor._machine()}
+    told = "orbax-checkpoint 1.0.0 is too new: install 'orbax-checkpoint<1'"
+    assert checks["no version is too new"] == (False, told)
+    assert "orbax-checkpoint 1.0.0" in checks["versions"][1]
