@@ -37,9 +37,9 @@ class Status:
 
     @property
     def iterations_per_s(self) -> float | None:
-        """The rate of the last 20 iterations, with all that was done between them; None before there are two."""
+        """The rate of the last 20 iterations up to now: it falls while there are none. None before there are two."""
         began = list(self._began)
-        return (len(began) - 1) / max(began[-1] - began[0], 1e-9) if len(began) > 1 else None
+        return (len(began) - 1) / max(time.monotonic() - began[0], 1e-9) if len(began) > 1 else None
 
 
 NOW = Status()  # of this process, which does one thing at a time

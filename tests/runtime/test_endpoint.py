@@ -53,15 +53,18 @@ def test_the_state_is_told(now, url):
 
 
 def test_rates_are_those_of_the_last_iterations(now, url, monkeypatch):
-    clock = iter([0.0, *(100.0 + 0.5 * n for n in range(21))])  # the first, which compiles, is no longer among them
-    monkeypatch.setattr(status.time, "monotonic", lambda: next(clock))
-    for _ in range(22):
+    seconds = [0.0, *(100.0 + 0.5 * n for n in range(21))]  # the first, which compiles, is no longer among them
+    monkeypatch.setattr(status, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    for _ in range(21):
         now.begin_iteration()
-    monkeypatch.undo()
+        seconds.pop(0)
+    now.begin_iteration()
     assert now.iterations_per_s == 2.0
     now.frames, now.mfu_at_one = 64, 0.1
     found = scraped(url)
     assert (found["gapt_frames_per_second"], found["gapt_mfu"]) == (128.0, 0.2)
+    seconds[0] += 30.0  # an evaluation
+    assert scraped(url)["gapt_frames_per_second"] == 32.0
 
 
 def test_an_account_tells_what_an_iteration_is_worth(now, tmp_path, monkeypatch):
