@@ -1,8 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ONNX := .venv-onnx/bin
+VERSION := 'import sys; print(sys.version_info[:2])'
+OTHER := .venv-$(notdir $(PYTHON))
 
-.PHONY: demo jam onnx test
+.PHONY: demo jam onnx test core
 
 demo: .venv/installed-report
 	$(BIN)/gapt run smoke --workdir runs/smoke-lambda0 --set algorithm.adversarial_weight=0
@@ -18,12 +20,19 @@ onnx: .venv-onnx/installed
 	@echo "next: $(ONNX)/gapt export RUN --onnx --out DIR"
 
 test: .venv/installed-report-dev .venv-onnx/installed
+	@test "$(origin PYTHON)" != "command line" || \
+	  test "$$($(PYTHON) -c $(VERSION))" = "$$($(BIN)/python -c $(VERSION))" || \
+	  { echo "error: .venv is not of $(PYTHON): remove .venv and .venv-onnx, then run this again" >&2; exit 2; }
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
 	$(ONNX)/pytest -m onnx tests/export tests/benchmark/test_bench.py tests/test_pipeline.py
+
+# The core of the tests on another Python, in an environment of its own: make core PYTHON=python3.13
+core: $(OTHER)/installed
+	$(OTHER)/bin/pytest -n 2 --dist loadfile --max-worker-restart 0 $(addprefix tests/,algorithm models runtime training export)
 
 # A stamp per set of extras: it is older than pyproject.toml when the install has to be done again.
 .venv/installed-report: pyproject.toml | $(BIN)/python
@@ -42,6 +51,11 @@ test: .venv/installed-report-dev .venv-onnx/installed
 .venv-onnx/installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m venv .venv-onnx
 	$(ONNX)/python -m pip install --quiet --disable-pip-version-check --editable '.[onnx,live,test]'
+	@touch $@
+
+$(OTHER)/installed: pyproject.toml
+	$(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 $(BIN)/python:

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipeline import grammar, hygiene, store, upstream
-from data_pipeline.songs import SPLITS, Frames, Rejected, Song, count_off_grid, to_frames
-from data_pipeline.sources import BUILT_IN, Source, find_source, missing_from, names_in
+from gapt_jax.data_pipeline import grammar, hygiene, store, upstream
+from gapt_jax.data_pipeline.songs import SPLITS, Frames, Rejected, Song, count_off_grid, to_frames
+from gapt_jax.data_pipeline.sources import BUILT_IN, Source, find_source, missing_from, names_in
 from gapt_jax.errors import UserError
 
 MAX_REPORTED = 1_000

@@ -13,14 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline import grammar, hygiene
-from data_pipeline.builders import REPORT, Progress, open_splits, prepare, prepared_path
-from data_pipeline.importers import abc_writer, midi_song
-from data_pipeline.importers import folder as native
-from data_pipeline.songs import FILE_ENDINGS, SPLITS, Frames, Rejected, Song, mask_intervals, read_songs, to_record
-from data_pipeline.sources import BUILT_IN, datasets_of
-from data_pipeline.upstream import UPSTREAM
 from gapt_jax import chords
+from gapt_jax.data_pipeline import grammar, hygiene
+from gapt_jax.data_pipeline.builders import REPORT, Progress, open_splits, prepare, prepared_path
+from gapt_jax.data_pipeline.importers import abc_writer, midi_song
+from gapt_jax.data_pipeline.importers import folder as native
+from gapt_jax.data_pipeline.songs import (
+    FILE_ENDINGS,
+    SPLITS,
+    Frames,
+    Rejected,
+    Song,
+    mask_intervals,
+    read_songs,
+    to_record,
+)
+from gapt_jax.data_pipeline.sources import BUILT_IN, datasets_of
+from gapt_jax.data_pipeline.upstream import UPSTREAM
 from gapt_jax.errors import UserError
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import random
 
-from data_pipeline.grammar_harmony import Slot, intervals_of, pick
+from gapt_jax.data_pipeline.grammar_harmony import Slot, intervals_of, pick
 
 LOWEST, HIGHEST = 60, 81  # C4..A5
 FrameNote = tuple[int, int, int]

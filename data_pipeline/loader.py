@@ -15,10 +15,10 @@ from pathlib import Path
 import grain
 import numpy as np
 
-from data_pipeline import store
-from data_pipeline.builders import PreparedDataset, Progress, check_present, open_splits, prepare
-from data_pipeline.songs import FILE_ENDINGS, SPLITS, mask_intervals
-from data_pipeline.store import SplitFrames
+from gapt_jax.data_pipeline import store
+from gapt_jax.data_pipeline.builders import PreparedDataset, Progress, check_present, open_splits, prepare
+from gapt_jax.data_pipeline.songs import FILE_ENDINGS, SPLITS, mask_intervals
+from gapt_jax.data_pipeline.store import SplitFrames
 from gapt_jax.errors import UserError
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import (

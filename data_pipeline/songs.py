@@ -135,7 +135,7 @@ def _check_positions(events: list[list[Any]], part: str, beats_total: float) -> 
     _require(bool((offset > onset).all()), f"'{part}' has an event that does not end after it starts")
     _require(bool((onset[1:] >= onset[:-1]).all()), f"'{part}' is not sorted by onset")
     _require(bool((onset[1:] >= offset[:-1] - _POSITION_SLACK).all()), f"'{part}' has events that overlap")
-    _require(float(offset.max()) <= beats_total + _POSITION_SLACK, f"'{part}' goes on after 'beats_total'")
+    _require(float(np.max(offset)) <= beats_total + _POSITION_SLACK, f"'{part}' goes on after 'beats_total'")
 
 
 def _events(record: dict[str, Any], part: str, width: int, beats_total: float) -> list[list[Any]]:

@@ -8,10 +8,10 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data_pipeline import grammar, hygiene
-from data_pipeline.importers.folder import native_files, read_native, source_files
-from data_pipeline.songs import FILE_ENDINGS, Rejected, Song, read_songs
-from data_pipeline.upstream import UPSTREAM
+from gapt_jax.data_pipeline import grammar, hygiene
+from gapt_jax.data_pipeline.importers.folder import native_files, read_native, source_files
+from gapt_jax.data_pipeline.songs import FILE_ENDINGS, Rejected, Song, read_songs
+from gapt_jax.data_pipeline.upstream import UPSTREAM
 from gapt_jax.errors import UserError
 
 FRAMES_VERSION = 3  # raise when frames, an importer or the record changes: prepared datasets are then made anew

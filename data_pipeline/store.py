@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf import json_format  # with which TFDS writes the file
 
-from data_pipeline.songs import SPLITS, Frames, mask_intervals
+from gapt_jax.data_pipeline.songs import SPLITS, Frames, mask_intervals
 from gapt_jax.errors import UserError
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, SILENCE, Vocabulary
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.importers.folder import source_files
+from gapt_jax.data_pipeline.importers.folder import source_files
 from gapt_jax.errors import UserError
 
 MAX_UNPACKED = 2 << 30  # bytes

@@ -26,7 +26,7 @@ def measure(run: Path, members: int) -> dict[str, list[float]]:
     import jax
     import numpy as np
 
-    import experiments
+    from gapt_jax import experiments
     from gapt_jax.algorithm import learner, population
     from gapt_jax.algorithm.state import init_state
     from gapt_jax.runtime import mesh

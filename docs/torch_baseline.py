@@ -22,7 +22,7 @@ def ours(dropout: float) -> list[float]:
 
     import jax
 
-    import experiments
+    from gapt_jax import experiments
     from gapt_jax.algorithm import supervised
     from gapt_jax.benchmark.cases import Size
     from gapt_jax.benchmark.measure import fed_back, in_turns

@@ -18,14 +18,15 @@ from gapt_jax.settings import did_you_mean
 
 
 def load(name: str) -> Experiment:
-    """The experiment `name` of this package, or ``path/to/file.py:function``."""
+    """The experiment `name` of this package, ``module:function`` of it, or ``path/to/file.py:function``."""
     path, _, function = name.rpartition(":")
     if name.endswith(".py"):
         raise UserError(f"{name} is a file: name the function in it as well, as in {name}:my_experiment")
     if path.endswith(".py"):
         module = _module_from_file(Path(path))
     else:
-        path, function, module = name, name, _named_module(name)
+        path = path or name
+        module = _named_module(path)
     make = getattr(module, function, None)
     if not callable(make):
         raise UserError(f"{path} has no function {function}(): an experiment is a function without arguments")

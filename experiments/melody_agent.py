@@ -11,8 +11,8 @@ Hardware and time as for `gapt`; not run here. Command:
 
 from dataclasses import replace
 
-from experiments.gapt import ADAM, gapt
 from gapt_jax.config import FitConfig
+from gapt_jax.experiments.gapt import ADAM, gapt
 from gapt_jax.tasks.accompaniment.config import Experiment
 
 

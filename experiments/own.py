@@ -8,7 +8,7 @@ Hardware: 2 CPU cores. Trained results: none; of a few dozen songs a policy lear
 
 from dataclasses import replace
 
-from experiments.smoke import smoke
+from gapt_jax.experiments.smoke import smoke
 from gapt_jax.tasks.accompaniment.config import DataConfig, Experiment
 
 

@@ -9,7 +9,7 @@ those of batch 384: with so much larger ones they are a place to start from, not
 
 import dataclasses
 
-from experiments.gapt import gapt
+from gapt_jax.experiments.gapt import gapt
 from gapt_jax.tasks.accompaniment.config import Experiment
 
 
@@ -50,7 +50,7 @@ def pod() -> Experiment:
 def v5e_64() -> Experiment:
     """v5e-64: 64 songs a chip, minibatches of 16 a chip in microbatches of 8.
 
-        gapt plan experiments/pod.py:v5e_64 --topology v5e:8x8
+        gapt plan pod:v5e_64 --topology v5e:8x8
 
     | phase                 | memory         | roofline | bound by | collectives  |
     |-----------------------|----------------|----------|----------|--------------|
@@ -68,7 +68,7 @@ def v5e_64() -> Experiment:
 def v5p_128() -> Experiment:
     """v5p-128, which is 64 chips of two cores: 128 songs a chip.
 
-        gapt plan experiments/pod.py:v5p_128 --topology v5p:4x4x4
+        gapt plan pod:v5p_128 --topology v5p:4x4x4
 
     | phase                 | memory         | roofline | bound by | collectives   |
     |-----------------------|----------------|----------|----------|---------------|
@@ -86,7 +86,7 @@ def v5p_128() -> Experiment:
 def two_v5e_256() -> Experiment:
     """2 × v5e-256: 16 songs a chip; between the slices goes one sum of gradients per minibatch, as one vector.
 
-        gapt plan experiments/pod.py:two_v5e_256 --topology v5e:16x16 --slices 2
+        gapt plan pod:two_v5e_256 --topology v5e:16x16 --slices 2
 
     | phase                 | memory         | roofline | bound by | collectives                           |
     |-----------------------|----------------|----------|----------|---------------------------------------|

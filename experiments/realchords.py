@@ -9,8 +9,8 @@ there; not run here. Command:
 
 from dataclasses import replace
 
-from experiments.gapt import ADAM, gapt
 from gapt_jax.config import FitConfig
+from gapt_jax.experiments.gapt import ADAM, gapt
 from gapt_jax.tasks.accompaniment.config import Experiment
 
 

@@ -9,7 +9,7 @@ trained. OpenEWLD stays out of its training too. η = 0.002 as published. Hardwa
 
 from dataclasses import replace
 
-from experiments.small import small
+from gapt_jax.experiments.small import small
 from gapt_jax.tasks.accompaniment.config import Experiment
 
 

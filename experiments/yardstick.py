@@ -8,8 +8,8 @@ else is as in `gapt`. Hardware: 2 CPU cores. Cost: under a second an iteration. 
 
 from dataclasses import replace
 
-from experiments.gapt import gapt
 from gapt_jax.config import TransformerConfig
+from gapt_jax.experiments.gapt import gapt
 from gapt_jax.tasks.accompaniment.config import Experiment
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gapt_jax.errors import UserError
-from launch.topology import Slice
+from gapt_jax.launch.topology import Slice
 
 PLUGINS = ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
 # Without a GPU no kernel can be timed, and the Triton products that XLA then picks do not always compile: cuBLAS.

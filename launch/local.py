@@ -1,6 +1,6 @@
 """The processes of one run on this machine, as a cluster would run them.
 
-    python -m launch.local --processes 2 --devices-per-process 4 -- gapt run smoke --workdir runs/smoke
+    python -m gapt_jax.launch.local --processes 2 --devices-per-process 4 -- gapt run smoke --workdir runs/smoke
 
 They find each other through GAPT_COORDINATOR, GAPT_PROCESSES and GAPT_PROCESS. The exit code is 0, 42 (preempted,
 saved) or that of the first process that failed. No process outlives the launcher, however it ends (on Linux; elsewhere
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-from launch.spec import EXIT_PREEMPTED
+from gapt_jax.launch.spec import EXIT_PREEMPTED
 
 _POLL_SECONDS = 0.05
 _DRAIN_SECONDS = 1.0  # for the output of a process that has ended
@@ -217,7 +217,9 @@ def _free_port() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m launch.local", description="Run N processes of a command.")
+    parser = argparse.ArgumentParser(
+        prog="python -m gapt_jax.launch.local", description="Run N processes of a command."
+    )
     parser.add_argument("--processes", type=int, default=1, metavar="N")
     parser.add_argument("--devices-per-process", type=int, default=0, metavar="N", help="CPU devices (default: JAX's)")
     parser.add_argument("--restarts", type=int, default=0, metavar="N", help="after exit code 42 (default: 0)")

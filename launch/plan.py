@@ -28,14 +28,14 @@ from gapt_jax.algorithm import learner, population
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state, state_in
 from gapt_jax.config import Experiment
 from gapt_jax.errors import UserError
+from gapt_jax.launch import collectives, gpus, topology
+from gapt_jax.launch.collectives import Collective
 from gapt_jax.runtime import chips, cost
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.chips import Chip
 from gapt_jax.runtime.cost import Cost
 from gapt_jax.runtime.devices import compiling_anew, set_up
 from gapt_jax.types import Batch
-from launch import collectives, gpus, topology
-from launch.collectives import Collective
 
 Say = Callable[[str], None]  # takes a line for the user
 

@@ -1,6 +1,6 @@
 """Whether a run can start here: devices, network, storage, data. Start it as the run itself.
 
-python -m launch.preflight --workdir /mnt/gapt/runs/pod --devices 64
+python -m gapt_jax.launch.preflight --workdir /mnt/gapt/runs/pod --devices 64
 """
 
 from __future__ import annotations
@@ -143,8 +143,7 @@ def free_space(folder: Path, least: int) -> str:
 
 def compare_songs(experiment: str, settings: Sequence[str], workdir: Path, expected: str) -> str:
     """The fingerprint of the songs, ``data_fingerprint`` in the ``run.json`` of a run; prepares them if need be."""
-    import experiments
-    from gapt_jax import config
+    from gapt_jax import config, experiments
 
     chosen = config.override(experiments.load(experiment), settings)
     _, corpus, _ = chosen.domain().open(chosen.data, workdir.parent / "data", workdir, None)
@@ -167,7 +166,9 @@ def _perform(name: str, check: Callable[[], str]) -> tuple[str, bool, str]:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m launch.preflight", description="Check that a run can start here.")
+    parser = argparse.ArgumentParser(
+        prog="python -m gapt_jax.launch.preflight", description="Check that a run can start here."
+    )
     parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument("--devices", type=int, metavar="N", help="of all hosts together")
     parser.add_argument("--fingerprint", default="", metavar="HEX", help="of the songs; needs --experiment")

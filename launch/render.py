@@ -6,8 +6,8 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from launch import render_gke, render_slurm, render_tpu_vm
-from launch.spec import LaunchSpec
+from gapt_jax.launch import render_gke, render_slurm, render_tpu_vm
+from gapt_jax.launch.spec import LaunchSpec
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ def render(spec: LaunchSpec) -> Rendered:
 
 
 def local_arguments(spec: LaunchSpec) -> list[str]:
-    """Arguments of ``python -m launch.local``."""
+    """Arguments of ``python -m gapt_jax.launch.local``."""
     devices = [f"--devices-per-process={spec.devices_per_process}"] if spec.devices_per_process else []
     limits = [f"--restarts={spec.restarts}", f"--grace={spec.grace_seconds}"]
     return [f"--processes={spec.processes}", *devices, *limits, "--", *spec.command]
 
 
 def _local(spec: LaunchSpec) -> Rendered:
-    script = f"#!/bin/sh\nexec python -m launch.local {shlex.join(local_arguments(spec))}\n"
+    script = f"#!/bin/sh\nexec python -m gapt_jax.launch.local {shlex.join(local_arguments(spec))}\n"
     return Rendered(
         {"local.sh": script},
         submit=("sh", "local.sh"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from launch.spec import EXITS_FINAL, MOUNT, LaunchSpec, check_storage
+from gapt_jax.launch.spec import EXITS_FINAL, MOUNT, LaunchSpec, check_storage
 
 _CONTAINER = "train"
 _KEEP_FINISHED = 86_400  # seconds until a finished JobSet and its logs in the cluster are deleted

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import shlex
 
-from launch import templates
-from launch.spec import EXIT_PREEMPTED, LaunchSpec
+from gapt_jax.launch import templates
+from gapt_jax.launch.spec import EXIT_PREEMPTED, LaunchSpec
 
 CPUS_PER_TASK = 8  # SLURM's own default is 1, and it binds the process to it
 _WAIT_SECONDS = 600  # for the other processes, once the first has ended

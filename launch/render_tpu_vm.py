@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import shlex
 
-from launch import templates
-from launch.render_gke import environment
-from launch.spec import EXITS_FINAL, MOUNT, LaunchSpec, check_storage
+from gapt_jax.launch import templates
+from gapt_jax.launch.render_gke import environment
+from gapt_jax.launch.spec import EXITS_FINAL, MOUNT, LaunchSpec, check_storage
 
 _SHARED_MEMORY = "16g"  # Docker's own default of 64 MB is too little for libtpu
 

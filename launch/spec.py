@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from gapt_jax.config import MeshConfig, did_you_mean
 from gapt_jax.errors import UserError
-from launch import topology
+from gapt_jax.launch import topology
 
 TARGETS = ("local", "tpu-vm", "gke", "slurm")
 EXIT_PREEMPTED = 42  # everything is saved, run the same command again
@@ -108,7 +108,7 @@ class LaunchSpec:
         """The process to start, once per host (on SLURM once per GPU)."""
         if self.preflight:
             expected = (f"--devices={self.devices}",) if self.devices else ()
-            return ("python", "-m", "launch.preflight", f"--workdir={self.workdir}", *expected)
+            return ("python", "-m", "gapt_jax.launch.preflight", f"--workdir={self.workdir}", *expected)
         settings = self.settings + ((f"data.songs={self.songs}",) if self.songs else ())
         return ("gapt", "run", self.experiment, *(f"--set={text}" for text in settings), f"--workdir={self.workdir}")
 

@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 from gapt_jax.errors import UserError
+from gapt_jax.launch.render import Rendered
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import write_atomic
-from launch.render import Rendered
 
 _GET = {
     "gcloud": "install the Google Cloud CLI (cloud.google.com/sdk)",

@@ -8,8 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-import experiments
-from gapt_jax import config, settings
+from gapt_jax import config, experiments, settings
 from gapt_jax.algorithm import adversary, groups
 from gapt_jax.config import ConfigError, config_hash, from_dict, override, to_dict, to_json
 from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, DataConfig, Experiment

@@ -108,9 +108,10 @@ def run(code: str, *places: Path) -> str:
 
 
 def extended(section: str, folder: Path) -> Path:
-    """A copy of the package with the diff of a section of the page."""
-    for package in ("gapt_jax", "data_pipeline"):
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    """A copy of the package, with the folders that it links to, and the diff of a section of the page."""
+    for package in ("gapt_jax", "data_pipeline", "experiments", "launch"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, folder / package, symlinks=True, ignore=ignored)
     (diff,) = re.findall(r"```diff\n(.*?)```", PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0], re.S)
     apply(diff, folder)
     return folder
@@ -141,5 +142,5 @@ def test_a_data_set_is_prepared_and_read(tmp_path):
 def test_the_experiment_of_the_page_is_read(tmp_path):
     (code,) = blocks("python")
     (tmp_path / "mine.py").write_text(code)
-    read = "import experiments; e = experiments.load('mine.py:wider'); print(e.name, e.models.policy.dim)"
+    read = "from gapt_jax import experiments; e = experiments.load('mine.py:wider'); print(e.name, e.models.policy.dim)"
     assert run(read, tmp_path, ROOT).split() == ["wider", "96"]

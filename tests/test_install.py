@@ -48,7 +48,7 @@ def test_the_orbax_of_the_tests_is_the_one_that_users_get():
     assert tuple(map(int, metadata.version("orbax-checkpoint").split(".")[:3])) >= (0, 12, 3)
 
 
-@pytest.mark.parametrize("folder", ["runs", "bundles", "launch-gapt", ".venv", ".venv-onnx"])
+@pytest.mark.parametrize("folder", ["runs", "bundles", "launch-gapt", ".venv", ".venv-onnx", ".venv-python3.13"])
 def test_what_the_commands_write_is_ignored(folder):
     if not (ROOT / ".git").exists():
         pytest.skip("no checkout")

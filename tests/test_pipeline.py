@@ -129,7 +129,7 @@ def test_a_changed_vocabulary_is_refused(root, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_other_songs_are_refused_on_resume(root, tmp_path, capsys):
-    from data_pipeline import grammar
+    from gapt_jax.data_pipeline import grammar
 
     songs = tmp_path / "songs"
     songs.mkdir()

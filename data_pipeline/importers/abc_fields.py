@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from data_pipeline.importers.played import MAX_PASSES
-from data_pipeline.songs import BadSong
+from gapt_jax.data_pipeline.importers.played import MAX_PASSES
+from gapt_jax.data_pipeline.songs import BadSong
 
 SHIFT = {"^^": 2, "^": 1, "=": 0, "_": -1, "__": -2}
 _FIFTHS = {"C": 0, "G": 1, "D": 2, "A": 3, "E": 4, "B": 5, "F": -1}  # sharps of the major key

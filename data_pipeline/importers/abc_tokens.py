@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from data_pipeline.songs import MAX_BEATS, BadSong
+from gapt_jax.data_pipeline.songs import MAX_BEATS, BadSong
 
 _LENGTH = r"(?P<{0}up>[0-9]{{0,6}})(?P<{0}over>/*)(?P<{0}down>[0-9]{{0,6}})"
 # What is quoted or bracketed has a length limit: else a line of opening marks is read again from each of them.

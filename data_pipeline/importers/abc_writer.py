@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from data_pipeline.songs import ChordEvent, Note, Song, from_frames, to_frames
+from gapt_jax.data_pipeline.songs import ChordEvent, Note, Song, from_frames, to_frames
 from gapt_jax.vocabulary import FRAMES_PER_BEAT
 
 _SPELLINGS = ("=C", "^C", "=D", "^D", "=E", "=F", "^F", "=G", "^G", "=A", "^A", "=B")

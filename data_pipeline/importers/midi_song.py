@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from data_pipeline.importers.score import Score, chord_event
-from data_pipeline.songs import BadSong, Song, from_frames, to_frames
 from gapt_jax import midi
 from gapt_jax.chords import Chord
+from gapt_jax.data_pipeline.importers.score import Score, chord_event
+from gapt_jax.data_pipeline.songs import BadSong, Song, from_frames, to_frames
 from gapt_jax.vocabulary import FRAMES_PER_BEAT
 
 

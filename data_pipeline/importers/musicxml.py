@@ -12,8 +12,9 @@ import re
 from fractions import Fraction
 from xml.etree.ElementTree import Element
 
-from data_pipeline.importers import musicxml_file
-from data_pipeline.importers.musicxml_harmony import (
+from gapt_jax.chords import Chord
+from gapt_jax.data_pipeline.importers import musicxml_file
+from gapt_jax.data_pipeline.importers.musicxml_harmony import (
     lone_letter,
     number,
     read_chord,
@@ -21,7 +22,7 @@ from data_pipeline.importers.musicxml_harmony import (
     typed_chords,
     whole,
 )
-from data_pipeline.importers.musicxml_measures import (
+from gapt_jax.data_pipeline.importers.musicxml_measures import (
     Sound,
     WrittenMeasure,
     inferred_meter,
@@ -32,10 +33,9 @@ from data_pipeline.importers.musicxml_measures import (
     take_chords,
     write_melody,
 )
-from data_pipeline.importers.played import MAX_PASSES, performed, play_order
-from data_pipeline.importers.score import MAX_EVENTS, Score, held
-from data_pipeline.songs import MAX_BEATS, BadSong
-from gapt_jax.chords import Chord
+from gapt_jax.data_pipeline.importers.played import MAX_PASSES, performed, play_order
+from gapt_jax.data_pipeline.importers.score import MAX_EVENTS, Score, held
+from gapt_jax.data_pipeline.songs import MAX_BEATS, BadSong
 
 _MAX_DIVISIONS = 1_000_000  # a quarter note
 _MAX_CHANGES_OF_DIVISIONS = 16  # distinct values: positions keep a small common denominator

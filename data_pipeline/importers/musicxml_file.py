@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, ParseError
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
-from data_pipeline.songs import BadSong
+from gapt_jax.data_pipeline.songs import BadSong
 
 _MAX_BYTES = 16 << 20
 _MAX_TAGS = 1_000_000

@@ -7,9 +7,9 @@ import re
 from fractions import Fraction
 from xml.etree.ElementTree import Element
 
-from data_pipeline.songs import BadSong
 from gapt_jax import chords
 from gapt_jax.chords import Chord
+from gapt_jax.data_pipeline.songs import BadSong
 
 _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,12}(?:\.[0-9]{0,6})?|\.[0-9]{1,6})")

@@ -11,9 +11,9 @@ from fractions import Fraction
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from data_pipeline.importers.musicxml_harmony import semitones, whole
-from data_pipeline.importers.played import Measure, Written
-from data_pipeline.songs import BadSong
+from gapt_jax.data_pipeline.importers.musicxml_harmony import semitones, whole
+from gapt_jax.data_pipeline.importers.played import Measure, Written
+from gapt_jax.data_pipeline.songs import BadSong
 
 _MAX_VOICES = 8  # of a measure that may go on with the melody
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
 
-from data_pipeline.importers.score import MAX_EVENTS
-from data_pipeline.songs import MAX_BEATS, BadSong, Note
 from gapt_jax.chords import Chord
+from gapt_jax.data_pipeline.importers.score import MAX_EVENTS
+from gapt_jax.data_pipeline.songs import MAX_BEATS, BadSong, Note
 
 MAX_PASSES = 16  # times that a repeated section is played
 Change = tuple[Fraction, Chord | None]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipeline.importers import harte
-from data_pipeline.importers.score import MAX_EVENTS, Score, chord_event
-from data_pipeline.songs import BadSong, Note
 from gapt_jax import midi
 from gapt_jax.chords import Chord
+from gapt_jax.data_pipeline.importers import harte
+from gapt_jax.data_pipeline.importers.score import MAX_EVENTS, Score, chord_event
+from gapt_jax.data_pipeline.songs import BadSong, Note
 
 _SECONDS = 3_600.0 * 3
 _LONGEST_BAR = 16  # beats

@@ -10,10 +10,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from data_pipeline.hygiene import melody_key
-from data_pipeline.songs import MAX_BEATS, MAX_TEXT, SPLITS, BadSong, ChordEvent, Note, Song, parse_song, to_record
 from gapt_jax import chords
 from gapt_jax.chords import Chord
+from gapt_jax.data_pipeline.hygiene import melody_key
+from gapt_jax.data_pipeline.songs import (
+    MAX_BEATS,
+    MAX_TEXT,
+    SPLITS,
+    BadSong,
+    ChordEvent,
+    Note,
+    Song,
+    parse_song,
+    to_record,
+)
 
 _Event = TypeVar("_Event", Note, ChordEvent)
 MAX_EVENTS = 50_000  # notes, or chords, of one tune

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gapt_jax import config
-from gapt_jax.commands.parsing import add_command, add_experiment, add_settings, experiment_of
+from gapt_jax.commands.parsing import add_command, add_experiment, add_metrics, add_settings, experiment_of
 from gapt_jax.commands.report import write_page
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.endpoint import served
 
 _EXAMPLES = """\
 examples:
@@ -47,6 +48,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--at-once", type=int, metavar="N", help="members that train at the same time (default: what the memory holds)"
     )
+    add_metrics(parser)
 
 
 def _ablate(args: argparse.Namespace, console: Console) -> None:
@@ -71,7 +73,8 @@ def _ablate(args: argparse.Namespace, console: Console) -> None:
     workdir = args.workdir or Path("runs") / f"{base.name}-ablate-{preset}"
     from gapt_jax.training import ablate
 
-    record = ablate.ablate(base, arms, seeds, workdir, console, preset=preset, at_once=args.at_once)
+    with served(args.metrics_port, console):
+        record = ablate.ablate(base, arms, seeds, workdir, console, preset=preset, at_once=args.at_once)
     if console.is_silent:  # another process writes and speaks
         return
     console.emit(record)

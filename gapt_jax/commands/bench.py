@@ -14,8 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import experiments
-from gapt_jax import config
+from gapt_jax import config, experiments
 from gapt_jax.commands.parsing import add_command
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console, format_seconds

@@ -6,13 +6,13 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data_pipeline import grammar, store
-from data_pipeline.importers import abc, abc_writer, midi_song
-from data_pipeline.importers.score import Score, to_song
-from data_pipeline.loader import Corpus, build_vocabulary
-from data_pipeline.songs import parse_song, to_frames, to_record
 from gapt_jax.benchmark.cases import Size
 from gapt_jax.benchmark.measure import Case, Run
+from gapt_jax.data_pipeline import grammar, store
+from gapt_jax.data_pipeline.importers import abc, abc_writer, midi_song
+from gapt_jax.data_pipeline.importers.score import Score, to_song
+from gapt_jax.data_pipeline.loader import Corpus, build_vocabulary
+from gapt_jax.data_pipeline.songs import parse_song, to_frames, to_record
 
 SONGS = 256  # of the built-in generator
 

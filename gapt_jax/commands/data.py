@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _list(args: argparse.Namespace, console: Console) -> None:
-    from data_pipeline import catalogue
+    from gapt_jax.data_pipeline import catalogue
 
     rows = catalogue.list_datasets(args.songs, args.data_dir)
     console.emit({"datasets": rows})
@@ -63,8 +63,8 @@ def _shortened(text: str, width: int) -> str:
 
 
 def _prepare(args: argparse.Namespace, console: Console) -> None:
-    from data_pipeline.builders import prepare
-    from data_pipeline.upstream import UPSTREAM, restriction
+    from gapt_jax.data_pipeline.builders import prepare
+    from gapt_jax.data_pipeline.upstream import UPSTREAM, restriction
 
     if args.download:
         if args.name not in UPSTREAM:
@@ -87,8 +87,8 @@ def _prepare(args: argparse.Namespace, console: Console) -> None:
 
 
 def _check(args: argparse.Namespace, console: Console) -> None:
-    from data_pipeline import catalogue
-    from data_pipeline.hygiene import names
+    from gapt_jax.data_pipeline import catalogue
+    from gapt_jax.data_pipeline.hygiene import names
 
     result = catalogue.check(args.path)
     duplicates = [{"songs": found.songs, "is_leak": found.is_leak} for found in result.duplicates]
@@ -121,7 +121,7 @@ def _check(args: argparse.Namespace, console: Console) -> None:
 
 
 def _convert(args: argparse.Namespace, console: Console) -> None:
-    from data_pipeline import catalogue
+    from gapt_jax.data_pipeline import catalogue
 
     sources: dict[str, str] = {}
     written, left_out = catalogue.convert(args.path, args.out, sources.__setitem__)
@@ -136,8 +136,8 @@ def _convert(args: argparse.Namespace, console: Console) -> None:
 
 
 def _stats(args: argparse.Namespace, console: Console) -> None:
-    from data_pipeline import catalogue
-    from data_pipeline.hygiene import off_bars_hint
+    from gapt_jax.data_pipeline import catalogue
+    from gapt_jax.data_pipeline.hygiene import off_bars_hint
 
     with console.phases() as on_progress:
         whole, splits = catalogue.stats(args.name, args.songs, args.data_dir, on_progress)

@@ -10,9 +10,9 @@ from typing import Any
 
 from gapt_jax.commands.parsing import add_command, add_experiment, add_settings, choice, experiment_of
 from gapt_jax.errors import UserError
+from gapt_jax.launch import local, render, submit
+from gapt_jax.launch.spec import MOUNT, TARGETS, LaunchSpec, check_mesh
 from gapt_jax.runtime.console import Console
-from launch import local, render, submit
-from launch.spec import MOUNT, TARGETS, LaunchSpec, check_mesh
 
 _TEXT = "start an experiment on this machine, TPU VMs, GKE or SLURM; without --yes, show what would be started"
 

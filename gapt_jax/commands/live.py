@@ -69,9 +69,9 @@ def song_model(path: Path, vocabulary: Vocabulary) -> LiveModel:
     """The songs of a file or folder in a policy's place; chords that the vocabulary lacks become their nearest."""
     import numpy as np
 
-    from data_pipeline import catalogue
-    from data_pipeline.songs import Song, to_frames
-    from data_pipeline.store import chord_tokens, melody_tokens
+    from gapt_jax.data_pipeline import catalogue
+    from gapt_jax.data_pipeline.songs import Song, to_frames
+    from gapt_jax.data_pipeline.store import chord_tokens, melody_tokens
     from gapt_jax.live import songs
 
     found, count = [], 0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import experiments
+from gapt_jax import experiments
 from gapt_jax.config import MOST, Experiment, override
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
@@ -72,12 +72,30 @@ def add_command(commands: Any, name: str, command: Command, text: str) -> Parser
 
 def add_experiment(parser: Parser) -> None:
     """Adds the experiment, for `experiment_of`."""
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="a name, or path/to/file.py:function")
+    parser.add_argument("experiment", metavar="EXPERIMENT", help="a name, module:function, or path/to/file.py:function")
 
 
 def add_settings(parser: Parser, text: str = "change a setting; may be repeated") -> None:
     """Adds ``--set``, for `experiment_of`."""
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help=text)
+
+
+def add_metrics(parser: Parser) -> None:
+    """Adds ``--metrics-port``, the (address, port) for `endpoint.served`."""
+    parser.add_argument(
+        "--metrics-port",
+        type=_place,
+        metavar="[ADDRESS:]N",
+        help="tell Prometheus how training goes, at http://ADDRESS:N/metrics (default address: 127.0.0.1; N 0 takes a "
+        "free one)",
+    )
+
+
+def _place(text: str) -> tuple[str, int]:
+    address, colon, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535 or (colon and not address):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port from 0 to 65535, or ADDRESS:PORT")
+    return address or "127.0.0.1", int(port)
 
 
 def experiment_of(args: argparse.Namespace) -> Experiment:

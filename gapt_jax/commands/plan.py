@@ -11,7 +11,7 @@ from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 
 if TYPE_CHECKING:
-    from launch.plan import Phase, Plan
+    from gapt_jax.launch.plan import Phase, Plan
 
 EXIT_DOES_NOT_FIT = 2
 
@@ -46,7 +46,7 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # with libtpu installed, JAX would look for a TPU first
-    from launch.plan import plan
+    from gapt_jax.launch.plan import plan
 
     if args.members < 1:
         raise UserError(f"--members must be at least 1, not {args.members}")
@@ -58,7 +58,7 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
 
 def show(found: Plan, console: Console) -> None:
     """Tables and sentences for a person."""
-    from launch.plan import gib
+    from gapt_jax.launch.plan import gib
 
     slices = f"{found.slices} × " if found.slices > 1 else ""
     members = f"{found.members} members of " if found.members > 1 else ""
@@ -97,8 +97,8 @@ def _by_share(phases: Sequence[Phase]) -> dict[float, str]:
 
 
 def _row(phase: Phase) -> list[object]:
-    from launch.collectives import summarize
-    from launch.plan import gib
+    from gapt_jax.launch.collectives import summarize
+    from gapt_jax.launch.plan import gib
 
     kinds = [
         f"{kind} {summary.count}" + (f" ({summary.crossing} between slices)" if summary.crossing else "")

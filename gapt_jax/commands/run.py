@@ -6,9 +6,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gapt_jax.commands.parsing import add_command, add_experiment, add_settings, experiment_of, run_folder
+from gapt_jax.commands.parsing import (
+    add_command,
+    add_experiment,
+    add_metrics,
+    add_settings,
+    experiment_of,
+    run_folder,
+)
 from gapt_jax.commands.report import write_page
 from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.endpoint import served
 
 
 def add_parser(commands: Any) -> None:
@@ -29,6 +37,7 @@ def add_parser(commands: Any) -> None:
         help="start post-training from the newest policy of this run instead of the supervised one",
     )
     run.add_argument("--stage", metavar="NAME", help="stop after this stage; an unknown name lists them")
+    add_metrics(run)
 
 
 def _run(args: argparse.Namespace, console: Console) -> None:
@@ -37,7 +46,8 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     from gapt_jax.training import pipeline
 
     init_from = args.init_from and run_folder(args.init_from)
-    evaluation = pipeline.run(experiment, workdir, console, args.stage, init_from)
+    with served(args.metrics_port, console):
+        evaluation = pipeline.run(experiment, workdir, console, args.stage, init_from)
     if console.is_silent:  # another process writes and speaks
         return
     console.emit(evaluation)

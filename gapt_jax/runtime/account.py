@@ -13,6 +13,7 @@ import jax
 from gapt_jax.runtime import chips
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
+from gapt_jax.runtime.status import NOW
 
 FILE_NAME = "account.json"
 BEFORE, AFTER = ("compile", "restore", "input"), ("checkpoint", "evaluation", "idle", "lost")  # the phases between
@@ -65,7 +66,8 @@ class Account:
         """Counts a block; what is compiled in it counts as compilation."""
         started, compiling = time.monotonic(), self._compiling
         try:
-            yield
+            with NOW.during(name):
+                yield
         finally:
             self._add(name, time.monotonic() - started - (self._compiling - compiling))
 
@@ -74,6 +76,7 @@ class Account:
         """Counts iteration `number` of this attempt (from 1), which starts from `state`; gives the `call` that runs
         its phases."""
         self._iterations += 1
+        NOW.begin_iteration()
         with self.of(_ITERATIONS):
             if number % SAMPLE_EVERY != 3:  # the first two compile
                 yield lambda phase, *inputs: phase(*inputs)
@@ -111,6 +114,7 @@ class Account:
         spent = self._seconds.get(_ITERATIONS, 0.0) + self._seconds.get("input", 0.0)
         rate = self._iterations / spent if spent else None
         chip = chips.BY_DEVICE_KIND.get(jax.devices()[0].device_kind)
+        NOW.frames, NOW.mfu_at_one = frames, flops / (chip.flops * self._devices) if chip and flops else None
         account = {
             "seconds": seconds,
             "iterations": self._iterations,
@@ -131,13 +135,18 @@ class Account:
 
 
 class NoAccount:
-    """Counts nothing."""
+    """Counts nothing, but says what goes on."""
 
     def of(self, name: str) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+        return NOW.during(name)
 
     def iteration(self, number: int, state: Any) -> contextlib.AbstractContextManager[Callable[..., Any]]:
-        return contextlib.nullcontext(lambda phase, *inputs: phase(*inputs))
+        return self._calling()
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[Callable[..., Any]]:
+        with NOW.during(_ITERATIONS):
+            yield lambda phase, *inputs: phase(*inputs)
 
 
 def show(account: dict[str, Any], console: Console) -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from gapt_jax.runtime.files import strict_json
+from gapt_jax.runtime.status import NOW
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 LIVE_SECONDS = 0.25  # between two redraws of a bar
@@ -108,6 +109,7 @@ class Progress:
 
     def __init__(self, name: str, total: int | None, start: int, show: Show, interval: float) -> None:
         self.name, self.total, self.step = name, total, start
+        NOW.stage, NOW.step = name, start
         self._show_line, self._interval = show, interval
         self._values: Mapping[str, float] = {}
         self._began = self._shown = time.monotonic()
@@ -117,7 +119,7 @@ class Progress:
     def update(self, step: int, **values: float) -> None:
         """`step` steps are done. Values are read when they are shown: device arrays cost nothing before."""
         now = time.monotonic()
-        self.step = step
+        self.step = NOW.step = step
         self._values = values or self._values
         if not self._marks or now - self._marks[-1][0] >= LIVE_SECONDS:
             self._marks.append((now, step))

@@ -12,7 +12,8 @@ from typing import Any
 
 from gapt_jax.errors import UserError
 
-_SOURCE = Path(__file__).resolve().parents[2]
+_PACKAGE = Path(__file__).resolve().parents[1]
+_SOURCE = _PACKAGE.parent
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -71,12 +72,12 @@ def _plain(value: Any) -> Any:
 
 
 def source_hash() -> str:
-    """Twelve hex digits of all that computes; the same for the same code, with or without a checkout."""
-    folders = (_SOURCE / name for name in ("gapt_jax", "data_pipeline", "experiments"))
-    files = sorted(path for folder in folders for path in folder.rglob("*.py"))
+    """Twelve hex digits of all that computes; the same for the same code, in a checkout or installed from a wheel."""
+    folders = os.walk(_PACKAGE, followlinks=True)  # in a checkout, three folders are links
+    files = sorted(Path(folder, name) for folder, _, names in folders for name in names if name.endswith(".py"))
     digest = hashlib.sha256()
     for path in files:
-        digest.update(path.relative_to(_SOURCE).as_posix().encode() + b"\0" + path.read_bytes())
+        digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 
 

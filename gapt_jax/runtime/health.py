@@ -17,6 +17,7 @@ from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import strict_json, write_atomic
 from gapt_jax.runtime.metrics import FILE_NAME as METRICS
 from gapt_jax.runtime.metrics import MetricLog, read_metrics
+from gapt_jax.runtime.status import NOW
 
 FILE_NAME = "alarms.jsonl"
 VALID = "valid/"  # of metrics on held-out songs
@@ -248,6 +249,7 @@ class AlarmedLog(MetricLog):
         super().write(stage, step, values)
         begun = self._health.observe(step, {name: float(value) for name, value in values.items()})
         for alarm in begun:
+            NOW.alarms[alarm.alarm] = step
             self._console.warn(f"step {step}, {alarm.alarm}: {alarm.message}")
         self._due += begun
         self._raised += begun

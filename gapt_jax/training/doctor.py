@@ -17,7 +17,7 @@ from gapt_jax.algorithm.rollout import distribution
 from gapt_jax.algorithm.state import Frozen, Spec, init_state
 from gapt_jax.config import AlgorithmConfig, ModelsConfig, RewardsConfig, TransformerConfig
 from gapt_jax.models.networks import interleave
-from gapt_jax.runtime import native
+from gapt_jax.runtime import native, versions
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import stage_warnings
@@ -59,8 +59,12 @@ def _machine() -> list[Check]:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     side = jnp.ones((256, 256))
     error = float(jnp.max(jnp.abs(side @ side - 256)))
+    installed = versions.installed()
+    too_new, tested = versions.too_new(installed), "none is newer than the newest that was tested"
     return [
-        ("devices", bool(devices), f"{len(devices)} x {devices[0].device_kind}, jax {jax.__version__}"),
+        ("versions", True, ", ".join(f"{name} {version}" for name, version in installed.items())),
+        ("no version is too new", not too_new, "; ".join(too_new or versions.untested(installed) or [tested])),
+        ("devices", bool(devices), f"{len(devices)} x {devices[0].device_kind}"),
         ("float32 matrix product", error == 0, f"largest error {error:g}"),
         ("disk space here", free > MIN_FREE_GB, f"{free:.1f} GB free"),
     ]

@@ -7,11 +7,11 @@ from gapt_jax.algorithm import learner
 from gapt_jax.benchmark import cases
 from gapt_jax.benchmark.cases import Iteration, Size
 from gapt_jax.config import DiscriminatorConfig, MeshConfig, ModelsConfig, RuntimeConfig, TransformerConfig
+from gapt_jax.launch.plan import PhaseCompiler
 from gapt_jax.runtime import chips, cost
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.account import Account
 from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, DataConfig, Experiment, PretrainConfig, RewardsConfig
-from launch.plan import PhaseCompiler
 
 PHASES = ["rollout", "judge", "estimate", "improve_policy", "improve_discriminator"]
 

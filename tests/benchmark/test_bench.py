@@ -10,9 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.gapt import gapt
-from experiments.smoke import smoke
-from experiments.yardstick import yardstick
 from gapt_jax import config
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import ADVERSARIAL, hyperparameters
@@ -21,6 +18,9 @@ from gapt_jax.benchmark.cases import Iteration, Size
 from gapt_jax.benchmark.measure import Case, Ceilings, Program
 from gapt_jax.commands import bench as bench_command
 from gapt_jax.commands import bench_data
+from gapt_jax.experiments.gapt import gapt
+from gapt_jax.experiments.smoke import smoke
+from gapt_jax.experiments.yardstick import yardstick
 from gapt_jax.export import onnx
 from gapt_jax.runtime import cost
 from gapt_jax.runtime.cost import Cost
@@ -192,7 +192,7 @@ def test_command_writes_one_object_and_compares(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cases, "ROLLOUT_BATCHES", (1, 2))
     monkeypatch.setattr(ceilings, "measure", lambda repeats: CEILINGS)
     monkeypatch.setattr("gapt_jax.runtime.devices.set_up", lambda: None)
-    monkeypatch.setattr("experiments.load", lambda name: TINY)
+    monkeypatch.setattr("gapt_jax.experiments.load", lambda name: TINY)
     out = tmp_path / "folder" / "bench.json"
     arguments = ("bench", "--suite", "rollout", "--size", "small", "--repeats", "2", "--out", str(out))
     assert command(*arguments, "--json") == 0
@@ -219,7 +219,7 @@ def test_what_was_measured_is_kept_when_it_is_stopped(tmp_path, monkeypatch, cap
     monkeypatch.setattr(cases, "ROLLOUT_BATCHES", (1, 2))
     monkeypatch.setattr(ceilings, "measure", lambda repeats: CEILINGS)
     monkeypatch.setattr("gapt_jax.runtime.devices.set_up", lambda: None)
-    monkeypatch.setattr("experiments.load", lambda name: TINY)
+    monkeypatch.setattr("gapt_jax.experiments.load", lambda name: TINY)
     real, turns = bench._after_turn, []
 
     def stopped_in_the_second_turn(*arguments):

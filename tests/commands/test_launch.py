@@ -11,9 +11,9 @@ import pytest
 
 from gapt_jax.commands.main import parse
 from gapt_jax.errors import UserError
+from gapt_jax.launch import submit
+from gapt_jax.launch.render import Rendered
 from gapt_jax.runtime.console import Console
-from launch import submit
-from launch.render import Rendered
 
 ROOT = Path(__file__).parents[2]
 GKE = "--on gke --accelerator v5e-16 --image gapt:1 --storage gs://bucket"
@@ -134,7 +134,7 @@ def test_local_dry_run_runs_nothing(capsys):
 
 def test_preflight_needs_no_options_of_its_own():
     done = subprocess.run(
-        [sys.executable, "-m", "launch.preflight", "--help"],
+        [sys.executable, "-m", "gapt_jax.launch.preflight", "--help"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import experiments
+from gapt_jax import experiments
 from gapt_jax.commands.main import main
 from gapt_jax.commands.report import report_folder
 from gapt_jax.errors import TrainingStopped, UserError
@@ -230,6 +230,7 @@ def test_data_check_lists_faults_and_fails(tmp_path):
 def test_experiments_by_name_and_from_a_file(tmp_path):
     (tmp_path / "mine.py").write_text(MY_EXPERIMENT)
     assert experiments.load(f"{tmp_path}/mine.py:mine") == Experiment(name="mine1")
+    assert experiments.load("pod:v5e_64").name == "pod-v5e-64"
     assert experiments.names()
     for name in experiments.names():
         assert isinstance(experiments.load(name), Experiment)
@@ -280,7 +281,7 @@ def test_the_licence_is_shown_before_a_public_set_is_fetched(tmp_path, monkeypat
         assert "licence CC BY-NC-SA 3.0" in capsys.readouterr().out
         raise UserError("no network")
 
-    monkeypatch.setattr("data_pipeline.upstream.fetch", fetch)
+    monkeypatch.setattr("gapt_jax.data_pipeline.upstream.fetch", fetch)
     arguments = ["data", "prepare", "hooktheory", "--songs", f"{tmp_path}/songs", "--data-dir", f"{tmp_path}/data"]
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, "--download"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.songs import Song, parse_song, to_frames
+from gapt_jax.data_pipeline.songs import Song, parse_song, to_frames
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 RAW = DATA / "raw_samples"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.loader import Corpus, open_corpus
+from gapt_jax.data_pipeline.loader import Corpus, open_corpus
 from tests.data_pipeline.song_records import REAL_SONGS, write_songs
 
 

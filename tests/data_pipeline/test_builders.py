@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipeline import builders, store
-from data_pipeline.builders import open_splits, prepare
-from data_pipeline.songs import Song, read_songs, to_frames
-from data_pipeline.sources import find_source
+from gapt_jax.data_pipeline import builders, store
+from gapt_jax.data_pipeline.builders import open_splits, prepare
+from gapt_jax.data_pipeline.songs import Song, read_songs, to_frames
+from gapt_jax.data_pipeline.sources import find_source
 from gapt_jax.errors import UserError
 from tests.data_pipeline.song_records import make_record, numbered_records, write_songs
 
@@ -194,7 +194,7 @@ def test_no_place_to_write_is_one_sentence(
 _FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from data_pipeline.builders import prepare
+from gapt_jax.data_pipeline.builders import prepare
 from gapt_jax.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline import catalogue
-from data_pipeline.loader import Corpus, build_vocabulary, open_corpus
-from data_pipeline.songs import parse_song, to_frames
-from data_pipeline.upstream import UPSTREAM
+from gapt_jax.data_pipeline import catalogue
+from gapt_jax.data_pipeline.loader import Corpus, build_vocabulary, open_corpus
+from gapt_jax.data_pipeline.songs import parse_song, to_frames
+from gapt_jax.data_pipeline.upstream import UPSTREAM
 from gapt_jax.errors import UserError
 from gapt_jax.vocabulary import PAD
 from tests.data_pipeline.song_records import make_record, numbered_records

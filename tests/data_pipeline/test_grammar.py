@@ -10,11 +10,11 @@ import json
 import numpy as np
 import pytest
 
-from data_pipeline import grammar, grammar_harmony, grammar_melody
-from data_pipeline.catalogue import note_in_chord
-from data_pipeline.loader import Corpus
-from data_pipeline.songs import Song, parse_song
 from gapt_jax import chords
+from gapt_jax.data_pipeline import grammar, grammar_harmony, grammar_melody
+from gapt_jax.data_pipeline.catalogue import note_in_chord
+from gapt_jax.data_pipeline.loader import Corpus
+from gapt_jax.data_pipeline.songs import Song, parse_song
 
 NAMES = ("grammar", "grammar_modal")
 

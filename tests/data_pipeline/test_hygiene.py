@@ -5,11 +5,11 @@ import random
 
 import pytest
 
-from data_pipeline import hygiene
-from data_pipeline.hygiene import Melodies, heard_elsewhere, melody_key
-from data_pipeline.importers.score import Score, chord_event, held, split_of, to_song
-from data_pipeline.songs import BadSong, Note, Song, parse_song
 from gapt_jax.chords import Chord
+from gapt_jax.data_pipeline import hygiene
+from gapt_jax.data_pipeline.hygiene import Melodies, heard_elsewhere, melody_key
+from gapt_jax.data_pipeline.importers.score import Score, chord_event, held, split_of, to_song
+from gapt_jax.data_pipeline.songs import BadSong, Note, Song, parse_song
 from tests.data_pipeline.song_records import make_record
 
 TUNE = [Note(n / 2, n / 2 + 0.5, 60 + n % 5) for n in range(12)]

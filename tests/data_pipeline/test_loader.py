@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import loader
-from data_pipeline.loader import Corpus, choose_qualities, open_corpus, transposition_table
-from data_pipeline.songs import interval_mask
+from gapt_jax.data_pipeline import loader
+from gapt_jax.data_pipeline.loader import Corpus, choose_qualities, open_corpus, transposition_table
+from gapt_jax.data_pipeline.songs import interval_mask
 from gapt_jax.errors import UserError
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, PAD, SILENCE, Vocabulary

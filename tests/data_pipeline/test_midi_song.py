@@ -8,11 +8,11 @@ import mido
 import numpy as np
 import pytest
 
-from data_pipeline.importers import midi_song
-from data_pipeline.importers.score import to_song
-from data_pipeline.songs import BadSong, Frames, Song, from_frames, parse_song, to_frames
 from gapt_jax import midi
 from gapt_jax.chords import Chord
+from gapt_jax.data_pipeline.importers import midi_song
+from gapt_jax.data_pipeline.importers.score import to_song
+from gapt_jax.data_pipeline.songs import BadSong, Frames, Song, from_frames, parse_song, to_frames
 from gapt_jax.midi import Harmony, Note
 from tests.data_pipeline.agreement import DATA, RAW, records
 from tests.data_pipeline.song_records import make_record

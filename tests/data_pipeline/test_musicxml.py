@@ -6,9 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from data_pipeline.importers import musicxml, musicxml_harmony
-from data_pipeline.importers.score import Score, to_song
-from data_pipeline.songs import BadSong, to_frames
+from gapt_jax.data_pipeline.importers import musicxml, musicxml_harmony
+from gapt_jax.data_pipeline.importers.score import Score, to_song
+from gapt_jax.data_pipeline.songs import BadSong, to_frames
 from tests.data_pipeline.agreement import RAW, agreement, records
 
 DIVISIONS = 4

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from data_pipeline.importers import musicxml
-from data_pipeline.importers.musicxml_harmony import typed_chords
-from data_pipeline.importers.score import Score
-from data_pipeline.songs import BadSong
 from gapt_jax import chords
+from gapt_jax.data_pipeline.importers import musicxml
+from gapt_jax.data_pipeline.importers.musicxml_harmony import typed_chords
+from gapt_jax.data_pipeline.importers.score import Score
+from gapt_jax.data_pipeline.songs import BadSong
 from tests.data_pipeline.test_musicxml import bar_line, chord, ending, letters, note, notes_of, read, sheet, start_of
 
 BACKUP = "<backup><duration>16</duration></backup>"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.builders import open_splits, prepare
-from data_pipeline.loader import open_corpus
+from gapt_jax.data_pipeline.builders import open_splits, prepare
+from gapt_jax.data_pipeline.loader import open_corpus
 from gapt_jax.errors import UserError
 from tests.data_pipeline.song_records import make_record, write_songs
 

@@ -4,11 +4,11 @@ import mido
 import numpy as np
 import pytest
 
-from data_pipeline.importers import harte, pop909
-from data_pipeline.importers.folder import read_native
-from data_pipeline.importers.score import to_song
-from data_pipeline.songs import BadSong, Song
 from gapt_jax import midi
+from gapt_jax.data_pipeline.importers import harte, pop909
+from gapt_jax.data_pipeline.importers.folder import read_native
+from gapt_jax.data_pipeline.importers.score import to_song
+from gapt_jax.data_pipeline.songs import BadSong, Song
 from gapt_jax.midi import Note
 from tests.data_pipeline.agreement import RAW, agreement, records
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import builders, store
-from data_pipeline.builders import open_splits, prepare
+from gapt_jax.data_pipeline import builders, store
+from gapt_jax.data_pipeline.builders import open_splits, prepare
 from gapt_jax.errors import UserError
 from gapt_jax.runtime import locks
 from tests.data_pipeline.song_records import numbered_records
@@ -60,7 +60,7 @@ def test_a_class_that_a_dataset_names_is_not_imported(
 _PREPARE = """
 import sys, time
 from pathlib import Path
-from data_pipeline import builders
+from gapt_jax.data_pipeline import builders
 from gapt_jax.runtime import locks
 locks.POLL_SECONDS = 0.05
 write = builders._write

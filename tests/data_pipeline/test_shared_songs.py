@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import catalogue
-from data_pipeline.songs import Song
 from gapt_jax import chords
+from gapt_jax.data_pipeline import catalogue
+from gapt_jax.data_pipeline.songs import Song
 
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "songs"
 SCALE = ["C4", "D4", "E4", "F4", "G4", "A4", "B4", "C5"]

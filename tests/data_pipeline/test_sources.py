@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipeline import builders, catalogue, upstream
-from data_pipeline.builders import open_splits, prepare
-from data_pipeline.importers import folder, midi_song
-from data_pipeline.songs import Rejected, Song, parse_song, to_frames
-from data_pipeline.sources import datasets_of, find_source
-from data_pipeline.upstream import UPSTREAM
 from gapt_jax.commands.main import main
+from gapt_jax.data_pipeline import builders, catalogue, upstream
+from gapt_jax.data_pipeline.builders import open_splits, prepare
+from gapt_jax.data_pipeline.importers import folder, midi_song
+from gapt_jax.data_pipeline.songs import Rejected, Song, parse_song, to_frames
+from gapt_jax.data_pipeline.sources import datasets_of, find_source
+from gapt_jax.data_pipeline.upstream import UPSTREAM
 from gapt_jax.errors import UserError
 from tests.data_pipeline.song_records import make_record, write_songs
 
@@ -75,7 +75,7 @@ def test_songs_that_a_held_out_split_has_are_left_out(tmp_path, monkeypatch):
     (tmp_path / "songs" / "airs" / "other.mid").write_bytes((tmp_path / "songs" / "airs" / "tune00.mid").read_bytes())
     songs = list(folder.read_native(tmp_path / "songs" / "airs", "airs"))
     torn = [dataclasses.replace(songs[0], split="test"), dataclasses.replace(songs[1], split="train")]
-    monkeypatch.setattr("data_pipeline.sources.read_native", lambda *_: iter(torn))
+    monkeypatch.setattr("gapt_jax.data_pipeline.sources.read_native", lambda *_: iter(torn))
     kept, left_out = find_source("airs", tmp_path / "songs").songs()
     assert isinstance(left_out, Rejected) and kept is torn[0] and "in the test split" in left_out.reason
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import jax
 
-from experiments.small import small
 from gapt_jax import models
 from gapt_jax.config import TransformerConfig
+from gapt_jax.experiments.small import small
 from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.training.saved import SavedPolicy
 from gapt_jax.vocabulary import Vocabulary

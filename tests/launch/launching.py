@@ -1,6 +1,6 @@
 """Specs that the tests of rendering share."""
 
-from launch.spec import LaunchSpec
+from gapt_jax.launch.spec import LaunchSpec
 
 TPU_VM = LaunchSpec(
     target="tpu-vm",

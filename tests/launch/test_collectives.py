@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from launch.collectives import Collective, Summary, parse, summarize
+from gapt_jax.launch.collectives import Collective, Summary, parse, summarize
 
 ROWS, NOWHERE = P("data"), P()
 X = jnp.zeros((8 * 16, 32))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import local
-from launch.local import LocalRun
+from gapt_jax.launch import local
+from gapt_jax.launch.local import LocalRun
 
 ROOT = Path(__file__).parents[2]
 # As the trainer: SIGTERM to any process makes all of them save and exit with 42.
@@ -53,8 +53,8 @@ def is_running(pid: int) -> bool:
 
 
 def launcher(folder: Path, *options: str, command=None) -> subprocess.Popen[str]:
-    """``python -m launch.local`` with two processes that have written their numbers."""
-    words = [sys.executable, "-m", "launch.local", "--processes=2", *options, "--"]
+    """``python -m gapt_jax.launch.local`` with two processes that have written their numbers."""
+    words = [sys.executable, "-m", "gapt_jax.launch.local", "--processes=2", *options, "--"]
     process = subprocess.Popen(
         [*words, *(command or script(TRAINER, str(folder)))], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )

@@ -14,16 +14,16 @@ from gapt_jax.commands import main as command_line
 from gapt_jax.commands import plan as plan_command
 from gapt_jax.config import DiscriminatorConfig, MeshConfig, ModelsConfig, RuntimeConfig, TransformerConfig
 from gapt_jax.errors import UserError
+from gapt_jax.launch import gpus
+from gapt_jax.launch import plan as planning
+from gapt_jax.launch.collectives import Collective, parse, summarize
+from gapt_jax.launch.plan import Phase, PhaseCompiler, Plan
 from gapt_jax.runtime import chips
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.chips import Chip
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.cost import Cost
 from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, DataConfig, Experiment, PretrainConfig, RewardsConfig
-from launch import gpus
-from launch import plan as planning
-from launch.collectives import Collective, parse, summarize
-from launch.plan import Phase, PhaseCompiler, Plan
 
 TINY = TransformerConfig(dim=32, depth=1, heads=2, head_dim=16, dropout=0.0)
 MINIBATCHES = STEPS = 2

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from launch import local, preflight
-from launch.local import LocalRun
+from gapt_jax.launch import local, preflight
+from gapt_jax.launch.local import LocalRun
 
 ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: object, processes: int = 1, devices: int = 2) -> tuple[int, str]:
-    """``python -m launch.preflight`` on CPU devices; exit code and output."""
-    words = (sys.executable, "-m", "launch.preflight", *map(str, arguments))
+    """``python -m gapt_jax.launch.preflight`` on CPU devices; exit code and output."""
+    words = (sys.executable, "-m", "gapt_jax.launch.preflight", *map(str, arguments))
     lines: list[str] = []
     code = local.run(LocalRun(words, processes, devices), write=lines.append)
     return code, "".join(lines)
@@ -82,7 +82,7 @@ def test_too_little_space(tmp_path):
 
 def test_options_that_need_each_other():
     done = subprocess.run(
-        [sys.executable, "-m", "launch.preflight", "--workdir", "x", "--fingerprint", "0"],
+        [sys.executable, "-m", "gapt_jax.launch.preflight", "--workdir", "x", "--fingerprint", "0"],
         env=os.environ,
         capture_output=True,
         text=True,

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gapt_jax.errors import UserError
-from launch import render, templates
-from launch.render_gke import jobset
+from gapt_jax.launch import render, templates
+from gapt_jax.launch.render_gke import jobset
 from tests.launch.launching import ALL, GKE, LOCAL, SLURM, TPU_VM
 
 BIN = Path(sys.executable).parent
@@ -42,7 +42,7 @@ def spec(request):
 
 def test_rendering_is_deterministic_in_any_process(spec):
     program = f"import sys; sys.path[:0] = {[str(ROOT)]!r}\n" + (
-        "import json; from launch import render; from tests.launch import launching\n"
+        "import json; from gapt_jax.launch import render; from tests.launch import launching\n"
         f"print(json.dumps([render.render(s).files for s in launching.ALL][{ALL.index(spec)}]))"
     )
     for seed in ("1", "2"):
@@ -60,7 +60,7 @@ def test_the_readme_has_the_commands(spec):
 
 
 def test_rendering_imports_no_jax():
-    program = "import sys, gapt_jax.commands.launch, launch.preflight; sys.exit('jax' in sys.modules)"
+    program = "import sys, gapt_jax.commands.launch, gapt_jax.launch.preflight; sys.exit('jax' in sys.modules)"
     assert run(sys.executable, "-c", program, cwd=ROOT).returncode == 0
 
 
@@ -420,6 +420,6 @@ def test_the_batch_script():
 def test_the_local_script():
     text = render.render(LOCAL).files["local.sh"]
     words = shlex.split(text.splitlines()[-1])
-    assert words[:4] == ["exec", "python", "-m", "launch.local"]
+    assert words[:4] == ["exec", "python", "-m", "gapt_jax.launch.local"]
     assert words[4:] == render.local_arguments(LOCAL)
     assert words[words.index("--") + 1 :] == ["gapt", "run", "smoke", "--workdir=runs/a b"]

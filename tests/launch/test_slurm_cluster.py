@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import render
+from gapt_jax.launch import render
 from tests.launch.launching import SLURM
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from gapt_jax.errors import UserError
-from launch.spec import LaunchSpec
+from gapt_jax.launch.spec import LaunchSpec
 from tests.launch.launching import GKE, LOCAL, SLURM, TPU_VM
 
 
@@ -66,7 +66,7 @@ def test_the_command_is_that_of_the_trainer():
 
 def test_every_field_is_for_some_target():
     """A field that no target takes could never be given."""
-    from launch import spec
+    from gapt_jax.launch import spec
 
     known = spec._COMMON.union(*spec._BY_TARGET.values())
     assert known == {field.name for field in dataclasses.fields(LaunchSpec)}
@@ -74,14 +74,15 @@ def test_every_field_is_for_some_target():
 
 def test_preflight_expects_all_devices():
     checked = dataclasses.replace(GKE, preflight=True)  # 2 × v5p-128, 64 chips each
-    assert checked.command == ("python", "-m", "launch.preflight", "--workdir=/mnt/gapt/runs/a", "--devices=128")
+    program = ("python", "-m", "gapt_jax.launch.preflight")
+    assert checked.command == (*program, "--workdir=/mnt/gapt/runs/a", "--devices=128")
     assert dataclasses.replace(LOCAL, preflight=True).command[-1] == "--devices=8"
     assert dataclasses.replace(LOCAL, preflight=True, devices_per_process=0).command[-1] == "--workdir=runs/a b"
 
 
 def test_exit_codes_are_those_of_the_trainer():
     from gapt_jax.commands import exits
-    from launch import spec
+    from gapt_jax.launch import spec
 
     assert spec.EXIT_PREEMPTED == exits.EXIT_PREEMPTED
     assert spec.EXITS_FINAL == (exits.EXIT_FAULT, exits.EXIT_BAD_INPUT, exits.EXIT_TRAINING_STOPPED)

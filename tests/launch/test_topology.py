@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapt_jax.errors import UserError
+from gapt_jax.launch import topology
 from gapt_jax.runtime import chips
-from launch import topology
 
 
 @pytest.mark.parametrize(

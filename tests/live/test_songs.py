@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from data_pipeline import grammar
-from data_pipeline.songs import to_frames, to_record
-from data_pipeline.store import chord_tokens
 from gapt_jax.commands.live import song_model
+from gapt_jax.data_pipeline import grammar
+from gapt_jax.data_pipeline.songs import to_frames, to_record
+from gapt_jax.data_pipeline.store import chord_tokens
 from gapt_jax.errors import UserError
 from gapt_jax.live.engine import Controls, Engine, Event
 from gapt_jax.live.recording import Recording, replay

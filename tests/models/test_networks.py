@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import configurations
 from jax.flatten_util import ravel_pytree
 
 from gapt_jax import models
@@ -369,6 +370,22 @@ def test_critic_is_a_policy_with_a_scalar_head():
     assert jax.tree.map(jnp.shape, policy | {"head": None}) == jax.tree.map(jnp.shape, critic | {"head": None})
     assert critic["head"]["kernel"].shape == (STACK.dim, 1)
     assert set(critic["head"]) == {"kernel"}  # no bias
+
+
+def test_networks_are_the_same_without_the_graph_mode_of_flax():
+    """Flax has a switch for it, NNX_GRAPH_MODE, which is on today."""
+    flag, was = "nnx_graph_mode", configurations.config.nnx_graph_mode
+    key, stream = jax.random.key(0), tokens(9)
+    try:
+        configurations.config.update(flag, not was)
+        others = models.build(CONFIG, V)
+        found = [getattr(others, name).init(key) for name in PUBLISHED]
+        logits = jax.jit(others.policy.__call__)(random_params("policy"), stream)
+    finally:
+        configurations.config.update(flag, was)
+    for name, params in zip(PUBLISHED, found, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, params, getattr(NETWORKS, name).init(key))
+    np.testing.assert_array_equal(logits, compiled("policy")(random_params("policy"), stream))
 
 
 def test_sequence_layouts_by_hand():

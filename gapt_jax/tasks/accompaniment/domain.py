@@ -53,7 +53,7 @@ class Songs:
 
 def open_songs(data: DataConfig, folder: Path, vocabulary: Vocabulary | None = None, on_progress: Any = None) -> Any:
     """The corpus of these settings, prepared in `folder` if need be."""
-    from data_pipeline.loader import open_corpus
+    from gapt_jax.data_pipeline.loader import open_corpus
 
     return open_corpus(
         songs=data.songs,
@@ -84,7 +84,7 @@ class _Domain(Domain):
     def open(
         self, data: DataConfig, folder: Path, run: Path, on_progress: Any
     ) -> tuple[Accompaniment, Songs, dict[str, Any]]:
-        from data_pipeline.upstream import restriction
+        from gapt_jax.data_pipeline.upstream import restriction
 
         path = run / FILE_NAME
         vocabulary = read_vocabulary(path) if path.exists() else None

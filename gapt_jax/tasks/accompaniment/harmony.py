@@ -21,7 +21,7 @@ class NoteInChord:
     @property
     def pooled(self) -> float:
         """Share over all frames of all songs, as GAPT reports it; NaN without a valid frame."""
-        return share(self.hits.sum(), self.frames.sum())
+        return share(int(self.hits.sum()), int(self.frames.sum()))
 
     @property
     def per_song(self) -> np.ndarray:
@@ -44,7 +44,7 @@ def chance_level(melody: np.ndarray, chords: np.ndarray, tables: TokenTables) ->
     A chord of k pitch classes is hit by k of the 12 moves, so the other 11 together hit it k - hit times."""
     both, hit = _sounding(melody, chords, tables)
     sizes = np.where(both, tables.pitch_classes[chords].sum(-1), 0)
-    return share(sizes.sum() - hit.sum(), 11 * both.sum())
+    return share(int(sizes.sum() - hit.sum()), int(11 * both.sum()))
 
 
 def per_beat(melody: np.ndarray, chords: np.ndarray, tables: TokenTables) -> np.ndarray:

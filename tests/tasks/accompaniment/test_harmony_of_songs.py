@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.loader import open_corpus
+from gapt_jax.data_pipeline.loader import open_corpus
 from gapt_jax.tasks.accompaniment import harmony
 
 SONGS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "songs"

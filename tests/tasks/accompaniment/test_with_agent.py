@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipeline.loader import EvaluationSongs
 from gapt_jax import models
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import ModelsConfig, TransformerConfig
+from gapt_jax.data_pipeline.loader import EvaluationSongs
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation.evaluator import Evaluator
 from gapt_jax.runtime.console import Console
