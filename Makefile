@@ -22,8 +22,8 @@ test: .venv/installed-report-dev .venv-onnx/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
-	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
-	$(ONNX)/pytest -m onnx tests/export tests/benchmark/test_bench.py tests/test_pipeline.py
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(ONNX)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m onnx tests/export tests/benchmark/test_bench.py tests/test_pipeline.py
 
 # A stamp per set of extras: it is older than pyproject.toml when the install has to be done again.
 .venv/installed-report: pyproject.toml | $(BIN)/python
