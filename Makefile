@@ -27,8 +27,8 @@ test: .venv/installed-report-dev .venv-onnx/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
-	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
-	$(ONNX)/pytest -m onnx tests/export tests/benchmark/test_bench.py tests/test_pipeline.py
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(ONNX)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m onnx tests/export tests/benchmark/test_bench.py tests/test_pipeline.py
 
 # The core of the tests on another Python, in an environment of its own: make core PYTHON=python3.13
 core: $(OTHER)/installed

@@ -1,5 +1,6 @@
 """Eight CPU devices for every test; must be set before jax is imported."""
 
+import collections
 import gc
 import os
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("NPROC", "16")  # 2 cores and 8 devices otherwise abort in collectives (JAX 0.10)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # with libtpu installed, JAX would look for a TPU
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # the other worker needs the same programs
 _DEVICES = "--xla_force_host_platform_device_count"
 if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip()
@@ -24,6 +26,8 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])  # or one worker ends with the long files while the other waits
     if not DATA.is_dir():
         for item in items:
             if item.get_closest_marker("real_data"):
@@ -36,6 +40,18 @@ def _forget_programs() -> Iterator[None]:
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(scope="session")
+def smoke_songs(tmp_path_factory):
+    """The prepared songs of `smoke`, made once for all workers: whole runs get a copy where they look for them."""
+    from data_pipeline.builders import prepare
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "songs"
+    for name in ("grammar", "grammar_modal"):
+        prepare(name, "grammar", folder)  # where the other worker is at it, this one waits
+    return folder
 
 
 @pytest.fixture(scope="session")

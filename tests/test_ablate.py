@@ -1,6 +1,7 @@
 """`gapt ablate` at toy size by its real entry point: a grid, an interruption, a member that diverges, bad input."""
 
 import json
+import shutil
 
 import pytest
 
@@ -24,9 +25,9 @@ def metrics_of(workdir):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory, smoke_songs):
     """A folder with one finished grid of two λ and two seeds."""
-    folder = tmp_path_factory.mktemp("runs")
+    folder = shutil.copytree(smoke_songs, tmp_path_factory.mktemp("runs") / "data").parent
     assert ablate(folder / "grid", "--lambdas", "0,1", "--seeds", "3,4") == 0
     return folder
 

@@ -17,23 +17,23 @@ TOLERANCE = 1e-5  # of parameters after all stages and 12 iterations: another or
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(tmp_path_factory, smoke_songs):
     """A whole run on one device."""
-    run = Run(tmp_path_factory.mktemp("alone") / "run")
+    run = Run(shutil.copytree(smoke_songs, tmp_path_factory.mktemp("alone") / "data").parent / "run", page=True)
     assert run.start().wait() == [0], run.log().read_text()[-2000:]
     return run
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two(tmp_path_factory, smoke_songs):
     """A whole run by two processes of four devices each, parameters split over fsdp = 2."""
-    run = two_processes(tmp_path_factory.mktemp("two"))
+    run = two_processes(shutil.copytree(smoke_songs, tmp_path_factory.mktemp("two") / "data").parent, page=True)
     assert run.start().wait() == [0, 0], run.log().read_text()[-2000:]
     return run
 
 
-def two_processes(folder) -> Run:
-    return Run(folder / "run", 2, 4, ("runtime.mesh.fsdp=2",))
+def two_processes(folder, page: bool = False) -> Run:
+    return Run(folder / "run", 2, 4, ("runtime.mesh.fsdp=2",), page)
 
 
 @pytest.mark.parametrize("stage", ["anchor", "contrastive", "gapt"])

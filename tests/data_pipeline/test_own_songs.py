@@ -12,9 +12,11 @@ from gapt_jax.data_pipeline.builders import open_splits, prepare
 from gapt_jax.data_pipeline.loader import open_corpus
 from gapt_jax.errors import UserError
 from tests.data_pipeline.song_records import make_record, write_songs
+from tests.toy import NETWORKS
 
 GAPT = Path(sys.executable).parent / "gapt"
 TOY = (
+    *(*NETWORKS, "runtime.mesh.data=1"),
     *("data.max_frames=32", "evaluation.songs=8", "evaluation.monitor_songs=8", "evaluation.every=2"),
     *("evaluation.adaptation_songs=0", "evaluation.post_hoc_steps=2", "evaluation.same_melody_songs=0"),
     *(f"pretrain.{s}.steps=3" for s in ("policy", "anchor", "contrastive", "discriminative")),
