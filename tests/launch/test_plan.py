@@ -26,7 +26,7 @@ from gapt_jax.config import (
 )
 from gapt_jax.errors import UserError
 from gapt_jax.models import kernel
-from gapt_jax.runtime import chips
+from gapt_jax.runtime import chips, files
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.chips import Chip
 from gapt_jax.runtime.console import Console
@@ -318,6 +318,7 @@ def test_command_prints_a_table_or_one_object(monkeypatch, capsys):
     assert found["fits"] and found["devices"] == 4
     assert found["phases"]["rollout"]["collectives"] == {"all-reduce": 1, "all-gather": 2}
     assert found["phases"]["rollout"]["roofline_ms"] == 4000
+    assert found["versions"]["jax"] == jax.__version__ and found["git_revision"] == files.git_revision()
 
 
 @pytest.mark.usefixtures("_settings_stay")
