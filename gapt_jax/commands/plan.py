@@ -119,7 +119,7 @@ def _row(phase: Phase) -> list[object]:
         f"{gib(phase.bytes)} ({phase.bytes / phase.chip.hbm_bytes:.0%})",
         phase.cost.flops / 1e12,
         phase.cost.bytes / 1e9,
-        sum(collective.sent for collective in phase.collectives) / 1e9,
+        phase.sent / 1e9,
         1e3 * phase.roofline,
         phase.bound,
         ", ".join(kinds) or None,

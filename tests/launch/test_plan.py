@@ -318,6 +318,7 @@ def test_command_prints_a_table_or_one_object(monkeypatch, capsys):
     assert found["fits"] and found["devices"] == 4
     assert found["phases"]["rollout"]["collectives"] == {"all-reduce": 1, "all-gather": 2}
     assert found["phases"]["rollout"]["roofline_ms"] == 4000
+    assert found["phases"]["rollout"]["network_bytes"] == 2 * 4 * 3 / 4 + 2
     assert found["versions"]["jax"] == jax.__version__ and found["git_revision"] == files.git_revision()
 
 
