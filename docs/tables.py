@@ -165,19 +165,9 @@ def one_plan(name: str) -> str:
                 ", ".join(f"{kind} {count}" for kind, count in kinds.items()) or "–", f"{found['song_share']:.0%}",
             ]
         )  # fmt: skip
-    head = [
-        "phase",
-        "memory",
-        "TFLOP",
-        "HBM GB",
-        "network GB",
-        "roofline ms",
-        "bound",
-        "collectives",
-        "rows with songs",
-    ]
+    work = ["TFLOP", "HBM GB", "network GB", "roofline ms", "bound", "collectives"]
     low, high = plan["efficiency"]["without_overlap"], plan["efficiency"]["with_overlap"]
-    return table(head, rows) + (
+    return table(["phase", "memory", *work, "rows with a song"], rows) + (
         f"\n{plan['devices']} devices, each with {gib(plan['state_bytes_per_device'])} of state and frozen models. One "
         f"iteration takes {_milliseconds(plan):.3g} ms or more.\nWeak scaling from 1 to {plan['devices']} devices: "
         f"{low:.1%} if nothing overlaps, {high:.1%} if all does.\n{plan_origin(plan)}.\n"
