@@ -147,7 +147,7 @@ def plans(names: Sequence[str]) -> str:
     shares = [f"**{size / plan['hbm_bytes']:.0%}**" for size, plan in zip(largest, found, strict=True)]
     rows.append(["**largest, share of the chip**", *shares])
     rows.append(["**an iteration, at least**", *(f"**{_milliseconds(plan) / 1e3:.2f} s**" for plan in found)])
-    head = ["", *(f"{plan['devices']} × {plan['chip']}, {plan['hbm_bytes'] / 2**30:.0f} GiB" for plan in found)]
+    head = ["", *(f"{plan['devices']} × {plan['chip']}, {plan['hbm_bytes'] / 2**30:.3g} GiB" for plan in found)]
     return table(head, rows) + "\n" + "".join(f"- {plan_origin(plan)}\n" for plan in found)
 
 
