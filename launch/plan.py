@@ -75,6 +75,11 @@ class Phase:
         return self.times[self.bound]
 
     @property
+    def sent(self) -> float:
+        """Bytes that a device sends."""
+        return sum(collective.sent for collective in self.collectives)
+
+    @property
     def alone(self) -> float:
         """Seconds without a network."""
         return max(self.times["matmuls"], self.times["HBM"])
@@ -132,6 +137,7 @@ def _phase_json(phase: Phase) -> dict[str, Any]:
         "flops": phase.cost.flops,
         "vector_flops": phase.cost.vector_flops,
         "hbm_traffic": phase.cost.bytes,
+        "network_bytes": phase.sent,
         "unknown_loops": phase.cost.unknown_loops,
         "collectives": {kind: summary.count for kind, summary in kinds.items()},
         "collective_bytes": {kind: summary.bytes for kind, summary in kinds.items()},

@@ -45,7 +45,7 @@ def _forget_programs() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def smoke_songs(tmp_path_factory):
     """The prepared songs of `smoke`, made once for all workers: whole runs get a copy where they look for them."""
-    from data_pipeline.builders import prepare
+    from gapt_jax.data_pipeline.builders import prepare
 
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "songs"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from gapt_jax.commands.parsing import add_command, add_experiment, add_settings, experiment_of
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.files import git_revision
 
 if TYPE_CHECKING:
     from gapt_jax.launch.plan import Phase, Plan
 
 EXIT_DOES_NOT_FIT = 2
+COMPILERS = ("jax", "libtpu", "jax-cuda12-pjrt", "jax-cuda13-pjrt")  # packages; those that are installed are named
 
 
 def add_parser(commands: Any) -> None:
@@ -43,6 +46,7 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
     """Prints the plan; 2 if it does not fit."""
 
     experiment = experiment_of(args)
+    source = {"git_revision": git_revision(), "versions": _installed(COMPILERS)}
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # with libtpu installed, JAX would look for a TPU first
@@ -51,9 +55,15 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
     if args.members < 1:
         raise UserError(f"--members must be at least 1, not {args.members}")
     found = plan(experiment, args.topology, args.slices, console.say, args.members)
-    console.emit(found.to_json())
+    console.emit(found.to_json() | source)
     show(found, console)
     return 0 if found.fits else EXIT_DOES_NOT_FIT
+
+
+def _installed(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of the packages that are installed."""
+    found = {distribution.name: distribution.version for distribution in metadata.distributions()}
+    return {name: found[name] for name in packages if name in found}
 
 
 def show(found: Plan, console: Console) -> None:
@@ -109,7 +119,7 @@ def _row(phase: Phase) -> list[object]:
         f"{gib(phase.bytes)} ({phase.bytes / phase.chip.hbm_bytes:.0%})",
         phase.cost.flops / 1e12,
         phase.cost.bytes / 1e9,
-        sum(collective.sent for collective in phase.collectives) / 1e9,
+        phase.sent / 1e9,
         1e3 * phase.roofline,
         phase.bound,
         ", ".join(kinds) or None,

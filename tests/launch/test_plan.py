@@ -18,7 +18,7 @@ from gapt_jax.launch import gpus
 from gapt_jax.launch import plan as planning
 from gapt_jax.launch.collectives import Collective, parse, summarize
 from gapt_jax.launch.plan import Phase, PhaseCompiler, Plan
-from gapt_jax.runtime import chips
+from gapt_jax.runtime import chips, files
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.chips import Chip
 from gapt_jax.runtime.console import Console
@@ -299,6 +299,8 @@ def test_command_prints_a_table_or_one_object(monkeypatch, capsys):
     assert found["fits"] and found["devices"] == 4
     assert found["phases"]["rollout"]["collectives"] == {"all-reduce": 1, "all-gather": 2}
     assert found["phases"]["rollout"]["roofline_ms"] == 4000
+    assert found["phases"]["rollout"]["network_bytes"] == 2 * 4 * 3 / 4 + 2
+    assert found["versions"]["jax"] == jax.__version__ and found["git_revision"] == files.git_revision()
 
 
 @pytest.mark.usefixtures("_settings_stay")

@@ -1,0 +1,288 @@
+"""Makes the tables of docs/*.md from the JSON that commands wrote and that is committed beside the pages.
+
+python docs/tables.py           rewrites what stands between `<!-- table: NAME -->` and `<!-- end -->`
+python docs/tables.py --check   names the tables that their JSON does not give; then it exits with 1
+
+A new table is a function that returns its Markdown, and its name in `TABLES`. A table of which the JSON is not
+committed yet stays as it was typed, under a line that says so.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+BLOCK = re.compile(r"(?P<begin><!-- table: (?P<name>\S+) -->\n)(?P<text>.*?)(?=<!-- end -->)", re.DOTALL)
+OLDER = "*Older figures, typed by hand: their JSON was not kept.*\n"
+Json = dict[str, Any]
+Column = tuple[str, str, int]  # heading, metric, digits after the point
+
+
+def read(name: str) -> Json:
+    """The contents of a file under docs/."""
+    found: Json = json.loads((DOCS / name).read_text(encoding="utf-8"))
+    return found
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of Markdown."""
+    lines = ["|".join(["", *(f" {cell} " if cell else " " for cell in line), ""]) for line in (head, *rows)]
+    lines.insert(1, "|" + "---|" * len(head))
+    return "\n".join(lines) + "\n"
+
+
+def number(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+# Scores: results.json of `gapt report`, evaluation.json of `gapt evaluate`
+
+VENDI: Column = ("Vendi, independent", "vendi_independent", 2)
+HARMONY: Sequence[Column] = (("note-in-chord", "note_in_chord", 3), ("by chance", "note_in_chord_chance", 3))
+QUALITIES: Column = ("quality entropy", "quality_entropy", 2)
+CHANGES: Column = ("chord changes a beat", "chord_changes_per_beat", 2)
+DISTANCE: Column = ("distance to data, pairs", "js_bigram", 2)
+SMALL = (*HARMONY, VENDI, ("Vendi, published", "vendi_published", 2), QUALITIES, CHANGES, DISTANCE)
+ABLATION = (
+    VENDI, *HARMONY, ("Vendi, same melody", "same_melody_vendi_independent", 2), QUALITIES, CHANGES, DISTANCE,
+    ("told from data", "post_hoc_accuracy", 2), ("held-out coherence", "held_out_coherence", 2),
+)  # fmt: skip
+PARTNER = (
+    *HARMONY, VENDI,
+    ("data's half", "switch_to_agent_before", 3), ("then the agent's", "switch_to_agent_after", 3),
+    ("agent's half", "switch_to_data_before", 3), ("then the data's", "switch_to_data_after", 3),
+    ("influence of the note on the next chord, nats", "social_influence", 3),
+)  # fmt: skip
+
+
+def label(system: str) -> str:
+    """``λ = 1`` for ``gapt_lambda=1``."""
+    return {"mle": "MLE"}.get(system, system.replace("gapt_lambda=", "λ = "))
+
+
+def with_interval(score: Json, digits: int) -> str:
+    """The mean over seeds ± half of its 95 % interval."""
+    mean, interval = number(score["mean"], digits), score["ci95"]
+    return f"{mean} ± {number((interval[1] - interval[0]) / 2, digits)}" if interval else mean
+
+
+def with_range(score: Json, digits: int) -> str:
+    """The mean over seeds (least–greatest)."""
+    mean, values = number(score["mean"], digits), score["per_seed"]
+    return f"{mean} ({number(min(values), digits)}–{number(max(values), digits)})" if len(values) > 1 else mean
+
+
+def scores(systems: Json, dataset: str, columns: Sequence[Column], cell: Callable[[Json, int], str]) -> str:
+    """A row for each system."""
+    rows = []
+    for system, by_dataset in systems.items():
+        found = by_dataset[dataset]
+        cells = [cell(found[metric], digits) if metric in found else "–" for _, metric, digits in columns]
+        rows.append([label(system), *cells])
+    return table(["system", *(heading for heading, _, _ in columns)], rows)
+
+
+def by_dataset(results: Json, columns: Sequence[Column], cell: Callable[[Json, int], str]) -> str:
+    """A table for each data set."""
+    data = results["systems"]["data"]
+    songs = {dataset: found["note_in_chord"]["n_songs"] for dataset, found in data.items()}
+    tables = (scores(results["systems"], dataset, columns, cell) for dataset in songs)
+    return "\n".join(f"**{name}**, {n} songs\n\n{rows}" for (name, n), rows in zip(songs.items(), tables, strict=True))
+
+
+def partner() -> str:
+    """Both runs with the melody agent; the MLE is the same in both."""
+    runs = [read(f"ablation/agent-lambda{weight}-seed10.json")["systems"] for weight in (0, 1)]
+    assert runs[0]["mle"] == runs[1]["mle"]
+    return scores(runs[0] | runs[1], "hooktheory/test", PARTNER, with_interval)
+
+
+def differences() -> str:
+    """Every arm beside λ = 0, in pairs of seeds."""
+
+    def interval(pair: Sequence[float]) -> str:
+        return f"[{number(pair[0], 2)}, {number(pair[1], 2)}]"
+
+    rows = [
+        [
+            label(found["a"]), found["dataset"], f"{number(found['difference'], 2)} {interval(found['ci95'])}",
+            interval(found["ci95_songs"]), f"{found['p']:.3g}", f"{found['p_holm']:.3g}", f"{found['effect_size']:.1f}",
+        ]
+        for found in read("ablation/results.json")["comparisons"]
+        if found["metric"] == "vendi_independent"
+    ]  # fmt: skip
+    fresh = "[95 %] for fresh songs too"
+    return table(["arm", "data set", "difference [95 %]", fresh, "sign-flip p", "Holm", "effect size"], rows)
+
+
+# Plans: `gapt plan --json`
+
+
+def plan_origin(plan: Json) -> str:
+    members = f" --members {plan['members']}" if plan["members"] > 1 else ""
+    versions = ", ".join(f"{name} {version}" for name, version in plan["versions"].items())
+    command = f"gapt plan {plan['experiment']} --topology {plan['topology']}{members} --json"
+    return f"`{command}`, revision `{plan['git_revision'][:7]}`, {versions}"
+
+
+def gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def gate(phase: str) -> str:
+    return phase + ", gate open" * (phase == "improve_discriminator")
+
+
+def plans(names: Sequence[str]) -> str:
+    """Memory and bound of each phase, a column for each plan."""
+    found = [read(f"plan/{name}.json") for name in names]
+    rows = []
+    for phase in found[0]["phases"]:
+        each = [plan["phases"][phase] for plan in found]
+        rows.append([gate(phase), *(f"{gib(p['bytes_per_device'])}, {p['roofline_ms']:.0f} ms" for p in each)])
+    largest = [max(phase["bytes_per_device"] for phase in plan["phases"].values()) for plan in found]
+    shares = [f"**{size / plan['hbm_bytes']:.0%}**" for size, plan in zip(largest, found, strict=True)]
+    rows.append(["**largest, share of the chip**", *shares])
+    rows.append(["**an iteration, at least**", *(f"**{_milliseconds(plan) / 1e3:.2f} s**" for plan in found)])
+    head = ["", *(f"{plan['devices']} × {plan['chip']}, {plan['hbm_bytes'] / 2**30:.3g} GiB" for plan in found)]
+    return table(head, rows) + "\n" + "".join(f"- {plan_origin(plan)}\n" for plan in found)
+
+
+def one_plan(name: str) -> str:
+    """What `gapt plan` shows."""
+    plan = read(f"plan/{name}.json")
+    rows = []
+    for phase, found in plan["phases"].items():
+        size, kinds = found["bytes_per_device"], found["collectives"]
+        rows.append(
+            [
+                phase, f"{gib(size)} ({size / plan['hbm_bytes']:.0%})", f"{found['flops'] / 1e12:.4g}",
+                f"{found['hbm_traffic'] / 1e9:.4g}", f"{found['network_bytes'] / 1e9:.4g}",
+                f"{found['roofline_ms']:.4g}", found["bound"],
+                ", ".join(f"{kind} {count}" for kind, count in kinds.items()) or "–", f"{found['song_share']:.0%}",
+            ]
+        )  # fmt: skip
+    work = ["TFLOP", "HBM GB", "network GB", "roofline ms", "bound", "collectives"]
+    low, high = plan["efficiency"]["without_overlap"], plan["efficiency"]["with_overlap"]
+    return table(["phase", "memory", *work, "rows with a song"], rows) + (
+        f"\n{plan['devices']} devices, each with {gib(plan['state_bytes_per_device'])} of state and frozen models. One "
+        f"iteration takes {_milliseconds(plan):.3g} ms or more.\nWeak scaling from 1 to {plan['devices']} devices: "
+        f"{low:.1%} if nothing overlaps, {high:.1%} if all does.\n{plan_origin(plan)}.\n"
+    )
+
+
+def _milliseconds(plan: Json) -> float:
+    return float(sum(phase["roofline_ms"] for phase in plan["phases"].values()))
+
+
+# Speed: `gapt bench --out docs/bench/cpu.json`, and with GAPT_NATIVE=0 cpu-xla.json
+
+TARGETS = {1: 20, 8: 9, 32: 9}  # times the public sampler, by songs
+PHASES = ("rollout", "judge", "estimate", "improve_policy", "improve_discriminator", "all")
+
+
+def bench(name: str) -> tuple[Json, str]:
+    """(rows by name, where they come from)."""
+    found = read(f"bench/{name}.json")
+    machine = found["ceilings"]
+    origin = (
+        f"{machine['cores']} cores, {machine['dtype']}, rollouts by {machine['rollout']}, JAX {machine['jax']}, "
+        f"revision `{machine['git_revision'][:7]}`; ceilings of {machine['flops_per_s'] / 1e9:.0f} GFLOP/s and "
+        f"{machine['bytes_per_s'] / 1e9:.1f} GB/s"
+    )
+    return {row["name"]: row for row in found["rows"]}, origin
+
+
+def rollouts() -> str:
+    (rows, origin), (by_xla, other) = bench("cpu"), bench("cpu-xla")
+    lines = []
+    for songs in TARGETS:
+        name = f"rollout/published/batch={songs}"
+        row = rows[name]
+        counted = f"{row['flops'] / 1e9:,.4g} GFLOP, {row['bytes'] / 1e9:.3g} GB"
+        speed = [number(row["frames_per_s"], 0), f"{row['ceiling_share']:.0%}", number(row["times_public"], 1)]
+        lines.append([str(songs), counted, row["bound"], *speed, number(by_xla[name]["frames_per_s"], 0)])
+    head = ["songs", "counted", "binds", "frames/s", "share", "times the public sampler", "by XLA alone, frames/s"]
+    return table(head, lines) + f"\n{origin}. By XLA alone: {other}.\n"
+
+
+def small_rollouts() -> str:
+    rows, origin = bench("cpu")
+    lines = []
+    for songs, target in TARGETS.items():
+        row = rows[f"rollout/yardstick/batch={songs}"]
+        lines.append([str(songs), number(row["frames_per_s"], 0), number(row["times_public"], 1), str(target)])
+    return table(["songs", "frames/s", "times the public sampler", "target"], lines) + f"\n{origin}.\n"
+
+
+def iterations() -> str:
+    rows, origin = bench("cpu")
+    lines = []
+    for phase in PHASES:
+        small, published = rows[f"iteration/small/{phase}"], rows[f"iteration/published/batch=8/{phase}"]
+        shares = [f"{row['ceiling_share']:.0%}" for row in (small, published)]
+        times = [number(small["median_ms"], 0), number(published["median_ms"] / 1e3, 1)]
+        lines.append([gate(phase), times[0], shares[0], times[1], shares[1], f"{published['peak_bytes'] / 1e9:.1f} GB"])
+    head = ["", "`small`, ms", "share", "published, 8 songs, s", "share", "peak memory"]
+    return table(head, lines) + f"\n{origin}.\n"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "ablation": lambda: by_dataset(read("ablation/results.json"), ABLATION, with_interval),
+    "ablation-differences": differences,
+    "ablation-partner": partner,
+    "small": lambda: by_dataset(read("small/results.json"), SMALL, with_range),
+    "plans": lambda: plans(("h100-1", "h100-8", "v5e-1x1", "v5e-2x4", "v5e-16x16")),
+    "plan-pod": lambda: one_plan("v5e-16x16"),
+    "plan-members": lambda: one_plan("v5e-16x16-members-30"),
+    "bench-rollout": rollouts,
+    "bench-yardstick": small_rollouts,
+    "bench-iteration": iterations,
+}
+
+
+def made(name: str, now: str) -> str:
+    """What the block is to hold, given what it holds."""
+    if name not in TABLES:
+        raise SystemExit(f"docs/tables.py has no table '{name}' (there are {', '.join(TABLES)})")
+    try:
+        return TABLES[name]()
+    except FileNotFoundError:
+        return now if now.startswith(OLDER) else f"{OLDER}\n{now}"
+
+
+def rewritten(page: str) -> str:
+    """The page with every block made anew."""
+    return BLOCK.sub(lambda block: block["begin"] + made(block["name"], block["text"]), page)
+
+
+def stale(page: str) -> list[str]:
+    """Names of the blocks that are not what the JSON gives. Exits where a block has no end."""
+    blocks = list(BLOCK.finditer(page))
+    if not len(blocks) == page.count("<!-- table:") == page.count("<!-- end -->"):
+        raise SystemExit("a table has no '<!-- end -->', or an end no '<!-- table: NAME -->'")
+    return [block["name"] for block in blocks if made(block["name"], block["text"]) != block["text"]]
+
+
+def main(arguments: Sequence[str]) -> int:
+    if arguments not in ([], ["--check"]):
+        print(f"usage: python {sys.argv[0]} [--check]", file=sys.stderr)
+        return 2
+    found = False
+    for path in sorted(DOCS.glob("*.md")):
+        page = path.read_text(encoding="utf-8")
+        for name in stale(page):
+            found = True
+            print(f"{path.name}: the table '{name}' " + ("is not what its JSON gives" if arguments else "is made anew"))
+        if not arguments:
+            path.write_text(rewritten(page), encoding="utf-8")
+    if found and arguments:
+        print("run: python docs/tables.py", file=sys.stderr)
+    return int(found and bool(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
