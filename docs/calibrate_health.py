@@ -21,6 +21,7 @@ from gapt_jax.runtime.files import read_json
 from gapt_jax.runtime.health import DATA_PROXY, ON_EVALUATIONS, PROXY, Health
 from gapt_jax.runtime.metrics import read_metrics
 from gapt_jax.tasks.accompaniment.config import Experiment, HealthConfig
+from gapt_jax.tasks.accompaniment.symptoms import ON_EVALUATIONS as SYMPTOMS
 from gapt_jax.training import measure
 from gapt_jax.training.job import frozen_of
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, PAD, SILENCE
@@ -187,7 +188,7 @@ def show_healthy(bench: Bench) -> None:
     first = bench.measured(bench.chords("MLE", 0))
     for policy in ("MLE", "trained"):
         pool = [bench.measured(bench.chords(policy, seed)) for seed in range(1, POOL + 1)]
-        rng, counts = np.random.default_rng(0), dict.fromkeys(ON_EVALUATIONS, 0)
+        rng, counts = np.random.default_rng(0), dict.fromkeys({**ON_EVALUATIONS, **SYMPTOMS}, 0)
         for _ in range(SEQUENCES):
             drawn = [first, *(pool[n] for n in rng.integers(0, POOL, LENGTH - 1))]
             for alarm in alarms(bench, drawn):

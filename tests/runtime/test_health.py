@@ -27,6 +27,7 @@ from gapt_jax.tasks.accompaniment.config import (
     Experiment,
     HealthConfig,
 )
+from gapt_jax.tasks.accompaniment.symptoms import ON_EVALUATIONS as SYMPTOMS
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import post_training
 from gapt_jax.training.run_folder import run_hash
@@ -242,7 +243,7 @@ def test_every_process_hears_and_the_first_writes(tmp_path):
 
 
 def test_every_alarm_has_an_action_and_unknown_ones_are_refused():
-    assert {field.name for field in dataclasses.fields(AlarmActions)} == {*ON_EVALUATIONS, *ON_STEPS}
+    assert {field.name for field in dataclasses.fields(AlarmActions)} == {*ON_EVALUATIONS, *SYMPTOMS, *ON_STEPS}
     with pytest.raises(ConfigError, match=r"health\.actions\.ratio must be one of log, keep, stop"):
         override(Experiment(), ["health.actions.ratio=ignore"])
     for setting in ("health.slow_evaluations=0", "health.max_kl=-1"):
