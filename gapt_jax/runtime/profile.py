@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,14 @@ class Profile:
             self._is_on = False
             jax.profiler.stop_trace()
             self._console.say(f"wrote a trace into {self._folder}: docs/profile.md says how to read it")
+
+
+def trace_runs(folder: Path, run: Callable[[], Any], steps: int) -> None:
+    """Writes a trace of `steps` runs, one after the other, into the folder."""
+    with jax.profiler.trace(folder):
+        for step in range(steps):
+            with jax.profiler.StepTraceAnnotation("run", step_num=step):
+                jax.block_until_ready(run())
 
 
 class NoProfile:

@@ -10,7 +10,7 @@ import pytest
 from gapt_jax import models
 from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.profile import Profile
+from gapt_jax.runtime.profile import Profile, trace_runs
 
 
 @jax.jit
@@ -44,6 +44,12 @@ def test_nothing_is_traced_unless_asked(tmp_path):
             x = advance(x)
     profile.stop(x)
     assert not list(tmp_path.iterdir())
+
+
+def test_runs_are_traced_one_by_one(tmp_path):
+    x, done = jnp.ones((8, 8)), []
+    trace_runs(tmp_path / "row", lambda: done.append(advance(x)), 3)
+    assert len(done) == 3 and list((tmp_path / "row").rglob("*.trace.json.gz"))
 
 
 def test_operations_say_which_network_they_belong_to():
