@@ -226,6 +226,7 @@ class RuntimeConfig:
     # Of the checkpoints at evaluated steps, those with the best valid/held_out_coherence stay.
     keep_best: CountOrNone = 1
     max_nonfinite_steps: Count = 3  # consecutive skipped steps before the run stops
+    profile_steps: CountOrNone = 0  # post-training steps of which a trace is written (docs/profile.md); 0 = none
     # Without a step for so long, all stacks are printed.
     hang_minutes: Annotated[float, Limits(above=0, most=525_600)] = 30.0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gapt_jax.benchmark import ceilings, public
 from gapt_jax.benchmark.cases import SUITES, Size
-from gapt_jax.benchmark.measure import Case, Ceilings, in_turns, row, with_growth
+from gapt_jax.benchmark.measure import Case, Ceilings, Run, in_turns, row, with_growth
 from gapt_jax.benchmark.serve_cases import serve_cases
 from gapt_jax.live.model import LiveModel
 from gapt_jax.runtime.console import Console
@@ -35,10 +35,11 @@ def bench(
     policies: Sequence[LiveModel] = (),
     others: Mapping[str, Suite] = {},
     so_far: Callable[[dict[str, Any]], None] = lambda found: None,
+    trace: Callable[[str, Run], None] = lambda name, run: None,
 ) -> dict[str, Any]:
     """Everything that is measured, ready for JSON. `experiments` by size; growth is that of the small one. `policies`
     play live, in place of random ones of the sizes. `others` are suites of what this package may not import. `so_far`
-    gets what is known after each turn of a suite."""
+    gets what is known after each turn of a suite; `trace` gets each row's name and run when its suite is timed."""
     machine = ceilings.machine()
     limits = MOST_SONGS_ON_CPU if ceilings.is_cpu() else {}
     dtype = ceilings.dtype_used()
@@ -79,6 +80,8 @@ def bench(
             after_turn = functools.partial(_after_turn, cases, most, lambda more: so_far(found(more)))
             seconds = in_turns({case.name: case.run for case in cases}, turns, report_turn, after_turn)
             rows += _rows(cases, seconds, most)
+            for case in cases:
+                trace(case.name, case.run)
     return found()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gapt_jax import config
-from gapt_jax.commands.parsing import add_command, add_experiment, add_metrics, add_settings, experiment_of
+from gapt_jax.commands.parsing import add_command, add_experiment, add_metrics, add_profile, add_settings, experiment_of
 from gapt_jax.commands.report import write_page
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
@@ -48,6 +48,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--at-once", type=int, metavar="N", help="members that train at the same time (default: what the memory holds)"
     )
+    add_profile(parser)
     add_metrics(parser)
 
 

@@ -10,12 +10,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gapt_jax import config, experiments
-from gapt_jax.commands.parsing import add_command
+from gapt_jax.commands.parsing import add_command, positive
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console, format_seconds
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
@@ -29,6 +29,7 @@ USUAL_REPEATS, QUICK_REPEATS, QUICK_SIZES = 5, 2, ("small",)
 # Roughly, of all suites but live together, at the usual repeats, compilation included, on 2 CPU cores.
 MINUTES = {"small": 5, "published": 35, "yardstick": 5}
 EXIT_INTERRUPTED = 130
+TRACES = Path("runs/bench-profile")
 # XLA's own lines about devices that wait for each other or are slow; run in a process of its own, so that nothing is
 # lost where this one is ended by XLA.
 _FILTER = """
@@ -91,6 +92,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON there too")
     parser.add_argument(
+        "--profile", type=positive, metavar="STEPS",
+        help=f"trace so many more runs of each row into {TRACES}, for XProf and Perfetto",
+    )  # fmt: skip
+    parser.add_argument(
         "--compare", type=Path, metavar="FILE", help="an earlier --out: how many times faster is it now"
     )
 
@@ -117,6 +122,7 @@ def _bench(args: argparse.Namespace, console: Console) -> int | None:
     from gapt_jax.benchmark.bench import bench
     from gapt_jax.commands.bench_data import data_cases
     from gapt_jax.live.model import open_models
+    from gapt_jax.runtime.profile import trace_runs
 
     policies = open_models(args.policies, console)
     console.say(
@@ -131,11 +137,15 @@ def _bench(args: argparse.Namespace, console: Console) -> int | None:
         if args.out:
             write_atomic(args.out, strict_json(found, indent=1) + "\n")
 
+    def trace(name: str, run: Callable[[], Any]) -> None:
+        if args.profile:
+            trace_runs(TRACES / name.replace("/", "-"), run, args.profile)
+
     chosen = {size: _accompaniment(EXPERIMENTS[size]) for size in sizes}
     code = None
     try:
         with contextlib.nullcontext() if console.json_mode else without_slow_lines():
-            keep(bench(chosen, suites, repeats, console, policies, {"data": data_cases}, keep))
+            keep(bench(chosen, suites, repeats, console, policies, {"data": data_cases}, keep, trace))
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
         console.say("stopped; these rows are not all, and the last ones may have fewer repeats")

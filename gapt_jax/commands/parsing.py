@@ -80,6 +80,16 @@ def add_settings(parser: Parser, text: str = "change a setting; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help=text)
 
 
+def add_profile(parser: Parser) -> None:
+    """Adds ``--profile``, for `experiment_of`."""
+    parser.add_argument(
+        "--profile",
+        type=positive,
+        metavar="STEPS",
+        help="write a trace of so many steps of post-training, for XProf and Perfetto, into the folder of the run",
+    )
+
+
 def add_metrics(parser: Parser) -> None:
     """Adds ``--metrics-port``, the (address, port) for `endpoint.served`."""
     parser.add_argument(
@@ -100,7 +110,8 @@ def _place(text: str) -> tuple[str, int]:
 
 def experiment_of(args: argparse.Namespace) -> Experiment:
     """The experiment that the arguments name, with the settings that they change."""
-    return override(experiments.load(args.experiment), args.set)
+    traced = [f"runtime.profile_steps={args.profile}"] if getattr(args, "profile", None) else []
+    return override(experiments.load(args.experiment), [*args.set, *traced])
 
 
 def choice(*names: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from gapt_jax.commands.parsing import (
     add_command,
     add_experiment,
     add_metrics,
+    add_profile,
     add_settings,
     experiment_of,
     run_folder,
@@ -37,6 +38,7 @@ def add_parser(commands: Any) -> None:
         help="start post-training from the newest policy of this run instead of the supervised one",
     )
     run.add_argument("--stage", metavar="NAME", help="stop after this stage; an unknown name lists them")
+    add_profile(run)
     add_metrics(run)
 
 

@@ -23,6 +23,7 @@ class Model:
     graph: Any = dataclasses.field(repr=False)
     init: Callable[[jax.Array], Params]
     has_kernel: bool = False  # whether a CPU decodes it by the compiled kernel
+    name: str = "network"  # of its operations in a trace
 
     @classmethod
     def of(cls, make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
@@ -34,11 +35,13 @@ class Model:
         return nnx.merge(self.graph, params)
 
     def __call__(self, params: Params, *args: Any, **kwargs: Any) -> Any:
-        return self.bind(params)(*args, **kwargs)
+        with jax.named_scope(self.name):
+            return self.bind(params)(*args, **kwargs)
 
     def method(self, params: Params, name: str, *args: Any) -> Any:
         """Calls another method of the module, e.g. ``policy.method(params, "decode", tokens, cache, position)``."""
-        return getattr(self.bind(params), name)(*args)
+        with jax.named_scope(self.name):
+            return getattr(self.bind(params), name)(*args)
 
     def on_cpu(self) -> Callable[[Any], kernel.Kernel] | None:
         """Makes of the bound module what decodes in its place on a CPU; None where the module does so itself."""
@@ -69,13 +72,15 @@ def build(
     dtype = jnp.dtype(config.compute_dtype)
     has_kernel = has_kernel and kernel.suits(config.policy, dtype)
 
-    def of(network: Callable[..., nnx.Module], *args: Any) -> Model:
-        return Model.of(lambda rngs: network(*args, dtype=dtype, remat=config.remat, rngs=rngs))
+    def of(name: str, network: Callable[..., nnx.Module], *args: Any) -> Model:
+        made = Model.of(lambda rngs: network(*args, dtype=dtype, remat=config.remat, rngs=rngs))
+        return dataclasses.replace(made, name=name)
 
+    policy = of("policy", networks.Decoder, config.policy, size, size)
     return Models(
-        policy=dataclasses.replace(of(networks.Decoder, config.policy, size, size), has_kernel=has_kernel),
-        critic=of(networks.Decoder, config.policy, size, 1),
-        anchor=of(networks.EncoderDecoder, config.anchor, size),
-        discriminator=of(networks.Classifier, config.discriminator, size),
-        rewards={name: of(reward.network, config.reward) for name, reward in (rewards or {}).items()},
+        policy=dataclasses.replace(policy, has_kernel=has_kernel),
+        critic=of("critic", networks.Decoder, config.policy, size, 1),
+        anchor=of("anchor", networks.EncoderDecoder, config.anchor, size),
+        discriminator=of("discriminator", networks.Classifier, config.discriminator, size),
+        rewards={name: of(name, reward.network, config.reward) for name, reward in (rewards or {}).items()},
     )

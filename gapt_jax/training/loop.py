@@ -13,6 +13,7 @@ from gapt_jax.errors import Preempted, TrainingStopped
 from gapt_jax.runtime import hosts
 from gapt_jax.runtime.account import Account, NoAccount
 from gapt_jax.runtime.console import Console, Progress
+from gapt_jax.runtime.profile import NoProfile, Profile
 from gapt_jax.training.watch import Watch, word
 
 State = TypeVar("State")
@@ -44,6 +45,7 @@ class Loop(Generic[State]):
     evaluate: Callable[[Any], Mapping[str, Any]]  # of the state of one run
     state_of: Callable[[State, int], Any] = lambda state, number: state  # of one run
     account: Account | NoAccount = dataclasses.field(default_factory=NoAccount)
+    profile: Profile | NoProfile = dataclasses.field(default_factory=NoProfile)
     on_saved: Callable[[int, State], Any] = lambda step, state: None  # runs in the first process after each save
     _pending: tuple[int, Any] | None = dataclasses.field(default=None, init=False)
 
@@ -62,7 +64,8 @@ class Loop(Generic[State]):
                     if self._going():
                         raise TrainingStopped(f"{self.name} ran out of songs at step {step - 1} of {steps}")
                     break
-                with self.account.iteration(step - start, state) as call:
+                number = step - start
+                with self.profile.iteration(number, step, state), self.account.iteration(number, state) as call:
                     state, metrics = self.advance(state, batch, call)
                     self._read(progress)  # waits for the iteration before
                 evaluations = self._evaluate(state) if self.schedule.is_evaluated(step) else {}
@@ -77,6 +80,7 @@ class Loop(Generic[State]):
                 if not self._going():
                     break
             self._read(progress)
+            self.profile.stop(state)
         return state
 
     def _going(self) -> dict[int, Watch]:

@@ -29,6 +29,7 @@ from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.runtime.health import AlarmedLog, Health
 from gapt_jax.runtime.mesh import MeshMembers
+from gapt_jax.runtime.profile import Profile
 from gapt_jax.training.job import Job
 from gapt_jax.training.loop import Loop
 from gapt_jax.training.post_training import (
@@ -155,6 +156,7 @@ def post_train(
             evaluate=lambda state: monitor(evaluator, state, songs, experiment),
             state_of=lambda states, number: member_of(states, number, spread),
             account=account,
+            profile=Profile(folders[0], experiment.runtime.profile_steps, console),
             on_saved=write_account,
         )
         loop.run(states, start or 0, _batches(job, members, start or 0, spread), console)

@@ -23,6 +23,7 @@ from gapt_jax.runtime.account import Account, show
 from gapt_jax.runtime.checkpoint import Checkpoints, checkpoints
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.health import DATA_PROXY, AlarmedLog, Health
+from gapt_jax.runtime.profile import Profile
 from gapt_jax.training.loop import Loop, Schedule
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Batch, Params
@@ -68,6 +69,7 @@ def post_train(
                 advance=lambda state, batch, call: learner.iteration(spec, state, frozen, batch, call),
                 evaluate=lambda state: monitor(evaluator, state, monitor_songs, experiment),
                 account=account,
+                profile=Profile(folder, runtime.profile_steps, console),
                 on_saved=write_account,
             )
             placed = (spec.layout.place(batch, rows) for batch in batches(rows, start or 0))
