@@ -84,7 +84,8 @@ def _computed(jaxpr: core.Jaxpr) -> Iterator[Any]:
 # Change how one array is looked at: no work, no traffic of their own.
 _VIEWS = {
     "broadcast_in_dim", "convert_element_type", "copy", "expand_dims", "pvary", "random_unwrap", "random_wrap",
-    "reshape", "rev", "sharding_constraint", "slice", "split", "squeeze", "stop_gradient", "transpose",
+    "reduce_precision", "reshape", "rev", "sharding_constraint", "slice", "split", "squeeze", "stop_gradient",
+    "transpose",
 }  # fmt: skip
 _READS = {
     "argmax", "argmin", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum", "reduce", "reduce_and", "reduce_max",

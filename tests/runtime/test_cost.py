@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from gapt_jax.models import layers
 from gapt_jax.runtime import cost
 from gapt_jax.runtime.cost import Cost
 
@@ -52,6 +53,14 @@ def test_a_bias_and_an_activation_are_fused_into_the_matmul_before_them():
 def test_casts_and_reshapes_cost_nothing_and_keep_where_an_array_comes_from():
     assert of(lambda x: x.reshape(K, M).T.astype(jnp.bfloat16), A) == Cost()
     assert of(lambda x: x.reshape(K, M) + 1, A).bytes == 2 * 4 * M * K
+
+
+def test_weights_that_are_rounded_in_every_pass_are_read_as_they_are_rounded():
+    def passes(w, x):
+        return jax.lax.scan(lambda x, _: (x @ layers.rounded(w, jnp.bfloat16), None), x, length=3)
+
+    w, x = jnp.zeros((K, K)), jnp.zeros((M, K), jnp.bfloat16)
+    assert of(passes, w, x) == Cost(flops=3 * 2 * M * K * K, bytes=3 * 2 * (M * K + K * K + M * K))
 
 
 def test_what_depends_on_the_platform_counts_as_its_cheapest_way():
