@@ -10,7 +10,7 @@ import pytest
 from gapt_jax.config import override, to_dict
 from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, PAD
-from tests.tasks.accompaniment.conftest import VOCABULARY, song, vocabulary  # noqa: F401, fixtures
+from tests.tasks.accompaniment.metrics.conftest import VOCABULARY, song, vocabulary  # noqa: F401, fixtures
 
 SYSTEMS = {  # note-in-chord, independent Vendi
     "data": (0.70, 6.93), "mle": (0.32, 6.76), "gapt_lambda=0": (0.55, 3.5), "gapt_lambda=1": (0.42, 6.3),

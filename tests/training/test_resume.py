@@ -156,7 +156,7 @@ def spec():
 
 @pytest.fixture(scope="module")
 def frozen():
-    members = jax.jit(jax.vmap(NETWORKS.rhythm_discriminative.init))(jax.random.split(jax.random.key(1), 2))
+    members = jax.jit(jax.vmap(NETWORKS.rewards["rhythm_discriminative"].init))(jax.random.split(jax.random.key(1), 2))
     return Frozen(jax.jit(NETWORKS.anchor.init)(jax.random.key(2)), {"rhythm_discriminative": members})
 
 

@@ -8,7 +8,7 @@ import pytest
 from gapt_jax.data_pipeline.loader import open_corpus
 from gapt_jax.tasks.accompaniment import harmony
 
-SONGS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "songs"
+SONGS = Path(__file__).resolve().parents[4].parent / "shared" / "data" / "songs"
 PUBLISHED = {  # README: (in chord, chance)
     "openewld": (0.779, 0.25),
     "nottingham": (0.790, 0.22),
