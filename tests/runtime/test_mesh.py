@@ -241,7 +241,7 @@ def test_a_mesh_that_does_not_come_out_is_refused(monkeypatch):
 @pytest.mark.parametrize("kind", ["policy", "anchor"])
 def test_songs_that_do_not_come_out_even_change_no_loss(kind):
     """13 songs on 8 devices, in microbatches of one, against 13 songs at once."""
-    loss, params = getattr(pretrain, f"{kind}_loss")(NETWORKS), getattr(NETWORKS, kind).init(KEY)
+    loss, params = getattr(supervised, f"{kind}_loss")(NETWORKS), getattr(NETWORKS, kind).init(KEY)
     songs = jax.tree.map(lambda x: x[:13], batch(0))
 
     def of(layout):
