@@ -13,6 +13,7 @@ from gapt_jax import models
 from gapt_jax.config import TransformerConfig
 from gapt_jax.experiments.small import small
 from gapt_jax.tasks.accompaniment.config import Experiment
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training.saved import SavedPolicy
 from gapt_jax.vocabulary import Vocabulary
 
@@ -48,7 +49,8 @@ def random_policy(
         "data_fingerprint": "none",
         "git_revision": "unknown",
     }
-    return SavedPolicy(experiment, vocabulary, jax.device_get(params), "mle", facts)
+    task = Accompaniment(vocabulary, experiment.data.part)
+    return SavedPolicy(experiment, task, jax.device_get(params), "mle", facts)
 
 
 def reseal(folder: Path, **changes: object) -> None:
