@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from gapt_jax.algorithm import reward_models
 from gapt_jax.config import from_dict
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json
@@ -58,18 +59,18 @@ class Bench:
 
 
 def open_bench(run: Path) -> Bench:
-    job, upstream, (_, trained) = measure._load_run(run, Console(), None)
+    job, upstream, (_, trained) = measure.load_run(run, Console(), None)
     songs = job.valid_songs(job.experiment.evaluation.monitor_songs)
     weights = job.experiment.algorithm.rewards
 
     @jax.jit
     def proxy(members, melody, chords):
-        scores = job.spec.task.coherence(job.spec.models, members, melody, chords)
+        scores = reward_models.scores(job.spec.task.reward_models, job.spec.models, members, melody, chords)
         return sum(getattr(weights, kind) * x.sum(0) for kind, x in scores.items())
 
     @jax.jit
     def gold(params, melody, chords):
-        return job.spec.task.embed(job.spec.models, params, melody, chords)[1]
+        return job.spec.task.encoder.embed(job.spec.models.rewards["contrastive"], params, melody, chords)[1]
 
     members, evaluator = frozen_of(job, upstream).rewards, measure.evaluator_of(job, upstream)
     return Bench(

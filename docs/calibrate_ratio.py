@@ -53,7 +53,7 @@ def behind(name: str, spec: Spec, frozen, params, songs: Batch, seed: int) -> di
 
 
 def main(run: Path) -> None:
-    job, upstream, (_, trained) = measure._load_run(run, Console(), None)
+    job, upstream, (_, trained) = measure.load_run(run, Console(), None)
     algorithm = job.experiment.algorithm
     rate = algorithm.policy.learning_rate
     algorithm = dataclasses.replace(algorithm, policy=OptimizerConfig(rate, 0, 1.0, 0.9, 0.95))
@@ -64,7 +64,10 @@ def main(run: Path) -> None:
     print("| compute | tokens | policy | fault | mean | one action of 1,000 | largest |\n|---|---|---|---|---|---|---|")
     for dtype in ("float32", "bfloat16"):
         networks = models.build(
-            dataclasses.replace(job.experiment.models, compute_dtype=dtype), job.spec.task.vocab_size
+            dataclasses.replace(job.experiment.models, compute_dtype=dtype),
+            job.spec.task.vocab_size,
+            job.spec.task.reward_models,
+            has_kernel=job.spec.models.policy.has_kernel,
         )
         for masked in (False, True):
             spec = Spec(networks, dataclasses.replace(algorithm, validity_mask=masked), job.spec.task)

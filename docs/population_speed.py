@@ -35,7 +35,7 @@ def measure(run: Path, members: int) -> dict[str, list[float]]:
     from gapt_jax.training import measure as measured
     from gapt_jax.training.job import frozen_of
 
-    job, upstream, _ = measured._load_run(run, Console(json_mode=True), None)
+    job, upstream, _ = measured.load_run(run, Console(json_mode=True), None)
     rows = experiments.load("small").runtime.microbatch_rows  # a finished run may have been made with another
     whole = mesh.build(dataclasses.replace(job.experiment.runtime.mesh, data=0))
     layout = MeshLayout(rows, mesh=whole)

@@ -50,7 +50,7 @@ def trace_times(folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    job, upstream, policy = measure._load_run(Path(sys.argv[1]), Console(), None)
+    job, upstream, policy = measure.load_run(Path(sys.argv[1]), Console(), None)
     spec, frozen = job.spec, frozen_of(job, upstream)
     state = init_state(spec, policy[1], 0, job.experiment.data.max_frames)
     batches = job.batches(0)(spec.config.batch_size, 0)

@@ -1,10 +1,10 @@
 """The published system on TPU pods: the same method and networks, batches that fill the chips.
 
 Nothing here has been run on a TPU. The tables are what `gapt plan` says (docs/plan.md: memory of a device, rooflines,
-which are bounds and no forecasts), with JAX 0.10.2 and libtpu 0.0.52, before keys were cached in bfloat16 and causal
-attention went in blocks: the roofline of `gapt` on v5e:16x16 is a tenth lower since. The mesh is the default
-everywhere: all chips share the songs, for 2.6 GiB of state and frozen models need no splitting. Rates and warm-up are
-those of batch 384: with so much larger ones they are a place to start from, not a result.
+which are bounds and no forecasts), with JAX 0.10.2 and libtpu 0.0.52, before keys were cached in bfloat16, causal
+attention went in blocks and roundings to bfloat16 were counted: make them anew before you rely on them. The mesh is
+the default everywhere: all chips share the songs, for 2.6 GiB of state and frozen models need no splitting. Rates and
+warm-up are those of batch 384: with so much larger ones they are a place to start from, not a result.
 """
 
 import dataclasses

@@ -317,7 +317,7 @@ class Experiment:
             return cls.KNOWN[task]
         if task != cls.task:
             known = ", ".join(sorted(cls.KNOWN)) or "those that are imported"
-            raise ConfigError(f"task must be one of {known}, not {task!r}")
+            raise ConfigError(f"task must be one of {known}, not {task!r} (gapt_jax/tasks/__init__.py imports them)")
         return cls
 
 
@@ -341,6 +341,8 @@ def validate(experiment: Experiment) -> Experiment:
         )
     if adversary.minibatch_size > algorithm.batch_size * adversary.buffer_rollouts:
         raise ConfigError("algorithm.discriminator.minibatch_size is larger than the rollouts it is drawn from")
+    if algorithm.rewards.ENCODER not in algorithm.rewards.MODELS:
+        raise ConfigError("a task's RewardsConfig must name one of its MODELS as ENCODER: it embeds the songs")
     _check_options(algorithm)
     if not data.mixture:
         raise ConfigError("data.mixture must name at least one dataset")
@@ -366,7 +368,7 @@ def _check_options(algorithm: AlgorithmConfig) -> None:
         )
     if by_group and algorithm.discount != 1:
         raise ConfigError(f"algorithm.discount must be 1 for {algorithm.advantages}: it rates whole songs")
-    if weights.diversity and not (weights.ENCODER and getattr(weights, weights.ENCODER)):
+    if weights.diversity and not getattr(weights, weights.ENCODER):
         raise ConfigError(
             f"algorithm.rewards.{weights.ENCODER} must be more than 0 for rewards.diversity: it embeds the songs"
         )

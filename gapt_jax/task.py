@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -64,21 +65,26 @@ class Task(Protocol):
     """A domain whose tokens are known. A task inherits what it does not say: no rules, no role, nothing to count."""
 
     @property
+    @abstractmethod
     def vocab_size(self) -> int:
         """V."""
 
     @property
+    @abstractmethod
     def rest(self) -> int:
         """The token that stands for the action before the first frame."""
 
     @property
+    @abstractmethod
     def reward_models(self) -> Mapping[str, RewardModel]:
         """By the names of their terms in the reward, in the order in which they are fitted."""
 
     @property
+    @abstractmethod
     def encoder(self) -> Encoder:
         """The one of `reward_models` that `RewardsConfig.ENCODER` names."""
 
+    @abstractmethod
     def facts(self) -> dict[str, str]:
         """What the tokens mean; stored with every checkpoint, which only a task of the same facts reads."""
 
@@ -92,6 +98,7 @@ class Task(Protocol):
         """What tells agents of the same tokens apart, such as the part that they play; usually nothing."""
         return {}
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Writes what `Domain.load` reads into the folder of a run."""
 
@@ -107,6 +114,7 @@ class Task(Protocol):
         """[B] bool: examples whose actions can be decoded."""
         return jnp.ones(len(actions), bool)
 
+    @abstractmethod
     def measure(self, context: np.ndarray, actions: np.ndarray, data: np.ndarray) -> dict[str, float]:
         """The task's own metrics of actions [N, T] beside those of the data for the same context; NaN = undefined."""
 
@@ -142,28 +150,34 @@ class Domain(Protocol):
     """What all experiments of a task share, before any data is open. A domain inherits what it does not say."""
 
     @property
+    @abstractmethod
     def metrics(self) -> Mapping[str, Metric]:
         """Of its results, in the order of tables."""
 
     @property
+    @abstractmethod
     def headline(self) -> Sequence[str]:
         """Metrics of a report's first table."""
 
     @property
+    @abstractmethod
     def table(self) -> Sequence[str]:
         """Metrics of the terminal's table."""
 
     @property
+    @abstractmethod
     def compared(self) -> Sequence[str]:
         """Metrics that a report draws for each arm."""
 
     @property
+    @abstractmethod
     def progress(self) -> Sequence[str]:
         """What the progress bar of post-training shows."""
 
     @property
+    @abstractmethod
     def quality(self) -> str:
-        """The metric that a report sets against diversity."""
+        """The metric, from 0 up and higher is better, that a report sets against diversity."""
 
     @property
     def statistics(self) -> Mapping[str, tuple[tuple[str, ...], Callable[..., float]]]:
@@ -176,19 +190,27 @@ class Domain(Protocol):
         return {}
 
     @property
+    def extras(self) -> Sequence[str]:
+        """Names of the extra results of `again`: tables by system."""
+        return ()
+
+    @property
     def published(self) -> Sequence[Sequence[str]]:
         """A table to stand beside results, its head first; may be empty."""
         return ()
 
+    @abstractmethod
     def open(self, data: Any, folder: Path, run: Path, on_progress: Any) -> tuple[Task, Corpus, dict[str, Any]]:
         """Opens the data of these settings, preparing it in `folder` if need be, with the tokens of `run` where that
         folder has some: (task, corpus, facts for run.json, warnings under "warnings")."""
 
+    @abstractmethod
     def load(self, data: Any, run: Path) -> Task:
         """The task of a run without its data."""
 
     def assumed(self, data: Any) -> Task:
         """A task of as many tokens as data of these settings is likely to have: for plans without any."""
+        raise UserError("this task does not say how many tokens its data has (Domain.assumed): gapt plan needs that")
 
     def change(self, text: str | None, frames: int) -> Change:
         """What ``--perturb`` says; None = the usual change. Raises UserError."""
@@ -199,7 +221,7 @@ class Domain(Protocol):
     def again(
         self, evaluator: Any, policy: Params, songs: Any, actions: np.ndarray, sampling: str, change: Any
     ) -> tuple[dict[str, float], dict[str, Any]]:
-        """What a policy that has played `actions` is made to play beside: (metrics, extra results by name)."""
+        """Lets a policy that has played `actions` play more: (metrics, extra results by the names of `extras`)."""
         return {}, {}
 
     def pages(self) -> Pages:

@@ -56,6 +56,14 @@ def test_json_round_trip():
     assert experiment.data.mixture == (("a", 0.5), ("b", 2.0))
 
 
+def test_a_config_that_names_no_task_is_of_the_first_one():
+    stored = to_dict(Experiment(name="before"))
+    del stored["task"]
+    assert from_dict(config.Experiment, stored) == Experiment(name="before")
+    with pytest.raises(ConfigError, match=r"task must be one of .*accompaniment.*, not 'dialogue'"):
+        from_dict(config.Experiment, stored | {"task": "dialogue"})
+
+
 def test_an_absent_setting_has_its_default():
     assert from_dict(Experiment, {"algorithm": {"epochs": 2}}).algorithm == AlgorithmConfig(epochs=2)
 

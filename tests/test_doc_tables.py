@@ -37,7 +37,7 @@ def test_every_table_is_on_a_page():
     assert sorted(match["name"] for match in found["BLOCK"].finditer(text)) == sorted(found["TABLES"])
 
 
-def test_json_is_of_a_revision_that_there_is():
+def test_json_is_of_an_unchanged_checkout():
     for path in (*DOCS.glob("plan/*.json"), *DOCS.glob("bench/*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         assert len(found.get("ceilings", found)["git_revision"]) == 40, f"{path}: made in a changed checkout"

@@ -68,7 +68,9 @@ model = models.build(ModelsConfig(tiny, tiny, tiny, tiny), TASK.vocab_size, TASK
 params, key = model.init(jax.random.key(0)), jax.random.key(1)
 loss, _ = reward.loss(model)(params, batch, key, None)
 unheard = jnp.asarray(batch.actions).at[:, 1].set(TASK.vocabulary.size - 1)
-same = jnp.array_equal(*(reward.score(model, params, batch.context, x) for x in (batch.actions, unheard)))
+heard = jnp.asarray(batch.actions).at[:, 4].set(TASK.vocabulary.size - 1)
+score = lambda actions: reward.score(model, params, batch.context, actions)
+same = jnp.array_equal(score(batch.actions), score(unheard)) and not jnp.array_equal(score(batch.actions), score(heard))
 names = stage_names(override(Experiment(), ["pretrain.beats.steps=5"]))
 print("beats" in names, bool(jnp.isfinite(loss.value())), bool(same))
 """

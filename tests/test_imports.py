@@ -141,7 +141,7 @@ def test_only_experiments_are_loaded_by_a_name_that_is_given():
 
 
 def test_the_core_knows_no_music():
-    """Not even in a word, docstrings and comments included."""
+    """None of these words, docstrings and comments included."""
     files = [
         path for part in WITHOUT_MUSIC for path in (ROOT / "gapt_jax" / part).rglob("*.*") if path.suffix != ".pyc"
     ]

@@ -181,9 +181,10 @@ def _caption(found: Results, dataset: str) -> str:
 
 
 def _trade_off(found: Results) -> str:
-    """Who is on the Pareto front, hypervolumes, and Vendi at matched harmony."""
+    """Who is on the Pareto front, hypervolumes, and Vendi at matched quality."""
     study, rows = found.study, []
-    quality, unit = pareto.label_of(study), describe(study.domain.metrics, study.domain.quality).unit
+    about = describe(study.domain.metrics, study.domain.quality)
+    quality, label, unit = (escape(text) for text in (pareto.label_of(study), about.label, about.unit))
     for dataset in results.datasets(found.systems):
         placed, front = pareto.points(found, dataset), pareto.front(found, dataset)
         for arm, (x, y) in placed.items():
@@ -195,7 +196,7 @@ def _trade_off(found: Results) -> str:
             rows.append([f"{escape(dataset)}, all arms together", "", "", "", area])
     head = [
         "Arm",
-        f"{quality.capitalize()} <small>{unit}</small>",
+        f"{label} <small>{unit}</small>",
         "Independent Vendi <small>songs</small>",
         "On the front",
         "Hypervolume",
@@ -225,7 +226,7 @@ def _label(found: Results, metric: str) -> str:
 def _published(domain: Domain) -> str:
     if not domain.published:
         return ""
-    head, *rows = domain.published
+    head, *rows = [[escape(cell) for cell in row] for row in domain.published]
     content = table(head, rows, "Published results") + note(
         "Another scale: the published models are larger, the songs longer and the Vendi encoder another one. "
         "Compare the order and direction of systems, not the numbers."

@@ -38,9 +38,11 @@ class Profile:
         """Writes the trace, if one is being made, when `state` is there: the device may be behind the host."""
         if self._is_on:
             jax.block_until_ready(state)
-            self._is_on = False
+            self._is_on, self._steps = False, 0
             jax.profiler.stop_trace()
             self._console.say(f"wrote a trace into {self._folder}: docs/profile.md says how to read it")
+        elif self._steps:
+            self._console.say(f"no trace: fewer than {SKIPPED + 1} steps were left")
 
 
 def trace_runs(folder: Path, run: Callable[[], Any], steps: int) -> None:

@@ -99,10 +99,12 @@ def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Cons
     can_help = devices.devices.flat[0].platform == "cpu" and kernel.suits(
         experiment.models.policy, experiment.models.compute_dtype
     )
-    reason = native.load() if can_help else "no CPU"
-    if can_help and reason:
+    reason = native.load() if can_help else ""
+    if reason:
         console.say(f"rollouts do without the compiled kernel and take longer: {reason}")
-    models = model_library.build(experiment.models, task.vocab_size, task.reward_models, has_kernel=not reason)
+    models = model_library.build(
+        experiment.models, task.vocab_size, task.reward_models, has_kernel=can_help and not reason
+    )
     layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=devices)
     return Job(experiment, workdir, corpus, Spec(models, experiment.algorithm, task, layout), layout, console, of_data)
 
@@ -111,7 +113,7 @@ def stages_of(job: Job) -> list[Stage]:
     """The supervised stages in order; reward models that carry no weight are left out, but encoders are always needed
     by the evaluation."""
     config, models, task = job.experiment, job.spec.models, job.spec.task
-    fits, rewards, names = config.pretrain, config.algorithm.rewards, stage_names(config)
+    fits, weights, names = config.pretrain, config.algorithm.rewards, stage_names(config)
     data = {name: value for name, value in to_dict(config)["data"].items() if name not in config.data.BESIDE}
     common = {
         "songs": job.corpus.fingerprint,
@@ -137,8 +139,8 @@ def stages_of(job: Job) -> list[Stage]:
 
     stages = [agent("policy", supervised.policy_loss(models)), agent("anchor", supervised.anchor_loss(models))]
     for name, reward in task.reward_models.items():
-        is_encoder = name == rewards.ENCODER
-        if is_encoder or getattr(rewards, name) > 0:
+        is_encoder = name == weights.ENCODER
+        if is_encoder or getattr(weights, name) > 0:
             network, members = models.rewards[name], fits.members + fits.held_out * is_encoder
             size = config.models.reward
             stages.append(stage(name, network, reward.loss(network), reward.guessing, size, {}, members))

@@ -61,6 +61,7 @@ class Loop(Generic[State]):
                     batch = next(batches, None)
                 if batch is None:
                     self._read(progress)
+                    self.profile.stop(state)
                     if self._going():
                         raise TrainingStopped(f"{self.name} ran out of songs at step {step - 1} of {steps}")
                     break
@@ -76,6 +77,7 @@ class Loop(Generic[State]):
                     self._read(progress)  # an evaluation raises its alarms at once
                 self._save(step, state, evaluations, is_due, progress)
                 if is_told:
+                    self.profile.stop(state)
                     raise Preempted(f"preempted at step {step} of {steps} of {self.title}, which is saved")
                 if not self._going():
                     break

@@ -128,7 +128,7 @@ def measure(
     systems, songs = _score(job, upstream, policies, sets, sampling, perturb, known or {})
     suffix = ("" if sampling == own else f"-{sampling}") + ("" if is_newest else f"-step{step}")
     suffix += experiment.domain().change(perturb, experiment.data.max_frames).suffix
-    extras = dict.fromkeys(name for scored in systems.values() for card in scored.sets.values() for name in card.extras)
+    extras = experiment.domain().extras
     facts = read_json(job.workdir / "run.json", "gapt run")
     result = {
         "schema": 1,

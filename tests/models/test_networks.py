@@ -378,13 +378,13 @@ def test_networks_are_the_same_without_the_graph_mode_of_flax():
     key, stream = jax.random.key(0), tokens(9)
     try:
         configurations.config.update(flag, not was)
-        others = models.build(CONFIG, V)
-        found = [getattr(others, name).init(key) for name in PUBLISHED]
+        others = models.build(CONFIG, V, judges(V, 6))
+        found = [named(others, name).init(key) for name in PUBLISHED]
         logits = jax.jit(others.policy.__call__)(random_params("policy"), stream)
     finally:
         configurations.config.update(flag, was)
     for name, params in zip(PUBLISHED, found, strict=True):
-        jax.tree.map(np.testing.assert_array_equal, params, getattr(NETWORKS, name).init(key))
+        jax.tree.map(np.testing.assert_array_equal, params, named(NETWORKS, name).init(key))
     np.testing.assert_array_equal(logits, compiled("policy")(random_params("policy"), stream))
 
 

@@ -170,6 +170,14 @@ def test_systems_of_another_shape(make_run, tmp_path, systems):
         read_run(run)
 
 
+def test_samples_that_name_the_context_by_its_part_are_read(make_run, tmp_path):
+    """As they were written before there were tasks."""
+    run = make_run(tmp_path / "run", 0, 0, steps=2)
+    samples = json.loads((run / "samples.json").read_text())
+    (run / "samples.json").write_text(json.dumps({"melody": samples.pop("context"), **samples}))
+    assert read_run(run).samples["context"] == read_run(make_run(tmp_path / "other", 0, 0, steps=2)).samples["context"]
+
+
 @pytest.mark.parametrize("damage", [{"ids": ["a"]}, {"context": [[1, 2], [3]]}, {"systems": {"mle": [[99999]]}}])
 def test_samples_that_are_no_songs(make_run, tmp_path, damage):
     run = make_run(tmp_path / "run", 1, 0, steps=1)

@@ -12,13 +12,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gapt_jax.commands.main import main
-from gapt_jax.config import Experiment
 from gapt_jax.errors import UserError
 from gapt_jax.runtime import chips, endpoint, status
 from gapt_jax.runtime.account import Account
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.health import AlarmedLog, Health
 from gapt_jax.runtime.status import Status
+from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.training.loop import Loop, Schedule
 
 

@@ -14,9 +14,10 @@ from gapt_jax.evaluation.evaluator import INDEPENDENT, Evaluator
 from gapt_jax.evaluation.scorecard import sounding
 from gapt_jax.evaluation.statistics import share
 from gapt_jax.task import Domain, Pages
-from gapt_jax.tasks.accompaniment import adaptation, metrics
+from gapt_jax.tasks.accompaniment import adaptation
 from gapt_jax.tasks.accompaniment.adaptation import Adaptation, Shift
 from gapt_jax.tasks.accompaniment.config import DataConfig, EvaluationConfig
+from gapt_jax.tasks.accompaniment.metrics import COMPARED, HEADLINE, METRICS, PROGRESS, PUBLISHED, TABLE
 from gapt_jax.tasks.accompaniment.pages import PAGES
 from gapt_jax.tasks.accompaniment.symptoms import ON_EVALUATIONS
 from gapt_jax.tasks.accompaniment.task import FILE_NAME, Accompaniment, accompaniment_of
@@ -71,12 +72,13 @@ def open_songs(data: DataConfig, folder: Path, vocabulary: Vocabulary | None = N
 class _Domain(Domain):
     """`gapt_jax.task.Domain`, of accompaniment."""
 
-    headline = metrics.HEADLINE
-    table = metrics.TABLE
-    compared = metrics.COMPARED
-    progress = metrics.PROGRESS
-    published = metrics.PUBLISHED
-    metrics = metrics.METRICS
+    metrics = METRICS
+    headline = HEADLINE
+    table = TABLE
+    compared = COMPARED
+    progress = PROGRESS
+    published = PUBLISHED
+    extras = ("adaptation",)
     quality = "note_in_chord"
     statistics: ClassVar = {"note_in_chord": (("hits", "frames"), lambda hits, frames: share(hits.sum(), frames.sum()))}
     symptoms = ON_EVALUATIONS

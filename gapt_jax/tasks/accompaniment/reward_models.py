@@ -1,4 +1,4 @@
-"""The four reward models : two judge melody and chords, two the rhythm of both (docs/method.md §5.2)."""
+"""The four reward models: two judge melody and chords, two the rhythm of both (docs/method.md §5.2)."""
 
 from __future__ import annotations
 
