@@ -26,6 +26,7 @@ def run(*arguments: object, processes: int = 1, devices: int = 2) -> tuple[int, 
 def folders(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", raising=False)  # as tests set it
 
 
 def test_two_processes_that_are_ready(tmp_path):

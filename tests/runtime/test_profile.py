@@ -1,7 +1,13 @@
-"""Traces: which steps they hold, under which names, and that a run which ends early loses none."""
+"""Traces: which steps they hold, under which names, and that a run which ends early loses none.
+
+In a process of their own: with libtpu in the process, as other tests have it, the profiler ends it.
+"""
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,47 +15,57 @@ import pytest
 
 from gapt_jax import models
 from gapt_jax.config import ModelsConfig, TransformerConfig
+
+TRACED = """
+import sys
+from pathlib import Path
+import jax, jax.numpy as jnp
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.profile import Profile, trace_runs
 
-
-@jax.jit
-def advance(x):
-    return jnp.sin(x) @ x
-
-
-def steps_of(folder):
-    """The numbers of the steps that the traces below a folder hold."""
-    found = set()
-    for path in folder.rglob("*.trace.json.gz"):
-        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
-        found |= {int(e["args"]["step_num"]) for e in events if e.get("name") == "iteration"}
-    return found
-
-
-@pytest.mark.parametrize(("iterations", "expected"), [(8, {14, 15}), (4, {14}), (3, set())])
-def test_a_trace_holds_the_steps_that_are_asked_for(tmp_path, iterations, expected):
-    profile, x = Profile(tmp_path, 2, Console(json_mode=True)), jnp.ones((8, 8))
+advance, folder = jax.jit(lambda x: jnp.sin(x) @ x), Path(sys.argv[1])
+for steps, iterations in ((2, 8), (2, 4), (2, 3), (0, 8)):
+    profile, x = Profile(folder / f"{steps}-{iterations}", steps, Console()), jnp.ones((8, 8))
     for number in range(1, iterations + 1):
         with profile.iteration(number, 10 + number, x):
             x = advance(x)
     profile.stop(x)
-    assert steps_of(tmp_path / "profile" / "process-0") == expected
+trace_runs(folder / "row", lambda: advance(x), 3)
+"""
 
 
-def test_nothing_is_traced_unless_asked(tmp_path):
-    profile, x = Profile(tmp_path, 0, Console(json_mode=True)), jnp.ones((8, 8))
-    for number in range(1, 6):
-        with profile.iteration(number, number, x):
-            x = advance(x)
-    profile.stop(x)
-    assert not list(tmp_path.iterdir())
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """(folder of the traces, what was said)."""
+    folder = tmp_path_factory.mktemp("traces")
+    command = [sys.executable, "-c", TRACED, str(folder)]
+    done = subprocess.run(command, env=os.environ | {"XLA_FLAGS": ""}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
 
 
-def test_runs_are_traced_one_by_one(tmp_path):
-    x, done = jnp.ones((8, 8)), []
-    trace_runs(tmp_path / "row", lambda: done.append(advance(x)), 3)
-    assert len(done) == 3 and list((tmp_path / "row").rglob("*.trace.json.gz"))
+def steps_of(folder, name):
+    """The numbers of the steps that the traces below a folder hold."""
+    found = set()
+    for path in folder.rglob("*.trace.json.gz"):
+        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+        found |= {int(e["args"]["step_num"]) for e in events if e.get("name") == name}
+    return found
+
+
+def test_a_trace_holds_the_steps_that_are_asked_for(traced):
+    folder, said = traced
+    found = {name: steps_of(folder / name / "profile" / "process-0", "iteration") for name in ("2-8", "2-4", "2-3")}
+    assert found == {"2-8": {14, 15}, "2-4": {14}, "2-3": set()}
+    assert said.count("wrote a trace into") == 2 and said.count("no trace: fewer than 4 steps were left") == 1
+
+
+def test_nothing_is_traced_unless_asked(traced):
+    assert not (traced[0] / "0-8").exists()
+
+
+def test_runs_are_traced_one_by_one(traced):
+    assert steps_of(traced[0] / "row", "run") == {0, 1, 2}
 
 
 def test_operations_say_which_network_they_belong_to():
