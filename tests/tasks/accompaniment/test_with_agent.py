@@ -86,6 +86,6 @@ def test_who_can_play_with_whom(runs):
         with_agent.evaluate_with_agent(policy, policy, silent)
     other = Vocabulary.from_qualities([(0, 3, 7)])
     job = loaded[agent][0]
-    job.spec = dataclasses.replace(job.spec, task=Accompaniment(other))
+    job.spec = dataclasses.replace(job.spec, task=Accompaniment(other, "melody"))
     with pytest.raises(UserError, match="has another vocabulary"):
         with_agent.evaluate_with_agent(policy, agent, silent)
