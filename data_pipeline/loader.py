@@ -193,10 +193,6 @@ class Corpus:
     part: str = "chords"
     _tokenised: dict[tuple[str, str], TokenisedSplit] = dataclasses.field(default_factory=dict, repr=False)
 
-    def for_part(self, part: str) -> Corpus:
-        """The same songs for the agent that plays `part`."""
-        return dataclasses.replace(self, part=part)
-
     def split(self, dataset: str, split: str) -> TokenisedSplit:
         """Tokens of one split, or of all three with split "all"; made once."""
         if dataset not in self.datasets:

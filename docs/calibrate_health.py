@@ -70,7 +70,9 @@ def open_bench(run: Path) -> Bench:
 
     @jax.jit
     def gold(params, melody, chords):
-        return job.spec.task.encoder.embed(job.spec.models.rewards["contrastive"], params, melody, chords)[1]
+        return reward_models.embed(job.spec.task.reward_models, job.spec.models, "contrastive", params, melody, chords)[
+            1
+        ]
 
     members, evaluator = frozen_of(job, upstream).rewards, measure.evaluator_of(job, upstream)
     return Bench(

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import types
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +41,8 @@ class RewardModel(Protocol):
     def augmented(self) -> bool:
         """Whether it learns from augmented batches."""
 
-    @property
-    def network(self) -> Callable[..., Any]:
-        """(config, *, dtype, remat, rngs) -> the Flax NNX module."""
+    def network(self, config: Any, **settings: Any) -> Any:
+        """The Flax NNX module of a `config.TransformerConfig`, with the settings dtype, remat and rngs."""
 
     def loss(self, model: Any) -> Any:
         """The supervised loss (`algorithm.supervised.Loss`) of its network, a `models.Model`."""
@@ -54,8 +54,9 @@ class RewardModel(Protocol):
         """[B] float32: how well these parts fit, by one member."""
 
 
+@runtime_checkable
 class Encoder(RewardModel, Protocol):
-    """The reward model by whose embeddings diversity is measured."""
+    """A reward model by whose embeddings diversity can be measured: `RewardsConfig.ENCODER` names that of a task."""
 
     def embed(self, model: Any, params: Params, context: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """([B, D] embedding of the actions, [B] its similarity to that of the context)."""
@@ -78,11 +79,6 @@ class Task(Protocol):
     @abstractmethod
     def reward_models(self) -> Mapping[str, RewardModel]:
         """By the names of their terms in the reward, in the order in which they are fitted."""
-
-    @property
-    @abstractmethod
-    def encoder(self) -> Encoder:
-        """The one of `reward_models` that `RewardsConfig.ENCODER` names."""
 
     @abstractmethod
     def facts(self) -> dict[str, str]:
@@ -137,6 +133,15 @@ class Corpus(Protocol):
 
     def evaluation_songs(self, dataset: str, split: str, max_songs: int) -> Any:
         """Fixed examples: `context` and `actions` [N, T], `ids` and `index` [N]."""
+
+
+class Opened(NamedTuple):
+    """What opening the data of an experiment gives."""
+
+    task: Task
+    corpus: Corpus
+    facts: Mapping[str, Any] = types.MappingProxyType({})  # for run.json
+    warnings: Sequence[str] = ()  # for the user
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,9 +205,9 @@ class Domain(Protocol):
         return ()
 
     @abstractmethod
-    def open(self, data: Any, folder: Path, run: Path, on_progress: Any) -> tuple[Task, Corpus, dict[str, Any]]:
+    def open(self, data: Any, folder: Path, run: Path, on_progress: Any) -> Opened:
         """Opens the data of these settings, preparing it in `folder` if need be, with the tokens of `run` where that
-        folder has some: (task, corpus, facts for run.json, warnings under "warnings")."""
+        folder has some."""
 
     @abstractmethod
     def load(self, data: Any, run: Path) -> Task:

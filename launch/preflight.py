@@ -146,7 +146,7 @@ def compare_songs(experiment: str, settings: Sequence[str], workdir: Path, expec
     from gapt_jax import config, experiments
 
     chosen = config.override(experiments.load(experiment), settings)
-    _, corpus, _ = chosen.domain().open(chosen.data, workdir.parent / "data", workdir, None)
+    corpus = chosen.domain().open(chosen.data, workdir.parent / "data", workdir, None).corpus
     if corpus.fingerprint != expected:
         raise CheckFailed(
             f"{corpus.fingerprint}; expected {expected}: these are other songs, set data.songs to those of the run"

@@ -17,7 +17,7 @@ from gapt_jax import config
 from gapt_jax.algorithm.reward_models import ContrastiveReward
 from gapt_jax.config import FitConfig
 from gapt_jax.evaluation.metrics import METRICS
-from gapt_jax.task import PAD, Domain, Metric, Task
+from gapt_jax.task import PAD, Domain, Metric, Opened, Task
 from gapt_jax.types import Batch
 
 FIRST, NUMBERS, PAUSE, SIZE = 3, 4, 7, 8
@@ -27,8 +27,7 @@ FIRST, NUMBERS, PAUSE, SIZE = 3, 4, 7, 8
 class Echo(Task):
     vocab_size = SIZE
     rest = PAUSE
-    encoder = ContrastiveReward(SIZE)
-    reward_models: ClassVar = {"fit": encoder}
+    reward_models: ClassVar = {"fit": ContrastiveReward(SIZE)}
 
     def facts(self):
         return {"numbers": str(NUMBERS)}
@@ -84,7 +83,7 @@ class EchoDomain(Domain):
     quality = "answered"
 
     def open(self, data, folder, run, on_progress):
-        return Echo(), Numbers(data.max_frames), {}
+        return Opened(Echo(), Numbers(data.max_frames))
 
     def load(self, data, run):
         return Echo()

@@ -116,7 +116,7 @@ def _coherence(
         if is_diverse:  # by the first member of the reward model that is the encoder of the published Vendi
             encoder = config.rewards.ENCODER
             first = jax.tree.map(lambda x: x[0], members[encoder])
-            embedding, _ = task.encoder.embed(spec.models.rewards[encoder], first, *pairs)
+            embedding, _ = reward_models.embed(task.reward_models, spec.models, encoder, first, *pairs)
         return {kind: s.T for kind, s in scores.items()}, embedding
 
     scores, embeddings = spec.layout.each_in_chunks(scored, config.minibatch_size, frozen.rewards, trajectory)

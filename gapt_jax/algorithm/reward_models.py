@@ -16,10 +16,11 @@ import jax.numpy as jnp
 
 from gapt_jax import masked, prng
 from gapt_jax.algorithm.supervised import Loss, Ratios
+from gapt_jax.config import TransformerConfig
 from gapt_jax.models import Model, Models
 from gapt_jax.models.layers import Keys
 from gapt_jax.models.networks import Classifier, Contrastive, pair, part
-from gapt_jax.task import PAD, RewardModel
+from gapt_jax.task import PAD, Encoder, RewardModel
 from gapt_jax.types import Batch, Params
 
 Pair = tuple[jax.Array, jax.Array]  # two parts, [B, T] int32 each
@@ -40,9 +41,8 @@ class ContrastiveReward:
     acts: int = 1  # which of the two parts the agent plays
     augmented: bool = True
 
-    @property
-    def network(self) -> Callable[..., Any]:
-        return functools.partial(_contrastive, self)
+    def network(self, config: TransformerConfig, **settings: Any) -> Contrastive:
+        return Contrastive(config, self.size, self.parts, **settings)
 
     def guessing(self, examples: int) -> float:
         """The loss of one who guesses: one of the examples."""
@@ -72,10 +72,6 @@ class ContrastiveReward:
         return (first, second)[self.acts], jnp.sum(first * second, axis=-1)
 
 
-def _contrastive(reward: ContrastiveReward, config: Any, **settings: Any) -> Contrastive:
-    return Contrastive(config, reward.size, reward.parts, **settings)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class DiscriminativeReward:
     """Reads both parts at once; its score is P(genuine pair), in [0, 1]."""
@@ -86,9 +82,8 @@ class DiscriminativeReward:
     misalign: Callable[[jax.Array, jax.Array, jax.Array], Pair] | None = None
     augmented: bool = True
 
-    @property
-    def network(self) -> Callable[..., Any]:
-        return functools.partial(_discriminative, self)
+    def network(self, config: TransformerConfig, **settings: Any) -> Classifier:
+        return Classifier(config, self.size, **settings)
 
     def guessing(self, examples: int) -> float:
         """The loss of one who guesses: yes or no."""
@@ -123,10 +118,6 @@ class DiscriminativeReward:
         return jax.nn.sigmoid(model(params, pair(*self.view(context, actions))))
 
 
-def _discriminative(reward: DiscriminativeReward, config: Any, **settings: Any) -> Classifier:
-    return Classifier(config, reward.size, **settings)
-
-
 def derangement(key: jax.Array, size: int) -> jax.Array:
     """[size] a random single cycle: no row is its own partner (size 1 has none)."""
     order = jax.random.permutation(key, size)
@@ -147,3 +138,17 @@ def scores(
         return rewards[name].score(models.rewards[name], params, context, actions)
 
     return {name: jax.vmap(functools.partial(score, name))(members[name]) for name in rewards if name in members}
+
+
+def embed(
+    rewards: Mapping[str, RewardModel],
+    models: Models,
+    name: str,
+    params: Params,
+    context: jax.Array,
+    actions: jax.Array,
+) -> Pair:
+    """`Encoder.embed` of the reward model `name`."""
+    encoder = rewards[name]
+    assert isinstance(encoder, Encoder), f"the reward model '{name}' embeds nothing"
+    return encoder.embed(models.rewards[name], params, context, actions)

@@ -15,8 +15,8 @@ from gapt_jax import masked
 from gapt_jax.masked import Ratio
 from gapt_jax.models import Models
 from gapt_jax.models.layers import Keys
-from gapt_jax.models.networks import interleave, part
-from gapt_jax.task import EOS, PAD
+from gapt_jax.models.networks import interleave, part, with_end
+from gapt_jax.task import PAD
 from gapt_jax.types import Batch, Params
 
 Ratios = tuple[Ratio, dict[str, Ratio]]
@@ -29,12 +29,6 @@ def next_token_loss(logits: jax.Array, targets: jax.Array) -> Ratios:
     mask = (targets != PAD).astype(jnp.float32)
     hits = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
     return masked.ratio(-log_p, mask), {"accuracy": masked.ratio(hits, mask)}
-
-
-def with_end(tokens: jax.Array) -> jax.Array:
-    """[B, L] -> [B, L + 1]: EOS in place of the first PAD."""
-    padded = jnp.pad(tokens, ((0, 0), (0, 1)), constant_values=PAD)
-    return jnp.where((padded == PAD) & (jnp.cumsum(padded == PAD, axis=1) == 1), EOS, padded)
 
 
 def policy_loss(models: Models) -> Loss:

@@ -71,7 +71,8 @@ def _embed(spec: Spec, params: Params, songs: Songs) -> tuple[jax.Array, jax.Arr
     """[B, D] embeddings of what the agent played, and [B] their similarity to what it heard."""
 
     def embedded(params: Params, rows: Songs) -> tuple[jax.Array, jax.Array]:
-        return spec.task.encoder.embed(spec.models.rewards[spec.config.rewards.ENCODER], params, *rows)
+        encoder = spec.config.rewards.ENCODER
+        return reward_models.embed(spec.task.reward_models, spec.models, encoder, params, *rows)
 
     return spec.layout.everywhere(spec.layout.each(embedded, params, songs))
 

@@ -144,11 +144,16 @@ def interleave(actions: jax.Array, context: jax.Array) -> jax.Array:
     return jnp.pad(pairs, ((0, 0), (1, 0)), constant_values=BOS)
 
 
-def part(tokens: jax.Array) -> jax.Array:
-    """[B, T] -> [B, T + 2]: BOS, the tokens, EOS in place of the first PAD after them."""
+def with_end(tokens: jax.Array) -> jax.Array:
+    """[B, L] -> [B, L + 1]: EOS in place of the first PAD after the tokens."""
     padded = jnp.pad(tokens, ((0, 0), (0, 1)), constant_values=PAD)
     is_end = (padded == PAD) & (jnp.cumsum(padded == PAD, axis=1) == 1)
-    return jnp.pad(jnp.where(is_end, EOS, padded), ((0, 0), (1, 0)), constant_values=BOS)
+    return jnp.where(is_end, EOS, padded)
+
+
+def part(tokens: jax.Array) -> jax.Array:
+    """[B, T] -> [B, T + 2]: BOS, the tokens, EOS in place of the first PAD after them."""
+    return jnp.pad(with_end(tokens), ((0, 0), (1, 0)), constant_values=BOS)
 
 
 def pair(first: jax.Array, second: jax.Array) -> jax.Array:

@@ -30,19 +30,24 @@ class Profile:
             jax.profiler.start_trace(self._folder)
             self._is_on = True
         elif self._is_on and number > SKIPPED + self._steps:
-            self.stop(state)
+            jax.block_until_ready(state)  # the device may be behind the host
+            self._stop()
         with jax.profiler.StepTraceAnnotation("iteration", step_num=step):
             yield
 
-    def stop(self, state: Any) -> None:
-        """Writes the trace, if one is being made, when `state` is there: the device may be behind the host."""
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the trace that is being made, on every way out. The last step was read: the device is not behind."""
         if self._is_on:
-            jax.block_until_ready(state)
-            self._is_on, self._steps = False, 0
-            jax.profiler.stop_trace()
-            self._console.say(f"wrote a trace into {self._folder}: docs/profile.md says how to read it")
+            self._stop()
         elif self._steps:
             self._console.say(f"no trace: fewer than {SKIPPED + 1} steps were left")
+
+    def _stop(self) -> None:
+        self._is_on, self._steps = False, 0
+        jax.profiler.stop_trace()
+        self._console.say(f"wrote a trace into {self._folder}: docs/profile.md says how to read it")
 
 
 def trace_runs(folder: Path, run: Callable[[], Any], steps: int) -> None:
@@ -53,10 +58,8 @@ def trace_runs(folder: Path, run: Callable[[], Any], steps: int) -> None:
                 jax.block_until_ready(run())
 
 
-class NoProfile:
+class NoProfile(contextlib.nullcontext[None]):
     """Traces nothing."""
 
     def iteration(self, number: int, step: int, state: Any) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
-
-    def stop(self, state: Any) -> None: ...

@@ -83,10 +83,10 @@ def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Cons
         hosts.wait_for_all("data")  # the first process prepares what is not there yet
     with console.phases() as on_progress:
         folder = run_folder.root_of(workdir) / "data"
-        task, corpus, of_data = experiment.domain().open(experiment.data, folder, workdir, on_progress)
+        task, corpus, of_data, warnings = experiment.domain().open(experiment.data, folder, workdir, on_progress)
     if hosts.is_first():
         hosts.wait_for_all("data")
-    for warning in of_data.pop("warnings", ()):
+    for warning in warnings:
         console.warn(warning)
     facts = workdir / "run.json"
     if facts.exists():

@@ -55,13 +55,12 @@ class Loop(Generic[State]):
         steps = self.schedule.steps
         if 0 < start < steps:
             console.say(f"{self.name}: goes on from step {start} of {steps}")
-        with console.progress(self.name, steps, start) as progress:
+        with self.profile, console.progress(self.name, steps, start) as progress:
             for step in range(start + 1, steps + 1):
                 with self.account.of("input"):
                     batch = next(batches, None)
                 if batch is None:
                     self._read(progress)
-                    self.profile.stop(state)
                     if self._going():
                         raise TrainingStopped(f"{self.name} ran out of songs at step {step - 1} of {steps}")
                     break
@@ -77,12 +76,10 @@ class Loop(Generic[State]):
                     self._read(progress)  # an evaluation raises its alarms at once
                 self._save(step, state, evaluations, is_due, progress)
                 if is_told:
-                    self.profile.stop(state)
                     raise Preempted(f"preempted at step {step} of {steps} of {self.title}, which is saved")
                 if not self._going():
                     break
             self._read(progress)
-            self.profile.stop(state)
         return state
 
     def _going(self) -> dict[int, Watch]:

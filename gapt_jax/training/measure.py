@@ -16,7 +16,7 @@ from gapt_jax.config import Experiment, arm_name, from_dict
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation.evaluator import INDEPENDENT, Evaluator
 from gapt_jax.evaluation.metrics import describe
-from gapt_jax.evaluation.scorecard import Scorecard, System, rows_of, score_systems
+from gapt_jax.evaluation.scorecard import System, rows_of, score_systems
 from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
@@ -129,18 +129,11 @@ def measure(
     suffix = ("" if sampling == own else f"-{sampling}") + ("" if is_newest else f"-step{step}")
     suffix += experiment.domain().change(perturb, experiment.data.max_frames).suffix
     extras = experiment.domain().extras
-    facts = read_json(job.workdir / "run.json", "gapt run")
     result = {
-        "schema": 1,
-        "experiment": experiment.name,
+        **origin(job, step, sampling),
         "arm": arm_name(experiment),
-        "seed": experiment.seed,
-        "step": step,
-        "adversarial_weight": experiment.algorithm.adversarial_weight,
-        "sampling": sampling,
-        **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
         "systems": {
-            system: {name: _entries(card, len(songs[name].ids)) for name, card in scored.sets.items()}
+            system: {name: entries(card.metrics, len(songs[name].ids)) for name, card in scored.sets.items()}
             for system, scored in systems.items()
         },
         **{extra: _extras(systems, extra) for extra in extras},
@@ -173,10 +166,25 @@ def _score(
     return score_systems(evaluator, domain, songs, policies, sampling or config.sampling, change, known), songs
 
 
-def _entries(card: Scorecard, songs: int) -> dict[str, Any]:
+def entries(metrics: Mapping[str, float], songs: int) -> dict[str, Any]:
+    """The metrics of one seed as files of results hold them."""
     return {
         metric: {"mean": v, "ci95": None, "n_seeds": 1, "per_seed": [v], "n_songs": songs}
-        for metric, v in card.metrics.items()
+        for metric, v in metrics.items()
+    }
+
+
+def origin(job: Job, step: int, sampling: str) -> dict[str, Any]:
+    """What a file of results says of the policy that was measured."""
+    experiment, facts = job.experiment, read_json(job.workdir / "run.json", "gapt run")
+    return {
+        "schema": 1,
+        "experiment": experiment.name,
+        "seed": experiment.seed,
+        "step": step,
+        "adversarial_weight": experiment.algorithm.adversarial_weight,
+        "sampling": sampling,
+        **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
     }
 
 

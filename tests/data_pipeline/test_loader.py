@@ -299,7 +299,7 @@ def test_the_corpus_can_be_cut_to_another_length(built_in: Corpus) -> None:
 
 
 def test_a_melody_agent_gets_the_same_songs_with_the_parts_exchanged(built_in):
-    agent = built_in.for_part("melody")
+    agent = dataclasses.replace(built_in, part="melody")
     batches = [next(c.training_batches(batch_size=4, seed=0, transpose=True)) for c in (built_in, agent)]
     songs = [c.evaluation_songs("grammar", "test", 4) for c in (built_in, agent)]
     for ours, theirs in (batches, songs):

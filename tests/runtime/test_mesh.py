@@ -135,7 +135,7 @@ def test_a_supervised_step_does_not_depend_on_the_mesh():
     for name, layout in {"alone": Layout(), "mesh": on(4, 2, microbatch_rows=1)}.items():
         for loss, init, members in (
             (supervised.policy_loss(NETWORKS), NETWORKS.policy.init, None),
-            (TASK.encoder.loss(judge), judge.init, 2),
+            (TASK.reward_models["contrastive"].loss(judge), judge.init, 2),
         ):
             fit = pretrain.Fit(loss, FitConfig(10, ROWS // (members or 1), ADAM), members, layout)
             state = layout.start(lambda fit=fit, init=init: pretrain.init_fit(fit, init, 0))

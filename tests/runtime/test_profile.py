@@ -26,10 +26,11 @@ from gapt_jax.runtime.profile import Profile, trace_runs
 advance, folder = jax.jit(lambda x: jnp.sin(x) @ x), Path(sys.argv[1])
 for steps, iterations in ((2, 8), (2, 4), (2, 3), (0, 8)):
     profile, x = Profile(folder / f"{steps}-{iterations}", steps, Console()), jnp.ones((8, 8))
-    for number in range(1, iterations + 1):
-        with profile.iteration(number, 10 + number, x):
-            x = advance(x)
-    profile.stop(x)
+    with profile:
+        for number in range(1, iterations + 1):
+            with profile.iteration(number, 10 + number, x):
+                x = advance(x)
+        x.block_until_ready()
 trace_runs(folder / "row", lambda: advance(x), 3)
 """
 

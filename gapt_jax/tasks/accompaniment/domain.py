@@ -13,7 +13,7 @@ from gapt_jax.evaluation import embeddings
 from gapt_jax.evaluation.evaluator import INDEPENDENT, Evaluator
 from gapt_jax.evaluation.scorecard import sounding
 from gapt_jax.evaluation.statistics import share
-from gapt_jax.task import Domain, Pages
+from gapt_jax.task import Domain, Opened, Pages
 from gapt_jax.tasks.accompaniment import adaptation
 from gapt_jax.tasks.accompaniment.adaptation import Adaptation, Shift
 from gapt_jax.tasks.accompaniment.config import DataConfig, EvaluationConfig
@@ -83,19 +83,18 @@ class _Domain(Domain):
     statistics: ClassVar = {"note_in_chord": (("hits", "frames"), lambda hits, frames: share(hits.sum(), frames.sum()))}
     symptoms = ON_EVALUATIONS
 
-    def open(
-        self, data: DataConfig, folder: Path, run: Path, on_progress: Any
-    ) -> tuple[Accompaniment, Songs, dict[str, Any]]:
+    def open(self, data: DataConfig, folder: Path, run: Path, on_progress: Any) -> Opened:
         from gapt_jax.data_pipeline.upstream import restriction
 
         path = run / FILE_NAME
         vocabulary = read_vocabulary(path) if path.exists() else None
         corpus = open_songs(data, folder, vocabulary, on_progress)
-        facts = {
-            "unlisted_chord_share": corpus.unlisted_chord_share,
-            "warnings": [sentence for name in corpus.datasets if (sentence := restriction(name))],
-        }
-        return Accompaniment(corpus.vocabulary, data.part), Songs(corpus, data.transpose), facts
+        return Opened(
+            Accompaniment(corpus.vocabulary, data.part),
+            Songs(corpus, data.transpose),
+            {"unlisted_chord_share": corpus.unlisted_chord_share},
+            [sentence for name in corpus.datasets if (sentence := restriction(name))],
+        )
 
     def load(self, data: DataConfig, run: Path) -> Accompaniment:
         return Accompaniment(read_vocabulary(run / FILE_NAME), data.part)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from gapt_jax.evaluation.statistics import share
-from gapt_jax.tasks.accompaniment import harmony, violations
+from gapt_jax.tasks.accompaniment import harmony
 from gapt_jax.tasks.accompaniment.events import chord_events
+from gapt_jax.tasks.accompaniment.metrics import broken_rules, fit
 from gapt_jax.vocabulary import PAD, SILENCE, Vocabulary
 
 
@@ -18,24 +19,12 @@ def summarize_melody(melody: np.ndarray, chords: np.ndarray, vocabulary: Vocabul
     """
     songs = (chords != PAD).any(1)
     chords, melody = chords[songs], np.where(chords == PAD, PAD, melody)[songs]
-    tables, roles = vocabulary.tables, vocabulary.tables_for("melody")
-    events = chord_events(melody, roles)
-    coherence = harmony.note_in_chord(melody, chords, tables)
-    per_song = coherence.per_song[coherence.frames > 0]
-    result: dict[str, float] = {
-        "note_in_chord": coherence.pooled,
-        "note_in_chord_per_song": per_song.mean() if len(per_song) else float("nan"),
-        "note_in_chord_chance": harmony.chance_level(melody, chords, tables),
+    roles = vocabulary.tables_for("melody")
+    return {
+        **fit(melody, chords, vocabulary),
         "rest_share": harmony.silent_share(chords, melody, roles),
+        **broken_rules(chords, melody, chord_events(melody, roles), roles),
     }
-    broken_rules = {
-        "invalid_share": violations.invalid(chords, melody, roles),
-        "repetition_share": violations.repetition(events, len(melody)),
-        "long_note_share": violations.long_note(melody),
-        "silence_violation_share": violations.silence(chords, melody, roles),
-    }
-    result |= {name: broken.mean() if len(broken) else float("nan") for name, broken in broken_rules.items()}
-    return {name: float(value) for name, value in result.items()}
 
 
 def playable(melody: np.ndarray, data_melody: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ import numpy as np
 from gapt_jax.evaluation import metrics
 from gapt_jax.task import Metric
 from gapt_jax.tasks.accompaniment import harmony, variety, violations
-from gapt_jax.tasks.accompaniment.events import chord_events
-from gapt_jax.vocabulary import PAD, Vocabulary
+from gapt_jax.tasks.accompaniment.events import ChordEvents, chord_events
+from gapt_jax.vocabulary import PAD, TokenTables, Vocabulary
 
 _JS = "Jensen-Shannon distance (base 2, 0 = as in data, 1 = nothing in common) of "
 METRICS: dict[str, Metric] = {
@@ -117,11 +117,30 @@ PUBLISHED = (  # docs/method.md §13: harmony and Vendi on test, on OpenEWLD, an
 )
 
 
+def fit(melody: np.ndarray, chords: np.ndarray, vocabulary: Vocabulary) -> dict[str, float]:
+    """How well melody and chords [N, T] fit, whoever played them."""
+    coherence = harmony.note_in_chord(melody, chords, vocabulary.tables)
+    per_song = coherence.per_song[coherence.frames > 0]
+    return {
+        "note_in_chord": coherence.pooled,
+        "note_in_chord_per_song": float(per_song.mean()) if len(per_song) else float("nan"),
+        "note_in_chord_chance": harmony.chance_level(melody, chords, vocabulary.tables),
+    }
+
+
+def broken_rules(heard: np.ndarray, played: np.ndarray, events: ChordEvents, tables: TokenTables) -> dict[str, float]:
+    """Shares of the songs in which an agent broke a rule; its events, and the tables of its role."""
+    broken = {
+        "invalid_share": violations.invalid(heard, played, tables),
+        "repetition_share": violations.repetition(events, len(played)),
+        "long_note_share": violations.long_note(played),
+        "silence_violation_share": violations.silence(heard, played, tables),
+    }
+    return {name: float(songs.mean()) if len(songs) else float("nan") for name, songs in broken.items()}
+
+
 def summarize(
-    melody: np.ndarray,
-    chords: np.ndarray,
-    data_chords: np.ndarray,
-    vocabulary: Vocabulary,
+    melody: np.ndarray, chords: np.ndarray, data_chords: np.ndarray, vocabulary: Vocabulary
 ) -> dict[str, float]:
     """All metrics of chords played over melodies (docs/method.md §12); undefined ones are NaN.
 
@@ -132,12 +151,8 @@ def summarize(
     melody, chords = melody[songs], np.where(melody == PAD, PAD, chords)[songs]
     tables = vocabulary.tables
     events, data_events = chord_events(chords, tables), chord_events(data_chords, tables)
-    coherence = harmony.note_in_chord(melody, chords, tables)
-    per_song = coherence.per_song[coherence.frames > 0]
     result: dict[str, float] = {
-        "note_in_chord": coherence.pooled,
-        "note_in_chord_per_song": per_song.mean() if len(per_song) else float("nan"),
-        "note_in_chord_chance": harmony.chance_level(melody, chords, tables),
+        **fit(melody, chords, vocabulary),
         "silent_share": harmony.silent_share(melody, chords, tables),
         "pitch_classes_per_chord": harmony.pitch_classes_per_chord(chords, tables),
         "quality_entropy": variety.quality_entropy(events),
@@ -152,11 +167,5 @@ def summarize(
         "js_bigram_relative": variety.js_bigram_relative(events, data_events),
     }
     result |= {f"distinct_{n}": variety.distinct(events, n) for n in (1, 2, 3)}
-    broken_rules = {
-        "invalid_share": violations.invalid(melody, chords, tables),
-        "repetition_share": violations.repetition(events, len(melody)),
-        "long_note_share": violations.long_note(chords),
-        "silence_violation_share": violations.silence(melody, chords, tables),
-    }
-    result |= {name: broken.mean() if len(broken) else float("nan") for name, broken in broken_rules.items()}
+    result |= broken_rules(melody, chords, events, tables)
     return {name: float(value) for name, value in result.items()}

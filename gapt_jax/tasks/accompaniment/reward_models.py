@@ -9,16 +9,22 @@ import jax.numpy as jnp
 
 from gapt_jax.algorithm.reward_models import ContrastiveReward, DiscriminativeReward, Pair
 from gapt_jax.task import PAD, RewardModel
+from gapt_jax.types import Array
 from gapt_jax.vocabulary import RHYTHM_SIZE, SILENCE, Vocabulary
 
 VOICES = "melody", "chord"  # the names of the towers
 _ONSET, _HOLD = 4, 5  # in the rhythm alphabet
 
 
+def in_place(part: str, context: Array, actions: Array) -> tuple[Array, Array]:
+    """(melody, chords), whichever of the two, `part`, the agent plays."""
+    return (actions, context) if part == "melody" else (context, actions)
+
+
 def reward_models(vocabulary: Vocabulary, part: str) -> dict[str, RewardModel]:
     """Those of the agent that plays `part`. They read a melody, then its chords: agents of both parts share them."""
     acts = 0 if part == "melody" else 1
-    view = functools.partial(_in_place, part)
+    view = functools.partial(in_place, part)
     rhythm = functools.partial(_rhythm, vocabulary, part)
     return {
         "contrastive": ContrastiveReward(vocabulary.size, VOICES, view, acts),
@@ -29,14 +35,9 @@ def reward_models(vocabulary: Vocabulary, part: str) -> dict[str, RewardModel]:
     }
 
 
-def _in_place(part: str, context: jax.Array, actions: jax.Array) -> Pair:
-    """(melody, chords), whichever of the two the agent plays."""
-    return (actions, context) if part == "melody" else (context, actions)
-
-
 def _rhythm(vocabulary: Vocabulary, part: str, context: jax.Array, actions: jax.Array) -> Pair:
     rhythm = jnp.asarray(vocabulary.tables.rhythm)
-    melody, chords = _in_place(part, context, actions)
+    melody, chords = in_place(part, context, actions)
     return rhythm[melody], rhythm[chords]
 
 

@@ -9,14 +9,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gapt_jax.algorithm.reward_models import ContrastiveReward
 from gapt_jax.algorithm.rewards import at_last
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.runtime.files import write_atomic
 from gapt_jax.task import RewardModel, Task
-from gapt_jax.tasks.accompaniment import harmony, metrics, reward_models, rules
+from gapt_jax.tasks.accompaniment import harmony, metrics, rules
 from gapt_jax.tasks.accompaniment.interaction import summarize_melody
-from gapt_jax.types import Array
+from gapt_jax.tasks.accompaniment.reward_models import in_place, reward_models
 from gapt_jax.vocabulary import SILENCE, TokenTables, Vocabulary
 
 FILE_NAME = "vocabulary.json"
@@ -42,13 +41,7 @@ class Accompaniment(Task):
 
     @functools.cached_property
     def reward_models(self) -> dict[str, RewardModel]:
-        return reward_models.reward_models(self.vocabulary, self.part)
-
-    @property
-    def encoder(self) -> ContrastiveReward:
-        encoder = self.reward_models["contrastive"]
-        assert isinstance(encoder, ContrastiveReward)
-        return encoder
+        return reward_models(self.vocabulary, self.part)
 
     def facts(self) -> dict[str, str]:
         return {"vocabulary": self.vocabulary.to_json()}
@@ -63,10 +56,6 @@ class Accompaniment(Task):
 
     def save(self, folder: Path) -> None:
         write_atomic(folder / FILE_NAME, self.vocabulary.to_json())
-
-    def in_place(self, context: Array, actions: Array) -> tuple[Array, Array]:
-        """(melody, chords), whichever of the two the agent plays."""
-        return (actions, context) if self.part == "melody" else (context, actions)
 
     def valid_actions(self, previous: jax.Array) -> jax.Array:
         return rules.valid_tokens(previous, self.tables)
@@ -91,7 +80,7 @@ class Accompaniment(Task):
         return metrics.summarize(context, actions, data, self.vocabulary)
 
     def counts(self, context: np.ndarray, actions: np.ndarray) -> dict[str, np.ndarray]:
-        counted = harmony.note_in_chord(*self.in_place(context, actions), self.vocabulary.tables)
+        counted = harmony.note_in_chord(*in_place(self.part, context, actions), self.vocabulary.tables)
         return {"hits": counted.hits.astype(np.int32), "frames": counted.frames.astype(np.int32)}
 
 

@@ -23,7 +23,7 @@ from gapt_jax.tasks.accompaniment.partner import Interplay, Player, interplay
 from gapt_jax.tasks.accompaniment.task import accompaniment_of
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import Job
-from gapt_jax.training.measure import evaluation_sets, evaluator_of, load_run
+from gapt_jax.training.measure import entries, evaluation_sets, evaluator_of, load_run, origin
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import FRAMES_PER_BEAT
 
@@ -124,19 +124,9 @@ def evaluate_with_agent(
     for name, part in sets.items():
         songs = job.corpus.evaluation_songs(name, part, experiment.evaluation.songs)
         for system, params in zip(systems, (upstream.policy, policy), strict=True):
-            systems[system][f"{name}/{part}"] = {
-                metric: {"mean": v, "ci95": None, "n_seeds": 1, "per_seed": [v], "n_songs": len(songs.ids)}
-                for metric, v in table.measure(params, songs).items()
-            }
-    facts = read_json(job.workdir / "run.json", "gapt run")
+            systems[system][f"{name}/{part}"] = entries(table.measure(params, songs), len(songs.ids))
     result = {
-        "schema": 1,
-        "experiment": experiment.name,
-        "seed": experiment.seed,
-        "step": step,
-        "adversarial_weight": experiment.algorithm.adversarial_weight,
-        "sampling": sampling,
-        **{key: facts[key] for key in ("config_hash", "data_fingerprint", "git_revision")},
+        **origin(job, step, sampling),
         "agent": {
             "run": str(agent.workdir),
             "step": agent_step,
