@@ -124,7 +124,7 @@ class PretrainConfig:
 class RewardsConfig:
     """Weights of the reward terms; a task adds those of its reward models and rules, by their names.
 
-    A reward model's members are combined by `ensemble`, then weighted."""
+    A reward model's seeds are combined by `ensemble`, then weighted."""
 
     MODELS: ClassVar[tuple[str, ...]] = ()  # the terms that are scores of reward models
     ENCODER: ClassVar[str] = ""  # the reward model whose embeddings measure diversity
@@ -269,7 +269,7 @@ class HealthConfig:
 
     slow_evaluations: Count = 4  # in a row, before hacking, lost diversity or a saturated discriminator raise the alarm
     fast_evaluations: Count = 2  # in a row, before a reward beyond the data's and a task's own alarms do
-    steps: Count = 5  # in a row, before the KL budget, the ratio or a dead reward member do
+    steps: Count = 5  # in a row, before the KL budget, the ratio or a dead reward model do
     proxy_rise: NotNegative = 0.1  # of the learned reward, relative to the start
     gold_drop: NotNegative = 0.05  # of held-out coherence (a cosine) from its best so far
     hacking_diversity: NotNegative = 0.75  # Vendi relative to the first policy's, while the learned reward is up
@@ -277,7 +277,7 @@ class HealthConfig:
     max_accuracy: NotNegative = 0.97  # of the discriminator, where λ > 0
     max_kl: NotNegative = 2.0  # nats a frame
     ratio_limits: RatioLimits = RatioLimits()
-    min_member_std: NotNegative = 1e-4  # spread of a reward member's scores over the songs of a rollout
+    min_member_std: NotNegative = 1e-4  # spread of a reward model's scores over the songs of a rollout
     actions: AlarmActions = AlarmActions()
 
 
@@ -348,9 +348,9 @@ def validate(experiment: Experiment) -> Experiment:
         raise ConfigError("data.mixture must name at least one dataset")
     if len({name for name, _ in data.mixture}) < len(data.mixture):
         raise ConfigError("data.mixture names a dataset twice: give each dataset one weight")
-    for kind in algorithm.rewards.MODELS:
-        if getattr(experiment.pretrain, kind).batch_size < 2:
-            raise ConfigError(f"pretrain.{kind}.batch_size must be at least 2: each song is compared with another one")
+    for name in algorithm.rewards.MODELS:
+        if getattr(experiment.pretrain, name).batch_size < 2:
+            raise ConfigError(f"pretrain.{name}.batch_size must be at least 2: each song is compared with another one")
     if experiment.arm in RESERVED_ARMS:
         raise ConfigError(f"arm must not be '{experiment.arm}': results name another system so")
     return experiment

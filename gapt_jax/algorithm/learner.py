@@ -93,7 +93,7 @@ def judge(
     spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch, trajectory: Trajectory
 ) -> tuple[Reward, Metrics]:
     """What the rollout is paid (Eq. 6), and how its reward models and the discriminator see it."""
-    coherence_terms, member_metrics = _coherence(spec, state, frozen, trajectory)
+    coherence_terms, spreads = _coherence(spec, state, frozen, trajectory)
     realism, realism_metrics = _realism(spec, state, batch, trajectory)
     rule_terms = spec.task.rule_terms(trajectory.context, trajectory.actions, trajectory.mask)
 
@@ -101,34 +101,34 @@ def judge(
     coherence, λ = rewards.weighted_sum(weights, coherence_terms), weights[ADVERSARIAL]
     penalties = rewards.weighted_sum(weights, rule_terms)
     reward = coherence + rewards.weighted(λ, realism) + penalties  # arXiv:2511.17879, Eq. 6, with λ
-    return Reward(reward, coherence_terms | {ADVERSARIAL: realism} | rule_terms), realism_metrics | member_metrics
+    return Reward(reward, coherence_terms | {ADVERSARIAL: realism} | rule_terms), realism_metrics | spreads
 
 
 def _coherence(
     spec: Spec, state: LearnerState, frozen: Frozen, trajectory: Trajectory
 ) -> tuple[dict[str, jax.Array], Metrics]:
-    """Terms [B, T] of the frozen reward models, all on the last frame; the spread of each member over the songs."""
+    """Terms [B, T] of the frozen reward models, all on the last frame; the spread of each seed over the songs."""
     config, task, is_diverse = spec.config, spec.task, "diversity" in state.hyper.reward_weights
 
-    def scored(members: dict[str, Params], played: Trajectory) -> tuple[dict[str, jax.Array], jax.Array | None]:
+    def scored(seeds: dict[str, Params], played: Trajectory) -> tuple[dict[str, jax.Array], jax.Array | None]:
         pairs = played.context, played.actions
-        scores, embedding = reward_models.scores(task.reward_models, spec.models, members, *pairs), None
-        if is_diverse:  # by the first member of the reward model that is the encoder of the published Vendi
+        scores, embedding = reward_models.scores(task.reward_models, spec.models, seeds, *pairs), None
+        if is_diverse:  # by the first seed of the reward model that is the encoder of the published Vendi
             encoder = config.rewards.ENCODER
-            first = jax.tree.map(lambda x: x[0], members[encoder])
+            first = jax.tree.map(lambda x: x[0], seeds[encoder])
             embedding, _ = reward_models.embed(task.reward_models, spec.models, encoder, first, *pairs)
-        return {kind: s.T for kind, s in scores.items()}, embedding
+        return {name: s.T for name, s in scores.items()}, embedding
 
     scores, embeddings = spec.layout.each_in_chunks(scored, config.minibatch_size, frozen.rewards, trajectory)
     how = config.rewards.ensemble, config.rewards.ensemble_std_weight
-    terms = {kind: rewards.combine(s.T, *how) for kind, s in scores.items()}
+    terms = {name: rewards.combine(s.T, *how) for name, s in scores.items()}
     if embeddings is not None:
         embeddings = spec.layout.everywhere(embeddings)  # groups do not end where devices do
         terms["diversity"] = groups.log_determinant_gains(embeddings, config.group_size)
     spreads = {
-        f"reward_member_std/{kind}/{member}": rewards.spread(s[:, member], trajectory.is_song())
-        for kind, s in scores.items()
-        for member in range(s.shape[1])
+        f"reward_member_std/{name}/{seed}": rewards.spread(s[:, seed], trajectory.is_song())
+        for name, s in scores.items()
+        for seed in range(s.shape[1])
     }
     return {name: rewards.at_last(value, trajectory.mask) for name, value in terms.items()}, spreads
 

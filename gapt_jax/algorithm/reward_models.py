@@ -127,17 +127,17 @@ def derangement(key: jax.Array, size: int) -> jax.Array:
 def scores(
     rewards: Mapping[str, RewardModel],
     models: Models,
-    members: Mapping[str, Params],
+    seeds: Mapping[str, Params],
     context: jax.Array,
     actions: jax.Array,
 ) -> dict[str, jax.Array]:
-    """[members, B] float32 by name: the scores of every reward model that has parameters in `members`; these have a
-    leading axis [members]."""
+    """[seeds, B] float32 by name: the scores of every reward model that has parameters in `seeds`; these have a leading
+    axis [seeds]."""
 
     def score(name: str, params: Params) -> jax.Array:
         return rewards[name].score(models.rewards[name], params, context, actions)
 
-    return {name: jax.vmap(functools.partial(score, name))(members[name]) for name in rewards if name in members}
+    return {name: jax.vmap(functools.partial(score, name))(seeds[name]) for name in rewards if name in seeds}
 
 
 def embed(

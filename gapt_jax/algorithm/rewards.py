@@ -27,7 +27,7 @@ def at_last(values: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def combine(scores: jax.Array, ensemble: str, std_weight: float = 1.0) -> jax.Array:
-    """[members, B] -> [B]: sum (released code), mean (paper's text), min (worst case), or mean - k deviations, with
+    """[seeds, B] -> [B]: sum (released code), mean (paper's text), min (worst case), or mean - k deviations, with
     k = `std_weight` (uncertainty-weighted; both of Coste et al. 2024)."""
     match ensemble:
         case "sum":

@@ -40,7 +40,7 @@ class Spec:
 
 @pytree
 class Frozen:
-    """What never changes: the anchor and the reward models (stacked members by kind)."""
+    """What never changes: the anchor and the reward models (stacked seeds by name)."""
 
     anchor: Params  # of the network that `AlgorithmConfig.anchor` names; None where nothing anchors
     rewards: dict[str, Params]

@@ -92,14 +92,14 @@ def _divergence(spec: Spec, policies: tuple[Params, Params], songs: Songs, *, va
 
 
 @functools.partial(jax.jit, static_argnames="spec")
-def _proxy(spec: Spec, members: dict[str, Params], songs: Songs) -> jax.Array:
-    """[B] score by the reward models that paid the policy: mean over members, then over kinds."""
+def _proxy(spec: Spec, seeds: dict[str, Params], songs: Songs) -> jax.Array:
+    """[B] score by the reward models that paid the policy: mean over the seeds of each, then over the models."""
 
-    def scored(members: dict[str, Params], rows: Songs) -> jax.Array:
-        scores = reward_models.scores(spec.task.reward_models, spec.models, members, *rows)
+    def scored(seeds: dict[str, Params], rows: Songs) -> jax.Array:
+        scores = reward_models.scores(spec.task.reward_models, spec.models, seeds, *rows)
         return jnp.mean(jnp.stack([jnp.mean(s, axis=0) for s in scores.values()]), axis=0)
 
-    return spec.layout.everywhere(spec.layout.each(scored, members, songs))
+    return spec.layout.everywhere(spec.layout.each(scored, seeds, songs))
 
 
 @functools.partial(jax.jit, static_argnames="spec")
@@ -132,9 +132,9 @@ class Evaluator:
     """Fixed songs, fixed random numbers, fixed encoders: the same policy always gets the same numbers."""
 
     spec: Spec
-    encoders: dict[str, Params]  # members of the task's encoder, for the Vendi score, by name
+    encoders: dict[str, Params]  # seeds of the task's encoder, for the Vendi score, by name
     config: EvaluationConfig
-    rewards: dict[str, Params] = dataclasses.field(default_factory=dict)  # members that pay the policy, by kind
+    rewards: dict[str, Params] = dataclasses.field(default_factory=dict)  # seeds that pay the policy, by name
     reference: Params | None = None  # the supervised policy, to which `kl` is measured
     before_batch: Callable[[], None] = lambda: None  # may raise to end the evaluation
 

@@ -14,7 +14,7 @@ METRICS: dict[str, Metric] = {
     ),
     "proxy_coherence": Metric(
         "Proxy coherence", "score", "near data",
-        "The same for the reward models that the policy was paid by: mean over members, then over kinds.",
+        "The same for the reward models that the policy was paid by: mean over seeds, then over models.",
     ),
     "kl": Metric(
         "KL to the MLE", "nats per frame", "lower",

@@ -21,7 +21,7 @@ from gapt_jax.runtime.status import NOW
 
 FILE_NAME = "alarms.jsonl"
 VALID = "valid/"  # of metrics on held-out songs
-MEMBER_STD = "reward_member_std/"  # + kind/member: its spread over the songs of a rollout
+MEMBER_STD = "reward_member_std/"  # + name/seed: its spread over the songs of a rollout
 
 Row = Mapping[str, float]  # finite values by name, and the step
 Symptom = Callable[..., str | None]  # of the history and the experiment
@@ -119,8 +119,8 @@ def dead_member(history: Sequence[Row], experiment: Experiment) -> str | None:
     if not dead:
         return None
     return (
-        f"reward member {', '.join(dead)} gives all songs of a rollout the same score: remove its stage folder so that "
-        "it is fitted anew, or set the weight of this kind to 0"
+        f"reward model {', '.join(dead)} gives all songs of a rollout the same score: remove its stage folder so that "
+        "it is fitted anew, or set its weight to 0"
     )
 
 
@@ -139,7 +139,7 @@ ON_STEPS: dict[str, tuple[Symptom, str]] = {
 
 GOLD, PROXY, VENDI = "valid/held_out_coherence", "valid/proxy_coherence", "valid/vendi_independent"
 DATA_PROXY = "valid/data_proxy_coherence"  # in the row of step 0: what the songs of the data get
-_HACK = "an earlier checkpoint is likely better, raise the KL coefficient or λ, or add reward members"
+_HACK = "an earlier checkpoint is likely better, raise the KL coefficient or λ, or add seeds of the reward models"
 
 
 def _proxy(row: Row, history: Sequence[Row], algorithm: AlgorithmConfig) -> float | None:
@@ -147,7 +147,7 @@ def _proxy(row: Row, history: Sequence[Row], algorithm: AlgorithmConfig) -> floa
     if PROXY in history[0]:
         return row.get(PROXY)
     weights = {name: getattr(algorithm.rewards, name) for name in algorithm.rewards.MODELS}
-    terms = [weight * row[f"reward/{kind}"] for kind, weight in weights.items() if f"reward/{kind}" in row]
+    terms = [weight * row[f"reward/{name}"] for name, weight in weights.items() if f"reward/{name}" in row]
     return sum(terms) if terms else None
 
 

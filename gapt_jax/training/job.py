@@ -69,7 +69,7 @@ class Upstream:
 
     policy: Params
     anchor: Params
-    rewards: dict[str, Params]  # stacked members by name; of the encoder the held-out ones come last
+    rewards: dict[str, Params]  # stacked seeds by name; of the encoder the held-out ones come last
 
 
 def stage_names(experiment: Experiment) -> tuple[str, ...]:
@@ -172,8 +172,8 @@ def keep_stages(job: Job, folder: Path) -> None:
 
 
 def frozen_of(job: Job, upstream: Upstream) -> Frozen:
-    """Anchor and reward models in use; the held-out members are not among them."""
-    members, weights = job.experiment.pretrain.members, job.experiment.algorithm.rewards
-    used = {kind: p for kind, p in upstream.rewards.items() if getattr(weights, kind) > 0}
+    """Anchor and reward models in use; the held-out seeds are not among them."""
+    seeds, weights = job.experiment.pretrain.members, job.experiment.algorithm.rewards
+    used = {name: p for name, p in upstream.rewards.items() if getattr(weights, name) > 0}
     anchor = {"offline": upstream.anchor, "online": upstream.policy, "none": None}[job.spec.config.anchor]
-    return Frozen(anchor, {k: jax.tree.map(lambda x: x[:members], p) for k, p in used.items()})
+    return Frozen(anchor, {k: jax.tree.map(lambda x: x[:seeds], p) for k, p in used.items()})

@@ -171,7 +171,7 @@ def test_alarms_of_steps_need_five_in_a_row(metric, alarm):
 
 def test_the_dead_member_is_named():
     row = STEP | {"reward_member_std/contrastive/0": 0.1, "reward_member_std/contrastive/1": 0.0}
-    assert "reward member contrastive/1 gives" in message((step, row) for step in range(1, 6))
+    assert "reward model contrastive/1 gives" in message((step, row) for step in range(1, 6))
 
 
 def test_an_alarm_is_raised_when_it_begins_and_again_only_after_it_had_ceased():
