@@ -3,6 +3,7 @@
 import collections
 import gc
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,20 +14,18 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # the 
 _DEVICES = "--xla_force_host_platform_device_count"
 if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip()
-# Tiny programs run once or twice: to compile them takes less than half the time without optimisation.
-QUICK = {"--xla_backend_optimization_level": "0"}
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 from gapt_jax.runtime import devices  # noqa: E402
+from tests import quick  # noqa: E402
+from tests.toy import STAGES, TOY, gapt  # noqa: E402
 
-if jax.__version_info__ < (0, 11):  # 0.12 knows it no more, and a flag that XLA does not know ends the process
-    QUICK["--xla_cpu_use_fusion_emitters"] = "false"
 _LASTING = devices.patient(os.environ["XLA_FLAGS"])
-os.environ["XLA_FLAGS"] = " ".join([_LASTING, *(f"{k}={v}" for k, v in QUICK.items() if k not in _LASTING)])
+os.environ["XLA_FLAGS"] = quick.added_to(_LASTING)
 jax.devices()  # reads the flags, once
-os.environ["XLA_FLAGS"] = _LASTING  # libtpu knows no QUICK, and processes that tests start compile as a user's do
+os.environ["XLA_FLAGS"] = _LASTING  # libtpu does not know all of `quick`; processes that tests start say it themselves
 
 pytest_plugins = ["tests.workers"]
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -55,9 +54,27 @@ def smoke_songs(tmp_path_factory):
     from gapt_jax.data_pipeline.builders import prepare
 
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "songs"
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "toy" / "data"
     for name in ("grammar", "grammar_modal"):
         prepare(name, "grammar", folder)  # where the other worker is at it, this one waits
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy(smoke_songs):
+    """A folder with the songs and the supervised stages of `tests.toy`, made once for all workers."""
+    folder = smoke_songs.parent
+    last, workdir = STAGES[-1], folder / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    assert gapt("run", "smoke", "--workdir", str(workdir), "--stage", last, *(f"--set={s}" for s in TOY)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def toy_root(toy, tmp_path_factory):
+    """A folder for runs of `tests.toy`, whose supervised stages are there."""
+    folder = tmp_path_factory.mktemp("runs")
+    for made in ("data", "stages"):
+        shutil.copytree(toy / made, folder / made)
     return folder
 
 

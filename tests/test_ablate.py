@@ -1,7 +1,8 @@
 """`gapt ablate` at toy size by its real entry point: a grid, an interruption, a member that diverges, bad input."""
 
+import contextlib
 import json
-import shutil
+from unittest import mock
 
 import pytest
 
@@ -10,10 +11,12 @@ from gapt_jax.runtime.metrics import read_metrics
 from tests.toy import TOY, gapt
 
 SETTINGS = [f"--set={setting}" for setting in TOY]
+COMMANDS = "gapt_jax.commands"  # draw the page where a test asks for it
 
 
-def ablate(workdir, *arguments: str) -> int:
-    return gapt("ablate", "smoke", "--workdir", str(workdir), *SETTINGS, *arguments)
+def ablate(workdir, *arguments: str, page: bool = False) -> int:
+    with contextlib.nullcontext() if page else mock.patch(f"{COMMANDS}.ablate.write_page", return_value=False):
+        return gapt("ablate", "smoke", "--workdir", str(workdir), *SETTINGS, *arguments)
 
 
 def record(workdir):
@@ -25,11 +28,10 @@ def metrics_of(workdir):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, smoke_songs):
+def root(toy_root):
     """A folder with one finished grid of two λ and two seeds."""
-    folder = shutil.copytree(smoke_songs, tmp_path_factory.mktemp("runs") / "data").parent
-    assert ablate(folder / "grid", "--lambdas", "0,1", "--seeds", "3,4") == 0
-    return folder
+    assert ablate(toy_root / "grid", "--lambdas", "0,1", "--seeds", "3,4", page=True) == 0
+    return toy_root
 
 
 @pytest.mark.slow
@@ -49,7 +51,8 @@ def test_a_grid_leaves_a_run_for_each_member_and_a_report(root):
 def test_a_member_is_the_run_of_its_settings(root):
     single = root / "single"
     settings = ["--set=seed=4", "--set=algorithm.adversarial_weight=1"]
-    assert gapt("run", "smoke", "--workdir", str(single), *SETTINGS, *settings) == 0
+    with mock.patch(f"{COMMANDS}.run.write_page"):
+        assert gapt("run", "smoke", "--workdir", str(single), *SETTINGS, *settings) == 0
     theirs, ours = read_metrics(single / "metrics.jsonl"), metrics_of(root / "grid")["gapt_lambda=1-seed4"]
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for a, b in zip(ours, theirs, strict=True):
@@ -97,11 +100,11 @@ def test_a_member_that_diverges_is_left_out_and_the_others_finish(root, capsys):
 def test_members_that_an_alarm_stopped_are_gone_on_with_by_the_same_command(root, capsys):
     grid = "--lambdas", "0,1", "--seeds", "3,4"
     health = [f"--set=health.{setting}" for setting in ("max_kl=0", "steps=3", "actions.kl_budget=stop")]
-    assert ablate(root / "stopped", *grid, *health) == 2
+    assert ablate(root / "stopped", *grid, *health, page=True) == 2
     assert "every member of" in capsys.readouterr().err
     assert {m["status"] for m in record(root / "stopped")["members"]} == {"stopped"}
     assert all([row["step"] for row in rows] == [0, 1, 2, 3] for rows in metrics_of(root / "stopped").values())
-    assert ablate(root / "stopped", *grid, *health) == 0
+    assert ablate(root / "stopped", *grid, *health, page=True) == 0
     assert {m["status"] for m in record(root / "stopped")["members"]} == {"finished"}
     assert metrics_of(root / "stopped") == metrics_of(root / "grid")
     ends = [json.loads((root / name / "results.json").read_text())["systems"] for name in ("grid", "stopped")]

@@ -13,8 +13,8 @@ RUN = ["run", "smoke", *(f"--set={setting}" for setting in TOY)]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, smoke_songs):
-    workdir = shutil.copytree(smoke_songs, tmp_path_factory.mktemp("made") / "data").parent / "whole"
+def whole(toy_root):
+    workdir = toy_root / "whole"
     assert gapt(*RUN, "--workdir", str(workdir)) == 0
     return workdir
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import mido
 import pytest
@@ -22,15 +23,16 @@ from tests.toy import TOY, gapt
 
 
 def toy_run(workdir, *settings: str) -> int:
-    return gapt("run", "smoke", "--workdir", str(workdir), *(f"--set={s}" for s in [*TOY, *settings]))
+    """A run without its page: `gapt report` draws one below."""
+    with mock.patch("gapt_jax.commands.run.write_page"):
+        return gapt("run", "smoke", "--workdir", str(workdir), *(f"--set={s}" for s in [*TOY, *settings]))
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(toy_root):
     """A folder with one finished run, λ = 1."""
-    folder = tmp_path_factory.mktemp("runs")
-    assert toy_run(folder / "whole") == 0
-    return folder
+    assert toy_run(toy_root / "whole") == 0
+    return toy_root
 
 
 def evaluation(workdir):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gapt_jax.runtime import native
+from tests import quick
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"gapt_jax": "gapt_jax"} | {name: f"gapt_jax/{name}" for name in ("data_pipeline", "experiments", "launch")}
@@ -19,6 +20,7 @@ FOLDERS = {"gapt_jax": "gapt_jax"} | {name: f"gapt_jax/{name}" for name in ("dat
 def run(*words: str | Path, cwd: Path) -> str:
     """What a command prints on stdout. Nothing of this checkout is on its path."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["XLA_FLAGS"] = quick.added_to(environment["XLA_FLAGS"])
     done = subprocess.run(
         [*map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
     )

@@ -7,11 +7,8 @@ NETWORKS = [
     for net in ("policy", "anchor", "reward", "discriminator")
     for key, value in {"dim": 16, "depth": 1, "heads": 2, "head_dim": 8}.items()
 ]
-FITS = [
-    f"pretrain.{stage}.{key}={value}"
-    for stage in ("policy", "anchor", "contrastive", "discriminative", "rhythm_contrastive", "rhythm_discriminative")
-    for key, value in {"steps": 4, "batch_size": 8}.items()
-]
+STAGES = ("policy", "anchor", "contrastive", "discriminative", "rhythm_contrastive", "rhythm_discriminative")
+FITS = [f"pretrain.{stage}.{key}={value}" for stage in STAGES for key, value in {"steps": 4, "batch_size": 8}.items()]
 TOY = [
     *NETWORKS, *FITS, "data.max_frames=16", "algorithm.steps=6", "algorithm.batch_size=16",
     "algorithm.minibatch_size=8", "algorithm.discriminator.minibatch_size=8",

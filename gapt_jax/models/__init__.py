@@ -28,7 +28,7 @@ class Model:
     @classmethod
     def of(cls, make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
         graph = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
-        return cls(graph, lambda key: nnx.to_pure_dict(nnx.split(make(nnx.Rngs(key)))[1]))
+        return cls(graph, jax.jit(lambda key: nnx.to_pure_dict(nnx.split(make(nnx.Rngs(key)))[1])))
 
     def bind(self, params: Params) -> Any:
         """The module with these parameters."""

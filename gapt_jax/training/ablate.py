@@ -171,7 +171,8 @@ def _job_of(member: Member, devices: Any, console: Console) -> Job:
 
 
 def _member_job(job: Job, member: Member) -> Job:
-    return dataclasses.replace(job, experiment=member.experiment, workdir=member.folder, spec=member.spec(job.spec))
+    """The member's job. It keeps `job.spec`, whose program is that of all members, so that none is traced again."""
+    return dataclasses.replace(job, experiment=member.experiment, workdir=member.folder)
 
 
 def _is_trained(member: Member, console: Console) -> bool:

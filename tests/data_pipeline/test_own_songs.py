@@ -1,6 +1,7 @@
 """A folder of one's own: all of it as one dataset; from tunes to a report by the commands of the README."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from gapt_jax.data_pipeline.builders import open_splits, prepare
 from gapt_jax.data_pipeline.loader import open_corpus
 from gapt_jax.errors import UserError
+from tests import quick
 from tests.data_pipeline.song_records import make_record, write_songs
 from tests.toy import NETWORKS
 
@@ -79,8 +81,11 @@ def test_forty_tunes_become_a_reported_run_by_three_commands(tmp_path):
         ["run", "own", "--set", f"data.songs={songs}", *(f"--set={setting}" for setting in TOY)],
         ["report", "runs/own"],
     )
+    environment = os.environ | {"XLA_FLAGS": quick.added_to(os.environ["XLA_FLAGS"])}
     for command in commands:
-        done = subprocess.run([GAPT, *map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=900)
+        done = subprocess.run(
+            [GAPT, *map(str, command)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+        )
         assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "own"
     systems = json.loads((run / "evaluation.json").read_text())["systems"]

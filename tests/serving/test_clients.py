@@ -24,7 +24,7 @@ def python():
     found, done = place / "bin" / "python", place / "installed"
     if not done.is_file() or done.read_text() != "\n".join(PACKAGES):
         subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
-        install = [found, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
+        install = [found, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", *PACKAGES]
         made = subprocess.run(install, capture_output=True, text=True, check=False)
         if made.returncode:
             pytest.skip(f"{' and '.join(PACKAGES)} cannot be installed: {made.stderr.strip()[-200:]}")
