@@ -15,7 +15,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from gapt_jax.data_pipeline.examples import Rejected
 from gapt_jax.data_pipeline.preparing import MAX_REPORTED
@@ -143,15 +143,20 @@ def _each_line(path: Path, take: Callable[[int, list[bytes]], None], faults: Fau
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as raw:
-            yield from _bounded_lines(io.BufferedReader(raw))  # type: ignore[type-var]
+        with _open(path) as raw:
+            is_gzip = path.name.endswith(".gz")
+            yield from _bounded_lines(io.BufferedReader(gzip.GzipFile(fileobj=raw)) if is_gzip else raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _BadFile(f"it is a damaged or truncated gzip file ({error})") from None
     except OSError as error:
         raise _BadFile(f"it cannot be read ({error.strerror or error})") from None
 
 
-def _bounded_lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
+def _open(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _bounded_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     total = 0
     for number in itertools.count(1):
         line = stream.readline(MAX_LINE_BYTES + 1)
