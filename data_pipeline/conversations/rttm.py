@@ -21,6 +21,7 @@ from gapt_jax.data_pipeline.examples import Rejected
 from gapt_jax.data_pipeline.preparing import MAX_REPORTED
 
 MAX_HOURS = 24  # of a recording
+MAX_SECONDS = 3600.0 * MAX_HOURS
 MAX_LINES = 5_000_000  # of a file
 MAX_BYTES = 1 << 30  # of a file after decompression
 MAX_LINE_BYTES = 4096
@@ -191,7 +192,7 @@ def _seconds(field: bytes, what: str) -> float:
     value = float(field)
     if value < 0:
         raise _BadLine(f"its {what} is {value:g} s: it must not be negative")
-    if value > MAX_HOURS * 3600:
+    if value > MAX_SECONDS:
         raise _BadLine(f"its {what} is {value:g} s: a recording may have {MAX_HOURS} hours, in seconds")
     return value
 
@@ -200,6 +201,6 @@ def _times(start_field: bytes, duration_field: bytes) -> tuple[float, float]:
     start, duration = _seconds(start_field, "start"), _seconds(duration_field, "duration")
     if duration == 0:
         raise _BadLine("its duration is 0 s")
-    if start + duration > MAX_HOURS * 3600:
+    if start + duration > MAX_SECONDS:
         raise _BadLine(f"it ends at {start + duration:g} s: a recording may have {MAX_HOURS} hours, in seconds")
     return start, start + duration

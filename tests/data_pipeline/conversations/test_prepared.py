@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gapt_jax.data_pipeline import preparing
 from gapt_jax.data_pipeline.conversations import builders
 from gapt_jax.data_pipeline.conversations.builders import open_splits, prepare
 from gapt_jax.data_pipeline.conversations.folder import read
@@ -83,6 +84,23 @@ def test_records_that_are_not_those_of_the_report_say_what_to_delete(tmp_path: P
     place.unlink()
     with pytest.raises(UserError, match="is damaged: delete that folder"):
         open_splits(first)
+
+
+@pytest.mark.parametrize(
+    "planted", [{"who": np.array([0, 2])}, {"who": np.array([-1, 0])}, {"length": 10**12}, {"ends": np.array([1])}]
+)
+def test_a_record_that_no_file_could_have_made_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: dict[str, object]
+) -> None:
+    """Whoever writes records can write the fingerprint too."""
+    prepared = prepare(
+        "all", write(tmp_path / "talks", r__rttm=rttm("r", [("a", 0, 1), ("b", 1, 2)])), tmp_path / "data"
+    )
+    monkeypatch.setattr(builders, "fingerprint", lambda _: prepared.fingerprint)
+    read_records = preparing.read_records
+    monkeypatch.setattr(preparing, "read_records", lambda *where: [record | planted for record in read_records(*where)])
+    with pytest.raises(UserError, match="is damaged: delete that folder"):
+        open_splits(prepared)
 
 
 def test_what_cannot_be_prepared_is_one_sentence(tmp_path: Path) -> None:
