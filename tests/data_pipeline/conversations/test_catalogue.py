@@ -57,6 +57,15 @@ def test_check_lists_faults_and_fails(tmp_path: Path, capsys: pytest.CaptureFixt
     assert checked["skipped"] == {"SPKR-INFO": 1} and checked["faults_total"] == 1
 
 
+def test_a_folder_of_songs_and_conversations_is_not_checked_by_half(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus(tmp_path / "talks")
+    (tmp_path / "airs.jsonl").write_text("{}\n")
+    code, _, said = gapt_data(capsys, "check", tmp_path)
+    assert code == 2 and said.endswith("holds conversations (talks) and songs (airs): name one of them")
+
+
 def test_figures_by_hand(tmp_path: Path) -> None:
     """Five seconds: a speaks in the first two, b from 1.8 to 2.2 and in the last, so 5 frames have nobody, 1 both."""
     text = rttm("r", [("a", 0, 2), ("b", 1.8, 2.2), ("b", 3.2, 4.2)])
