@@ -114,7 +114,7 @@ def read_uem(path: Path, faults: Faults) -> dict[str, Region]:
         name = _name(fields[0], "recording")
         start, end = _seconds(fields[2], "start"), _seconds(fields[3], "end")
         if end <= start:
-            raise _BadLine(f"it ends at {end:g} s, which is not after its start")
+            raise _BadLine(f"it ends at {end:.9g} s, which is not after its start")
         if name in found:
             raise _BadLine(f"'{name}' was given on line {found[name].line}: one stretch of a recording can be used")
         found[name] = Region(start, end, number)
@@ -191,9 +191,9 @@ def _seconds(field: bytes, what: str) -> float:
         raise _BadLine(f"its {what} '{_shown(field)}' is no number of seconds")
     value = float(field)
     if value < 0:
-        raise _BadLine(f"its {what} is {value:g} s: it must not be negative")
+        raise _BadLine(f"its {what} is {value:.9g} s: it must not be negative")
     if value > MAX_SECONDS:
-        raise _BadLine(f"its {what} is {value:g} s: a recording may have {MAX_HOURS} hours, in seconds")
+        raise _BadLine(f"its {what} is {value:.9g} s: a recording may have {MAX_HOURS} hours, in seconds")
     return value
 
 
@@ -202,5 +202,5 @@ def _times(start_field: bytes, duration_field: bytes) -> tuple[float, float]:
     if duration == 0:
         raise _BadLine("its duration is 0 s")
     if start + duration > MAX_SECONDS:
-        raise _BadLine(f"it ends at {start + duration:g} s: a recording may have {MAX_HOURS} hours, in seconds")
+        raise _BadLine(f"it ends at {start + duration:.9g} s: a recording may have {MAX_HOURS} hours, in seconds")
     return start, start + duration

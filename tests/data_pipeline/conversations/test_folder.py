@@ -122,6 +122,7 @@ def test_a_bad_length_is_named(text: str, reason: str, tmp_path: Path) -> None:
 
 def test_lengths_that_disagree_are_named(tmp_path: Path) -> None:
     folder = write(tmp_path, r__rttm=GOOD, a__uem="r 1 0 4\nr 1 5 6\n", b__uem="r 1 0 5\n")
+    write(folder, c__uem=";; the same again\nr 1 0 4\n")
     assert faults(folder) == [
         "a.uem:2: 'r' was given on line 1: one stretch of a recording can be used",
         "b.uem:1: another file gives 'r' another length",
