@@ -1,6 +1,6 @@
 """Preparation: songs of one source become a TFDS dataset of frames in array_record files. No TensorFlow.
 
-A prepared dataset is a folder ``<data_dir>/<name>-<source fingerprint>/`` that appears whole or not at all::
+A prepared dataset is a folder ``<data_dir>/<name>-<source fingerprint>/`` that is whole once it has its report::
 
     <builder>/1.0.0/     what TFDS wrote
     frames.npz           the same frames as flat arrays, derived from the records for quick opening (`store`)
@@ -15,7 +15,6 @@ import dataclasses
 import io
 import json
 import logging
-import os
 import re
 import shutil
 import tempfile
@@ -33,7 +32,6 @@ from gapt_jax.errors import UserError
 
 MAX_REPORTED = 1_000
 REPORT = "report.json"
-_PREPARING = ".preparing-"  # begins the names of folders that are not whole yet
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 Progress = Callable[[str, int, int | None], None]  # what is going on, songs done, songs in all (None: not known)
@@ -219,7 +217,7 @@ def _report(source: Source, collected: Collected, fingerprint: str) -> dict[str,
 
 
 def _write(source: Source, collected: Collected, folder: Path) -> None:
-    """Writes the whole dataset into an empty folder, and reads the records back into the flat copy."""
+    """Writes the whole dataset into a new folder, and reads the records back into the flat copy."""
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints; stdout belongs to the command
         tfds.disable_progress_bar()
         try:
@@ -259,12 +257,13 @@ def prepared_path(name: str, source: str | Path, data_dir: Path) -> Path:
     return data_dir / f"{name}-{find_source(name, source).fingerprint}"
 
 
-def _publish(temporary: Path, final: Path) -> None:
-    try:
-        os.rename(temporary, final)
-    except OSError:
-        if not (final / REPORT).is_file():  # otherwise another process was quicker and made the same
-            raise
+def _publish(made: Path, final: Path) -> None:
+    """Copies a whole dataset to its place, the report last: on a mounted bucket no folder can be renamed."""
+    from gapt_jax.runtime.files import write_atomic
+
+    shutil.rmtree(final, ignore_errors=True)  # what a killed process left
+    shutil.copytree(made, final, ignore=shutil.ignore_patterns(REPORT))
+    write_atomic(final / REPORT, (made / REPORT).read_bytes())
 
 
 def check_present(names: Iterable[str], source: str | Path, data_dir: Path) -> None:
@@ -334,11 +333,9 @@ def _prepare_in_turn(source: Source, final: Path, on_progress: Progress | None) 
 
     with locks.in_turn(final.parent, on_wait=on_wait) as is_taken:
         if is_taken:
-            locks.clean(final.parent, f"{_PREPARING}*")
+            locks.clean(final.parent)
         if (final / REPORT).is_file():
             return
-        if final.exists():
-            raise UserError(f"{final} holds no whole dataset (no {REPORT}): remove that folder, it will be made again")
         _prepare_new(source, final, on_progress)
 
 
@@ -355,12 +352,8 @@ def _prepare_new(source: Source, final: Path, on_progress: Progress | None) -> N
     total = sum(map(len, collected.examples.values()))
     if on_progress is not None:
         on_progress(f"writing {source.name}", 0, total)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{_PREPARING}{source.name}-", dir=final.parent))
-    try:
-        _write(source, collected, temporary)
-        temporary.chmod(0o755)  # mkdtemp makes a private folder
-        _publish(temporary, final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="gapt-prepare-") as made:  # on a disk: TFDS renames folders
+        _write(source, collected, Path(made) / "set")
+        _publish(Path(made) / "set", final)
     if on_progress is not None:
         on_progress(f"prepared {source.name}", total, total)

@@ -40,16 +40,15 @@ def keep_stages(workdir: Path, folders: Iterable[Path]) -> None:
     """Gives a run, or an ablation, its own finished stages, so that it can be moved: links where the file system has
     them, copies elsewhere. Raises UserError where they cannot be written."""
     for folder in folders:
-        kept, temporary = workdir / UPSTREAM / folder.name, workdir / f".{folder.name}.{os.getpid()}.tmp"
-        if kept.exists():
+        kept = workdir / UPSTREAM / folder.name
+        if (kept / DONE).exists():
             continue
         try:
-            kept.parent.mkdir(exist_ok=True)
-            shutil.copytree(folder / "params", temporary / "params", copy_function=_link)
-            shutil.copy2(folder / DONE, temporary)
-            temporary.rename(kept)
+            shutil.rmtree(kept, ignore_errors=True)  # what an interrupted attempt left
+            shutil.copytree(folder / "params", kept / "params", copy_function=_link)
+            write_atomic(kept / DONE, (folder / DONE).read_bytes())
         except (OSError, shutil.Error) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(kept, ignore_errors=True)
             raise UserError(
                 f"{folder} cannot be copied into {kept.parent} ({getattr(error, 'strerror', None) or error}): free "
                 "some space and run the same command again"
