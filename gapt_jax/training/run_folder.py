@@ -24,6 +24,7 @@ from gapt_jax.runtime.files import DONE, UPSTREAM, git_revision, read_json, stri
 from gapt_jax.task import Task
 
 ABLATION = "ablation.json"  # in a folder whose runs belong together
+LATER_SETTING = ("attention", "xla")  # of `models`, at what earlier runs were computed by
 
 
 def root_of(workdir: Path) -> Path:
@@ -72,7 +73,11 @@ def _without_means(config: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in config.items() if name not in ("runtime", "health")}
     if kept.get("task") == FIRST_TASK:  # as in a config.json that names none
         del kept["task"]
-    return kept | {"data": {name: value for name, value in config.get("data", {}).items() if name != "songs"}}
+    models = {name: value for name, value in config.get("models", {}).items() if (name, value) != LATER_SETTING}
+    return kept | {
+        "models": models,
+        "data": {name: value for name, value in config.get("data", {}).items() if name != "songs"},
+    }
 
 
 def check_unedited(workdir: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
