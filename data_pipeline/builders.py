@@ -279,6 +279,6 @@ def _prepare_new(source: Source, final: Path, on_progress: Progress | None) -> N
     total = sum(map(len, collected.examples.values()))
     if on_progress is not None:
         on_progress(f"writing {source.name}", 0, total)
-    publish(source.name, final, lambda folder: _write(source, collected, folder))
+    publish(final, lambda folder: _write(source, collected, folder))
     if on_progress is not None:
         on_progress(f"prepared {source.name}", total, total)

@@ -1,4 +1,4 @@
-"""Prepared datasets of any kind: a folder that appears whole or not at all, with a report and TFDS records.
+"""Prepared datasets of any kind: a folder of TFDS records that is whole once it has its report.
 
 ::
 
@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -28,7 +27,6 @@ from gapt_jax.errors import UserError
 
 MAX_REPORTED = 1_000
 REPORT = "report.json"
-_PREPARING = ".preparing-"  # begins the names of folders that are not whole yet
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 Progress = Callable[[str, int, int | None], None]  # what is going on, how many are done, of how many (None: not known)
@@ -79,28 +77,24 @@ def _in_turn(final: Path, prepare_new: Callable[[], None], on_progress: Progress
 
     with locks.in_turn(final.parent, on_wait=on_wait) as is_taken:
         if is_taken:
-            locks.clean(final.parent, f"{_PREPARING}*")
+            locks.clean(final.parent)
         if (final / REPORT).is_file():
             return
-        if final.exists():
-            raise UserError(f"{final} holds no whole dataset (no {REPORT}): remove that folder, it will be made again")
         final.parent.mkdir(parents=True, exist_ok=True)
         prepare_new()
 
 
-def publish(name: str, final: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a temporary folder, and puts that in its place once it is whole."""
-    temporary = Path(tempfile.mkdtemp(prefix=f"{_PREPARING}{name}-", dir=final.parent))
-    try:
-        write(temporary)
-        temporary.chmod(0o755)  # mkdtemp makes a private folder
-        try:
-            os.rename(temporary, final)
-        except OSError:
-            if not (final / REPORT).is_file():  # otherwise another process was quicker and made the same
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def publish(final: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` fill a folder on a disk, since TFDS renames folders, which a mounted bucket cannot; copies it to its
+    place, the report last."""
+    from gapt_jax.runtime.files import write_atomic
+
+    with tempfile.TemporaryDirectory(prefix="gapt-prepare-") as temporary:
+        made = Path(temporary) / "set"
+        write(made)
+        shutil.rmtree(final, ignore_errors=True)  # what a killed process left
+        shutil.copytree(made, final, ignore=shutil.ignore_patterns(REPORT))
+        write_atomic(final / REPORT, (made / REPORT).read_bytes())
 
 
 def write_records(builder: Callable[..., Any], collected: Any, folder: Path) -> None:

@@ -120,8 +120,8 @@ def fetch(name: str, dl_manager: Any, place: Path) -> Path:
         fetched = Path(dl_manager.download(known.url))
         folder = fetched.parent / f"{name}-{known.revision[:12]}"
         if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=fetched.parent) as temporary:
-                _unpack(known, fetched, Path(temporary)).rename(folder)
+            with tempfile.TemporaryDirectory() as temporary:
+                shutil.copytree(_unpack(known, fetched, Path(temporary)), folder)
     except Exception as error:  # of the network, the server or the archive: many kinds
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise UserError(f"{known.title} could not be fetched ({reason}): {known.by_hand(place)}") from None

@@ -71,6 +71,8 @@ class ModelsConfig:
     discriminator: TransformerConfig = TransformerConfig()
     compute_dtype: Dtype = "float32"  # of matmuls inside the stacks; "bfloat16" on accelerators
     remat: bool = False  # recompute each block in the backward pass instead of keeping its activations
+    # fused: in full passes by a kernel that never writes the scores to memory (models/fused.py).
+    attention: Literal["xla", "fused"] = "xla"
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,8 @@ class PhaseCompiler:
         self.experiment, self.mesh, self.chip, self.say = experiment, mesh, chip, say
         task = experiment.domain().assumed(experiment.data)
         layout = meshes.MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh)
-        networks = models.build(experiment.models, task.vocab_size, task.reward_models)
+        platform = mesh.devices.flat[0].platform
+        networks = models.build(experiment.models, task.vocab_size, task.reward_models, platform=platform)
         self.spec = Spec(networks, experiment.algorithm, task, layout)
         self.resident = _abstract(experiment, self.spec, mesh)
         self.state_bytes = _bytes_per_device(self.resident)

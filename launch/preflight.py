@@ -57,10 +57,10 @@ def checks(args: argparse.Namespace) -> list[Check]:
     result: list[Check] = [
         ("devices", lambda: count_devices(args.devices)),
         ("sum over all devices", sum_over_devices),
-        ("workdir writable", lambda: write_and_rename(args.workdir)),
+        ("workdir writable", lambda: write_and_replace(args.workdir)),
         ("workdir shared", lambda: see_the_others(args.workdir)),
         ("free space", lambda: free_space(args.workdir, _LEAST_FREE)),
-        ("compile cache writable", lambda: write_and_rename(cache)),
+        ("compile cache writable", lambda: write_and_replace(cache)),
     ]
     if args.fingerprint:
         result.append(("songs", lambda: compare_songs(args.experiment, args.set, args.workdir, args.fingerprint)))
@@ -94,21 +94,19 @@ def sum_over_devices() -> str:
     return str(found)
 
 
-def write_and_rename(folder: Path) -> str:
-    """A file and a folder appear in one step each, as checkpoints do."""
+def write_and_replace(folder: Path) -> str:
+    """A file takes the place of another in one step; of folders nothing needs that."""
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".preflight-{uuid.uuid4().hex}"
-    final = probe.with_name(f"{probe.name}.done")
     try:
         probe.mkdir()
+        (probe / "whole").write_bytes(b"old")
         (probe / "part").write_bytes(b"part")
         os.replace(probe / "part", probe / "whole")
-        os.rename(probe, final)
-        if (final / "whole").read_bytes() != b"part":
+        if (probe / "whole").read_bytes() != b"part":
             raise CheckFailed(f"{folder}: a renamed file has lost its content")
     finally:
         shutil.rmtree(probe, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)
     return str(folder)
 
 

@@ -12,7 +12,7 @@ from gapt_jax import config, experiments, settings
 from gapt_jax.algorithm import adversary, groups
 from gapt_jax.config import ConfigError, config_hash, from_dict, override, to_dict, to_json
 from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, DataConfig, Experiment
-from gapt_jax.training.run_folder import run_hash
+from gapt_jax.training.run_folder import _without_means, run_hash
 
 ROOT = Path(__file__).parents[1]
 
@@ -125,6 +125,13 @@ def _bare(hint):
 def test_the_hash_of_every_experiment_is_the_one_that_stored_runs_have():
     hashes = {name: run_hash(override(experiments.load(name), [])) for name in HASHES}
     assert hashes == HASHES
+
+
+def test_a_later_setting_changes_the_hash_of_a_run_only_away_from_its_default():
+    stored = to_dict(Experiment())
+    del stored["models"]["attention"]  # as in the config.json of an earlier run
+    assert config_hash(_without_means(stored)) == run_hash(Experiment())
+    assert run_hash(override(Experiment(), ["models.attention=fused"])) != run_hash(Experiment())
 
 
 HASHES = {"gapt": "2027e7e7d17c", "small": "d28f60326d1f", "smoke": "c57bc0a8cb16", "yardstick": "2f74dcb13137"}

@@ -174,7 +174,7 @@ def _prepare_new(name: str, source: Path, final: Path, on_progress: Progress | N
         preparing.write_records(Conversations, found, folder)
         preparing.write_report(folder, _report(name, source, found, _read_splits(folder)))
 
-    preparing.publish(name, final, write)
+    preparing.publish(final, write)
     say("prepared", total, total)
 
 

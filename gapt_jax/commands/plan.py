@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
     """Prints the plan; 2 if it does not fit."""
 
     experiment = experiment_of(args)
-    source = {"git_revision": git_revision(), "versions": _installed(COMPILERS)}
+    source = {"command": _command(args), "git_revision": git_revision(), "versions": _installed(COMPILERS)}
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # with libtpu installed, JAX would look for a TPU first
@@ -58,6 +59,14 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
     console.emit(found.to_json() | source)
     show(found, console)
     return 0 if found.fits else EXIT_DOES_NOT_FIT
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What makes the same plan again, without --json."""
+    numbers = {f"--{name}": getattr(args, name) for name in ("slices", "members")}
+    given = [word for name, value in numbers.items() if value != 1 for word in (name, str(value))]
+    settings = [word for text in args.set for word in ("--set", text)]
+    return shlex.join(["gapt", "plan", args.experiment, "--topology", args.topology, *given, *settings])
 
 
 def _installed(packages: Sequence[str]) -> dict[str, str]:

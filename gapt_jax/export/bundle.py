@@ -338,8 +338,8 @@ def _finished(out: Path, replaces: Path | None = None) -> Iterator[Path]:
     try:
         yield folder
         if replaces:
-            out.rename(replaces)
-        folder.rename(out)
+            shutil.move(out, replaces)
+        shutil.move(folder, out)  # copies where no folder can be renamed; the list of hashes says what is whole
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

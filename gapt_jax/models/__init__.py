@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gapt_jax.config import ModelsConfig
-from gapt_jax.models import kernel, networks
+from gapt_jax.models import fused, kernel, networks
+from gapt_jax.models.layers import Stack
 from gapt_jax.task import RewardModel
 from gapt_jax.types import Params
 
@@ -65,16 +66,25 @@ def build(
     rewards: Mapping[str, RewardModel] | None = None,
     *,
     has_kernel: bool = False,
+    platform: str = "cpu",
 ) -> Models:
     """The networks for `size` different tokens, with those of a task's reward models.
 
-    `has_kernel` says that `runtime.native` has loaded the decoding kernel: the policy uses it where it suits."""
+    `has_kernel` says that `runtime.native` has loaded the decoding kernel: the policy uses it where it suits.
+    `platform` is that of the devices, which may have a kernel for attention."""
     dtype = jnp.dtype(config.compute_dtype)
     has_kernel = has_kernel and kernel.suits(config.policy, dtype)
+    attention, _ = fused.implementation(config, platform)
 
     def of(name: str, network: Callable[..., nnx.Module], *args: Any) -> Model:
-        made = Model.of(lambda rngs: network(*args, dtype=dtype, remat=config.remat, rngs=rngs))
-        return dataclasses.replace(made, name=name)
+        def make(rngs: nnx.Rngs) -> nnx.Module:
+            made = network(*args, dtype=dtype, remat=config.remat, rngs=rngs)
+            stacks = (part for _, part in nnx.iter_graph(made) if isinstance(part, Stack))
+            for stack in stacks if attention != fused.XLA else ():
+                stack.kernel = attention
+            return made
+
+        return dataclasses.replace(Model.of(make), name=name)
 
     policy = of("policy", networks.Decoder, config.policy, size, size)
     return Models(

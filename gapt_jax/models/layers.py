@@ -18,6 +18,7 @@ from flax import nnx
 
 from gapt_jax import prng
 from gapt_jax.config import TransformerConfig
+from gapt_jax.models import fused
 
 ATTENTION_FACTOR = 10.0
 ROTARY_BASE = 10000.0
@@ -156,7 +157,7 @@ class Attention(nnx.Module):
 
     def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, *, bias: jax.Array, keys: Keys = None) -> jax.Array:
         """softmax(10 q k + bias) v, projected: [B, L, D]; bias broadcasts to [B, H, L, S]."""
-        return self._projected(self._mixed(q, k, v, bias, keys))
+        return self.projected(self._mixed(q, k, v, bias, keys))
 
     def attend_causally(
         self, q: jax.Array, k: jax.Array, v: jax.Array, *, bias: jax.Array, keys: Keys = None
@@ -168,14 +169,15 @@ class Attention(nnx.Module):
         for number, (start, stop) in enumerate(itertools.pairwise(length * n // count for n in range(count + 1))):
             shown = k[..., :stop], v[:, :, :stop], bias[..., start:stop, :stop]
             parts.append(self._mixed(q[:, :, start:stop], *shown, fold(keys, number)))
-        return self._projected(jnp.concatenate(parts, axis=2))
+        return self.projected(jnp.concatenate(parts, axis=2))
 
     def _mixed(self, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, keys: Keys) -> jax.Array:
         products = jnp.einsum("bhld,bhds->bhls", q, k, preferred_element_type=jnp.float32)
         weights = dropout(jax.nn.softmax(ATTENTION_FACTOR * products + bias, axis=-1), self.config.dropout, keys)
         return jnp.einsum("bhls,bhsd->bhld", rounded(weights, v.dtype), v, preferred_element_type=jnp.float32)
 
-    def _projected(self, mixed: jax.Array) -> jax.Array:
+    def projected(self, mixed: jax.Array) -> jax.Array:
+        """[B, H, L, d] -> [B, L, D]."""
         return self.out(mixed.swapaxes(1, 2).reshape(mixed.shape[0], mixed.shape[2], -1))
 
 
@@ -216,6 +218,8 @@ def grown(cache: Cache, count: int) -> Cache:
 
 class Stack(nnx.Module):
     """A stack of blocks with a final norm; `causal` hides later positions; `relative` uses T5 bias, else rotary."""
+
+    kernel = fused.XLA  # what computes attention in full passes without dropout: `fused.implementation`
 
     def __init__(
         self,
@@ -266,6 +270,7 @@ class Stack(nnx.Module):
             bias = bias + jnp.where(mask, 0.0, _MASKED)[:, None, None, :]
         seen = jnp.ones((1, 1), bool) if context_mask is None else context_mask
         context_bias = jnp.where(seen, 0.0, _MASKED)[:, None, None, :]
+        is_fused = fused.is_here(self.kernel) and (keys is None or self.config.dropout == 0)
 
         def through(block: Block, h: jax.Array, context: jax.Array | None, block_keys: Keys, count: int) -> jax.Array:
             """`count` first positions of the block's output; later blocks do not see the others."""
@@ -273,12 +278,19 @@ class Stack(nnx.Module):
             k, v = block.attention.keys_values(normed, positions)
             h, normed, places = h[:, :count], normed[:, :count], positions[:count]
             q = block.attention.queries(normed, places)
-            attend = block.attention.attend_causally if self.causal else block.attention.attend
-            h = h + attend(q, k, v, bias=bias[:, :, :count], keys=fold(block_keys, 0))
+            if is_fused and self.relative is None and count == len(positions):
+                h = h + block.attention.projected(fused.attend(self.kernel, q, k, v, mask, causal=self.causal))
+            else:
+                attend = block.attention.attend_causally if self.causal else block.attention.attend
+                h = h + attend(q, k, v, bias=bias[:, :, :count], keys=fold(block_keys, 0))
             if block.cross is not None and context is not None:
                 k, v = block.cross.keys_values(context, positions)
                 q = block.cross.queries(rms_norm(h), places)
-                h = h + block.cross.attend(q, k, v, bias=context_bias, keys=fold(block_keys, 1))
+                if is_fused:
+                    mixed = fused.attend(self.kernel, q, k, v, context_mask, causal=False)
+                    h = h + block.cross.projected(mixed)
+                else:
+                    h = h + block.cross.attend(q, k, v, bias=context_bias, keys=fold(block_keys, 1))
             return h + block.feed_forward(rms_norm(h), fold(block_keys, 2))
 
         for number, block in enumerate(self.blocks):

@@ -1,10 +1,15 @@
-"""Orbax checkpoints of trees: saved asynchronously and atomically, restored on whatever mesh there is now."""
+"""Orbax checkpoints of trees: saved asynchronously and atomically, restored on whatever mesh there is now.
+
+A step is written where it stays and finished by a file of its own, on every storage: on a mounted bucket the renaming
+of a folder is many copies. Orbax is told so each time; what it would do by itself differs with its versions.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +26,40 @@ from gapt_jax.runtime import hosts
 from gapt_jax.runtime.console import Console
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of errors that it raises to us as well
+
+
+COMMIT_FILE = ocp.path.atomicity.COMMIT_SUCCESS_FILE  # in the folder of a finished step
+_BY_FILE = ocp.path.atomicity.CommitFileTemporaryPath  # for writing
+_ANY_FOLDER = ocp.path.atomicity.AtomicRenameTemporaryPath  # for reading: asks for no file, which older steps lack
+_MARK = ".commit_files"  # in a folder whose finished steps all have theirs; without it they may be older
+
+
+def finished_steps(folder: Path) -> list[int]:
+    """The numbers of the steps in a folder of checkpoints that are whole, without opening them."""
+    return sorted(set(_steps_in(folder)) - set(_unfinished(folder)))
+
+
+def _steps_in(folder: Path) -> dict[int, Path]:
+    return {int(path.name): path for path in folder.glob("*") if path.name.isdigit()}
+
+
+def _unfinished(folder: Path) -> list[int]:
+    if not (folder / _MARK).exists():  # finished by renaming: what was unfinished had another name
+        return []
+    return sorted(number for number, path in _steps_in(folder).items() if not (path / COMMIT_FILE).exists())
+
+
+def _tidy(folder: Path) -> list[int]:
+    """Removes unfinished steps and gives their numbers; older steps, finished by renaming, get their files once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / _MARK).exists():
+        for path in _steps_in(folder).values():
+            (path / COMMIT_FILE).write_text("finished by renaming")
+        (folder / _MARK).write_text(f"A step without {COMMIT_FILE} is not finished.\n")
+    removed = _unfinished(folder)
+    for number in removed:
+        shutil.rmtree(folder / str(number))
+    return removed
 
 
 @contextlib.contextmanager
@@ -78,7 +117,7 @@ def _damage(tree: Any, hashes: Mapping[str, str]) -> str:
 
 def save_tree(folder: Path, tree: Any) -> None:
     """Writes one tree and waits for it; replaces what an interrupted attempt left."""
-    with _disk_faults(folder), ocp.StandardCheckpointer() as checkpointer:
+    with _disk_faults(folder), ocp.StandardCheckpointer(temporary_path_class=_BY_FILE) as checkpointer:
         checkpointer.save(folder.resolve(), tree, force=True)
 
 
@@ -87,7 +126,7 @@ def load_tree(folder: Path, like: Any, hashes: Mapping[str, str] | None = None) 
 
     Raises UserError where it cannot be read or, given the `tree_hashes` of what was saved, is another.
     """
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(temporary_path_class=_ANY_FOLDER) as checkpointer:
         try:
             tree = checkpointer.restore(folder.resolve(), jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
             fault = _damage(tree, hashes or {})
@@ -143,10 +182,21 @@ class Checkpoints:
             create=True,
             read_only=only_reads,
             enable_async_checkpointing=True,
+            temporary_path_class=_ANY_FOLDER if only_reads else _BY_FILE,
+            lightweight_initialize=only_reads,  # reads no scores: a step that is being saved may have half of them
         )
         self.folder, self._console = folder, console
+        with _disk_faults(folder):
+            removed = [] if only_reads else hosts.gather(_tidy(folder) if hosts.is_first() else None)[0]
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        # Orbax 0.11 does not pass it on to what a step consists of.
+        self._manager._checkpointer.handler._temporary_path_class = _BY_FILE
+        self._unfinished = _unfinished(folder) if only_reads else []  # after the manager has looked
         self._damaged: set[int] = set()
+        last = "there is no finished one" if self.latest() is None else f"the last finished one is step {self.latest()}"
+        for step in removed or self._unfinished:
+            end = "was not finished and is removed" if removed else "is not finished"
+            console.warn(f"step {step} in {folder} {end}, it has no {COMMIT_FILE}: {last}")
 
     def save(
         self, step: int, tree: Any, facts: Mapping[str, Any], score: float | None = None, *, is_kept: bool = False
@@ -171,11 +221,11 @@ class Checkpoints:
             self._manager.check_for_errors()
 
     def latest(self) -> int | None:
-        return self._manager.latest_step()
+        return max(self.steps(), default=None)
 
     def steps(self) -> list[int]:
         """The steps that are kept."""
-        return sorted(self._manager.all_steps())
+        return sorted(set(self._manager.all_steps()) - set(self._unfinished))
 
     def restore(
         self, like: Any, facts: Mapping[str, Any], steps: Iterable[int] | None = None
@@ -197,18 +247,18 @@ class Checkpoints:
         self, like: dict[str, Any], facts: Mapping[str, Any], step: int | None = None
     ) -> tuple[int, dict[str, Any]] | None:
         """As `restore`, for some fields of the saved tree by their names; `step` asks for one checkpoint."""
-        if step is not None and step not in self._manager.all_steps():
-            kept = ", ".join(map(str, self._manager.all_steps()))
+        if step is not None and step not in self.steps():
+            kept = ", ".join(map(str, self.steps()))
             raise UserError(f"{self.folder} has no checkpoint of step {step} (kept: {kept or 'none'})")
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         places = ocp.checkpoint_utils.construct_restore_args(like)
         arguments = ocp.args.PyTreeRestore(like, restore_args=places, partial_restore=True)
 
         def read(step: int) -> Any:  # a manager that has saved reads whole trees only
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(), temporary_path_class=_ANY_FOLDER) as reader:
                 return reader.restore(self.folder.resolve() / str(step) / "default", args=arguments)
 
-        return self._newest(read, facts, self._manager.all_steps() if step is None else [step])
+        return self._newest(read, facts, self.steps() if step is None else [step])
 
     def _newest(
         self, read: Callable[[int], Any], facts: Mapping[str, Any], steps: Iterable[int]

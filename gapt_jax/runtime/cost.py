@@ -12,19 +12,23 @@ The model, meant as a lower bound of what a device does:
   leaves there, once per array and pass. So an optimiser's update counts; a cast or a change of shape does not.
 - A `cond` counts as its most expensive branch, one that asks for the platform as its cheapest. A `while`
   of unknown length counts as one pass, reported in `unknown_loops`.
-- The decoding kernel is counted by its own formula (`models.kernel.work`).
+- The decoding kernel is counted by its own formula (`models.kernel.work`). A Pallas kernel counts what its body
+  computes at every point of its grid, those that a mask leaves out too, and moves its operands and results once; so
+  does the attention of cuDNN, which counts 2 products forwards and 5 backwards, half of each if it is causal.
 
 Weights and caches that stay in the VMEM of a TPU from one pass of a loop to the next cost less than this.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jax.extend import core
+from jax.sharding import AxisType
 
 from gapt_jax.models import kernel
 
@@ -152,12 +156,17 @@ def _equation(equation: Any, walk: _Walk) -> None:
         pick = min if equation.params.get("branches_platforms") else max
         cost = pick(map(_body, _inner(equation)), key=lambda branch: (branch.flops, branch.bytes, branch.vector_flops))
     elif name == "shard_map":
-        cost = _body(_inner(equation)[0]).times(1 / _left_to_compiler(equation))
+        cost = _body(_inner(equation)[0]).times(_whole(equation))
     elif name == "dot_general":
         cost = Cost(flops=_dot_flops(equation), bytes=sum(map(_bytes, (*inputs, *outputs))))
     elif name == "ffi_call" and equation.params["target_name"] == kernel.TARGET:
         flops, moved = kernel.work([x.aval.shape for x in inputs])
         cost = Cost(flops=flops, bytes=moved)
+    elif name == "pallas_call":
+        inside = _body(_inner(equation)[0]).times(math.prod(equation.params["grid_mapping"].grid))
+        cost = dataclasses.replace(inside, bytes=sum(map(_bytes, (*inputs, *outputs))))
+    elif name.startswith("dot_product_attention_"):  # of jax.nn by cuDNN
+        cost = Cost(flops=_attention_flops(equation), bytes=sum(map(_bytes, (*inputs, *outputs))))
     elif name == "gather":
         cost = Cost(bytes=_bytes(outputs[0]) + _bytes(inputs[1]))
     elif name.startswith("scatter"):
@@ -204,10 +213,21 @@ def _inner(equation: Any) -> list[core.Jaxpr]:
     return found
 
 
-def _left_to_compiler(equation: Any) -> int:
-    """Devices over the axes of the mesh that a `shard_map` does not handle itself."""
+def _whole(equation: Any) -> float:
+    """What turns the work of a `shard_map`'s body into that of a device; of one within another, into that of all
+    devices over its axes, which the other one left to the compiler."""
     manual = next(axes for name, axes in equation.params.items() if name.endswith("manual_axes"))  # jax 0.10: newly_...
-    return math.prod(size for axis, size in equation.params["mesh"].shape.items() if axis not in manual)
+    mesh = equation.params["mesh"]
+    if AxisType.Manual in mesh.axis_types:
+        return float(math.prod(mesh.shape[axis] for axis in manual))
+    return 1 / math.prod(size for axis, size in mesh.shape.items() if axis not in manual)
+
+
+def _attention_flops(equation: Any) -> float:
+    (songs, length, heads, width), keys = equation.invars[0].aval.shape, equation.invars[1].aval.shape[1]
+    products = 2 if "_fwd" in equation.primitive.name else 5
+    is_causal = "CAUSAL" in str(equation.params["mask_type"])
+    return products * 2.0 * songs * heads * length * keys * width / (2 if is_causal else 1)
 
 
 def _dot_flops(equation: Any) -> float:

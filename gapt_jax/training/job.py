@@ -20,7 +20,7 @@ from gapt_jax.algorithm import supervised
 from gapt_jax.algorithm.state import Frozen, Spec
 from gapt_jax.config import Experiment, to_dict
 from gapt_jax.errors import UserError
-from gapt_jax.models import kernel
+from gapt_jax.models import fused, kernel
 from gapt_jax.runtime import hosts, native
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json
@@ -96,14 +96,16 @@ def open_job(experiment: Experiment, workdir: Path, devices: Mesh, console: Cons
                 f"{workdir} was trained on other songs (fingerprint {known}, now {corpus.fingerprint}): "
                 "give data.songs the folder it was made from, or choose another --workdir"
             )
-    can_help = devices.devices.flat[0].platform == "cpu" and kernel.suits(
-        experiment.models.policy, experiment.models.compute_dtype
-    )
+    platform = devices.devices.flat[0].platform
+    can_help = platform == "cpu" and kernel.suits(experiment.models.policy, experiment.models.compute_dtype)
     reason = native.load() if can_help else ""
     if reason:
         console.say(f"rollouts do without the compiled kernel and take longer: {reason}")
+    _, why_not = fused.implementation(experiment.models, platform)
+    if why_not:
+        console.say(why_not)
     models = model_library.build(
-        experiment.models, task.vocab_size, task.reward_models, has_kernel=can_help and not reason
+        experiment.models, task.vocab_size, task.reward_models, has_kernel=can_help and not reason, platform=platform
     )
     layout = MeshLayout(experiment.runtime.microbatch_rows, mesh=devices)
     return Job(experiment, workdir, corpus, Spec(models, experiment.algorithm, task, layout), layout, console, of_data)

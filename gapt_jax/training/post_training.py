@@ -20,7 +20,7 @@ from gapt_jax.config import Experiment, RuntimeConfig, to_dict
 from gapt_jax.evaluation.evaluator import Evaluator
 from gapt_jax.runtime import cost, hosts
 from gapt_jax.runtime.account import Account, show
-from gapt_jax.runtime.checkpoint import Checkpoints, checkpoints
+from gapt_jax.runtime.checkpoint import Checkpoints, checkpoints, finished_steps
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.health import DATA_PROXY, AlarmedLog, Health
 from gapt_jax.runtime.profile import Profile
@@ -187,4 +187,4 @@ def has_checkpoint(folder: Path) -> bool:
 
 def saved_steps(folder: Path) -> list[int]:
     """The steps of post-training whose checkpoints lie in the folder of a run, without opening them."""
-    return sorted(int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit())
+    return finished_steps(folder / "checkpoints")

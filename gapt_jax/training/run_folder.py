@@ -24,6 +24,7 @@ from gapt_jax.runtime.files import DONE, UPSTREAM, git_revision, read_json, stri
 from gapt_jax.task import Task
 
 ABLATION = "ablation.json"  # in a folder whose runs belong together
+LATER_SETTING = ("attention", "xla")  # of `models`, at what earlier runs were computed by
 
 
 def root_of(workdir: Path) -> Path:
@@ -40,16 +41,15 @@ def keep_stages(workdir: Path, folders: Iterable[Path]) -> None:
     """Gives a run, or an ablation, its own finished stages, so that it can be moved: links where the file system has
     them, copies elsewhere. Raises UserError where they cannot be written."""
     for folder in folders:
-        kept, temporary = workdir / UPSTREAM / folder.name, workdir / f".{folder.name}.{os.getpid()}.tmp"
-        if kept.exists():
+        kept = workdir / UPSTREAM / folder.name
+        if (kept / DONE).exists():
             continue
         try:
-            kept.parent.mkdir(exist_ok=True)
-            shutil.copytree(folder / "params", temporary / "params", copy_function=_link)
-            shutil.copy2(folder / DONE, temporary)
-            temporary.rename(kept)
+            shutil.rmtree(kept, ignore_errors=True)  # what an interrupted attempt left
+            shutil.copytree(folder / "params", kept / "params", copy_function=_link)
+            write_atomic(kept / DONE, (folder / DONE).read_bytes())
         except (OSError, shutil.Error) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(kept, ignore_errors=True)
             raise UserError(
                 f"{folder} cannot be copied into {kept.parent} ({getattr(error, 'strerror', None) or error}): free "
                 "some space and run the same command again"
@@ -73,7 +73,11 @@ def _without_means(config: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in config.items() if name not in ("runtime", "health")}
     if kept.get("task") == FIRST_TASK:  # as in a config.json that names none
         del kept["task"]
-    return kept | {"data": {name: value for name, value in config.get("data", {}).items() if name != "songs"}}
+    models = {name: value for name, value in config.get("models", {}).items() if (name, value) != LATER_SETTING}
+    return kept | {
+        "models": models,
+        "data": {name: value for name, value in config.get("data", {}).items() if name != "songs"},
+    }
 
 
 def check_unedited(workdir: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from gapt_jax.data_pipeline import builders, store
 from gapt_jax.data_pipeline.builders import open_splits, prepare
 from gapt_jax.errors import UserError
 from gapt_jax.runtime import locks
+from tests.buckets import only_files_are_renamed
 from tests.data_pipeline.song_records import numbered_records
 
 Folders = Callable[..., Path]
@@ -100,16 +101,19 @@ def test_what_a_killed_preparation_left_is_removed_at_the_next_start(song_folder
         assert killed.poll() is None
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    assert {name[:11] for name in os.listdir(data)} == {".lock", ".preparing-"}
+    assert os.listdir(data) == [".lock"]
     started = time.monotonic()
     prepared = prepare("tunes", songs, data)
     assert time.monotonic() - started < locks.SILENCE_SECONDS / 2  # nobody waits for the dead
     assert os.listdir(data) == [prepared.path.name]
 
 
-def test_a_folder_without_its_report_is_named(song_folder: Folders, tmp_path: Path) -> None:
-    songs = song_folder(tunes=numbered_records(5))
-    prepared = prepare("tunes", songs, tmp_path / "data")
-    (prepared.path / builders.REPORT).unlink()
-    with pytest.raises(UserError, match=r"holds no whole dataset \(no report.json\): remove that folder"):
-        prepare("tunes", songs, tmp_path / "data")
+def test_what_a_killed_copy_left_is_made_again_and_no_folder_is_renamed(
+    song_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    songs, data = song_folder(tunes=numbered_records(5)), tmp_path / "data"
+    folders = only_files_are_renamed(monkeypatch, data)
+    prepared = prepare("tunes", songs, data)
+    (prepared.path / builders.REPORT).unlink()  # it is written last
+    (prepared.path / "rest").write_text("")
+    assert prepare("tunes", songs, data) == prepared and not (prepared.path / "rest").exists() and not folders

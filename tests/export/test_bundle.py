@@ -1,6 +1,7 @@
 """Bundles: what is in them, that they play their own policy, and that whatever was changed is refused."""
 
 import datetime
+import errno
 import json
 import os
 import pickle
@@ -314,6 +315,16 @@ def test_the_functions_are_the_policy_that_training_plays():
         np.testing.assert_allclose(chosen, played_.log_probs[:, frame], atol=1e-5)
         logits, state = found.commit_frame(weights, played_.actions[:, frame], melody[:, frame], verify.past(state))
     assert int(state["position"]) == 1 + 2 * FRAMES
+
+
+def test_a_bundle_gets_to_its_place_where_no_folder_can_be_renamed(tmp_path, monkeypatch):
+    def refuses(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "rename", refuses)
+    with bundle._finished(tmp_path / "out") as folder:
+        (folder / "manifest.json").write_text("{}")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["out/manifest.json"]
 
 
 def test_nothing_is_left_where_verification_fails(tmp_path, monkeypatch):

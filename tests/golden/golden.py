@@ -59,7 +59,8 @@ def train(name: str, devices: int, folder: Path) -> dict[str, Any]:
     command += [word for setting in settings for word in ("--set", setting)]
     with open(folder / f"{name}-{devices}.log", "w") as log:
         subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=log, stderr=log)
-    last = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    steps = (path for path in (run / "checkpoints").iterdir() if path.name.isdigit())
+    last = max(steps, key=lambda path: int(path.name))
     read = [sys.executable, "-c", ARRAYS, str(last / "default"), *LEARNT]
     arrays = subprocess.run(read, env=env, check=True, capture_output=True, text=True).stdout
     logs = {str(path.relative_to(run.parent)): path for path in sorted(run.parent.rglob("metrics.jsonl"))}

@@ -301,6 +301,7 @@ def test_command_prints_a_table_or_one_object(monkeypatch, capsys):
     assert found["phases"]["rollout"]["roofline_ms"] == 4000
     assert found["phases"]["rollout"]["network_bytes"] == 2 * 4 * 3 / 4 + 2
     assert found["versions"]["jax"] == jax.__version__ and found["git_revision"] == files.git_revision()
+    assert found["command"] == "gapt plan smoke --topology v5e:2x2"
 
 
 @pytest.mark.usefixtures("_settings_stay")

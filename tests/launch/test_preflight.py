@@ -71,8 +71,8 @@ def test_songs_are_compared(tmp_path):
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
-        preflight.write_and_rename(tmp_path / "file")
-    name, passed, found = preflight._perform("workdir", lambda: preflight.write_and_rename(tmp_path / "file" / "run"))
+        preflight.write_and_replace(tmp_path / "file")
+    name, passed, found = preflight._perform("workdir", lambda: preflight.write_and_replace(tmp_path / "file" / "run"))
     assert (name, passed) == ("workdir", False) and found
 
 

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import orbax.checkpoint as ocp
 import pytest
 
 from gapt_jax.config import RuntimeConfig
 from gapt_jax.errors import UserError
-from gapt_jax.runtime.checkpoint import checkpoints, load_tree, save_tree, tree_hashes
+from gapt_jax.runtime import checkpoint
+from gapt_jax.runtime.checkpoint import COMMIT_FILE, checkpoints, finished_steps, load_tree, save_tree, tree_hashes
 from gapt_jax.runtime.console import Console
+from tests.buckets import only_files_are_renamed
 
 TENSORSTORE = (
     'RESOURCE_EXHAUSTED: Error writing "a/0": Failed to write 9 bytes: No space left on device [os_error_code=28]'
@@ -73,15 +76,15 @@ def arrays(folder, step) -> list[Path]:
     return [path for path in (folder / "c" / str(step)).rglob("d/*") if path.is_file()]
 
 
-@pytest.mark.parametrize("damage", ["truncate", "delete", "empty the folder"])
+@pytest.mark.parametrize("damage", ["truncate", "delete", "empty the folder of all but its commit file"])
 def test_a_damaged_step_is_named_and_the_one_before_is_taken(tmp_path, capsys, damage):
     save(tmp_path, (1, 2))
     files = arrays(tmp_path, 2)
     assert files
-    for path in files if damage != "empty the folder" else (tmp_path / "c" / "2").rglob("*"):
+    for path in (tmp_path / "c" / "2").rglob("*") if damage.startswith("empty") else files:
         if damage == "truncate":
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        elif path.is_file():
+        elif path.is_file() and path.name != COMMIT_FILE:
             path.unlink()
     with opened(tmp_path) as saved:
         step, restored = saved.restore(tree(0), {"config": "x"})
@@ -113,7 +116,7 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path):
 
 def test_the_newest_the_best_and_every_so_many_stay(tmp_path):
     save(tmp_path, range(1, 11), scores={2: 0.5, 3: 0.9, 5: 0.1}, keep_every=4, keep_best=1)
-    assert sorted(int(path.name) for path in (tmp_path / "c").iterdir()) == [3, 4, 8, 9, 10]
+    assert finished_steps(tmp_path / "c") == [3, 4, 8, 9, 10]
 
 
 def test_a_part_is_restored_whatever_the_rest_is(tmp_path):
@@ -140,3 +143,75 @@ def test_a_disk_that_is_really_full(tmp_path):
         assert step == 1 and float(restored["a"][0]) == 1
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_on_a_bucket_no_folder_is_renamed(tmp_path, monkeypatch):
+    tried = only_files_are_renamed(monkeypatch, tmp_path)
+    with pytest.raises(OSError, match="Too many open files"), ocp.StandardCheckpointer() as renames:
+        renames.save(tmp_path / "renamed", tree(1))
+    assert tried
+    tried.clear()
+    save(tmp_path, (1, 2, 3), scores={1: 0.5}, keep_best=1)
+    save_tree(tmp_path / "params", tree(4))
+    save_tree(tmp_path / "params", tree(5))
+    assert not tried and finished_steps(tmp_path / "c") == [1, 2, 3]
+    assert int(load_tree(tmp_path / "params", tree(0))["b"]["c"]) == 5
+    with opened(tmp_path) as saved:
+        assert saved.restore(tree(0), {"config": "x"})[0] == 3
+
+
+def broken_off(folder, monkeypatch, step, damage="none"):
+    """Steps up to `step`, the last one as a process leaves it that is killed just before the commit file."""
+    save(folder, range(1, step), scores=dict.fromkeys(range(1, step), 0.5))
+    finish = checkpoint._BY_FILE.finalize
+
+    async def killed(self):
+        await finish(self)
+        (self.get_final() / COMMIT_FILE).unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint._BY_FILE, "finalize", killed)
+        save(folder, (step,), scores={step: 0.5})
+    for path in (folder / "c" / str(step)).rglob("*") if damage != "none" else ():
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", ["none", "half of each file"])
+def test_a_step_without_its_commit_file_is_named_and_the_one_before_is_taken(tmp_path, monkeypatch, capsys, damage):
+    broken_off(tmp_path, monkeypatch, 3, damage)
+    sentence = f"it has no {COMMIT_FILE}: the last finished one is step 2"
+    with checkpoints(tmp_path / "c", RuntimeConfig(), Console(), only_reads=True) as read:
+        assert read.steps() == [2] and read.restore_part({"b": tree(0)["b"]}, {})[0] == 2
+    assert f"step 3 in {tmp_path / 'c'} is not finished, {sentence}" in capsys.readouterr().out
+    assert (tmp_path / "c" / "3").exists() and finished_steps(tmp_path / "c") == [2]
+    with opened(tmp_path) as saved:
+        assert f"step 3 in {tmp_path / 'c'} was not finished and is removed, {sentence}" in capsys.readouterr().out
+        assert saved.restore(tree(0), {"config": "x"})[0] == 2
+        saved.save(3, tree(3), {})
+    with opened(tmp_path) as saved:
+        assert saved.restore(tree(0), {})[0] == 3 and "finished" not in capsys.readouterr().out
+
+
+def test_an_unfinished_step_alone_is_named_and_the_run_starts_anew(tmp_path, monkeypatch, capsys):
+    broken_off(tmp_path, monkeypatch, 1)
+    with opened(tmp_path) as saved:
+        assert saved.restore(tree(0), {}) is None and saved.latest() is None
+    assert "step 1 in" in (told := capsys.readouterr().out) and "there is no finished one" in told
+
+
+def test_steps_that_were_finished_by_renaming_stay_readable(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_BY_FILE", checkpoint._ANY_FOLDER)
+        patch.setattr(checkpoint, "_tidy", lambda folder: [])
+        save(tmp_path, (1, 2))
+    for path in [*(tmp_path / "c").rglob(COMMIT_FILE)]:  # which Orbax 0.11 does not write when it renames
+        path.unlink()
+    (tmp_path / "c" / "3.orbax-checkpoint-tmp").mkdir()
+    assert finished_steps(tmp_path / "c") == [1, 2]
+    with checkpoints(tmp_path / "c", RuntimeConfig(), Console(), only_reads=True) as read:
+        assert read.restore_part({"b": tree(0)["b"]}, {})[0] == 2
+    save(tmp_path, (3,))
+    with opened(tmp_path) as saved:
+        assert saved.steps() == [2, 3] and saved.restore(tree(0), {"config": "x"}, [2])[0] == 2
+    assert "finished" not in capsys.readouterr().out

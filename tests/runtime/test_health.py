@@ -30,6 +30,7 @@ from gapt_jax.tasks.accompaniment.config import (
 from gapt_jax.tasks.accompaniment.symptoms import ON_EVALUATIONS as SYMPTOMS
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import post_training
+from gapt_jax.training.post_training import saved_steps
 from gapt_jax.training.run_folder import run_hash
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import Vocabulary
@@ -329,10 +330,6 @@ def train(tmp_path, monkeypatch):
         return post_training.post_train(*arguments, *watched)
 
     return run
-
-
-def saved_steps(folder):
-    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
 
 
 def test_an_alarm_logs_keeps_or_stops_as_configured(train, tmp_path, capsys):

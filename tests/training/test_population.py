@@ -26,7 +26,7 @@ from gapt_jax.tasks.accompaniment.config import (
     HealthConfig,
 )
 from gapt_jax.tasks.accompaniment.task import Accompaniment
-from gapt_jax.training import ablate, population
+from gapt_jax.training import ablate, population, post_training
 from gapt_jax.training.job import Job
 from gapt_jax.training.population import STOPPED, Member
 from gapt_jax.types import Batch
@@ -108,7 +108,7 @@ def grid(folder, *actions: str) -> list[Member]:
 
 
 def saved_steps(member):
-    return sorted(int(path.name) for path in (member.folder / "checkpoints").iterdir())
+    return post_training.saved_steps(member.folder)
 
 
 def logged(member):
