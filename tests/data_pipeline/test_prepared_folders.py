@@ -59,7 +59,7 @@ def test_a_class_that_a_dataset_names_is_not_imported(
 
 
 _PREPARE = """
-import sys, time
+import sys
 from pathlib import Path
 from gapt_jax.data_pipeline import builders
 from gapt_jax.runtime import locks
@@ -67,7 +67,7 @@ locks.POLL_SECONDS = 0.05
 write = builders._write
 def slow(*arguments):
     print("writes", flush=True)
-    time.sleep(float(sys.argv[3]))
+    sys.stdin.readline()
     write(*arguments)
 builders._write = slow
 say = lambda phase, done, total: print(phase, flush=True)
@@ -75,30 +75,34 @@ print(builders.prepare("tunes", Path(sys.argv[1]), Path(sys.argv[2]), say).path,
 """
 
 
-def _start(songs: Path, data: Path, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", _PREPARE, str(songs), str(data), str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+def _start(songs: Path, data: Path) -> subprocess.Popen[str]:
+    """A process that prepares; before it writes, it waits for a line."""
+    command = [sys.executable, "-c", _PREPARE, str(songs), str(data)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def _read_until(words: str, process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    while words not in process.stdout.readline():
+        assert process.poll() is None
 
 
 def test_a_second_process_waits_and_reuses_what_the_first_prepares(song_folder: Folders, tmp_path: Path) -> None:
     songs, data = song_folder(tunes=numbered_records(5)), tmp_path / "data"
-    first = _start(songs, data, 8.0)
-    assert first.stdout is not None
-    while first.stdout.readline().strip() != "writes":
-        assert first.poll() is None
-    second = _start(songs, data, 0.0)
+    first = _start(songs, data)
+    _read_until("writes", first)
+    second = _start(songs, data)
+    _read_until(f"waiting for process {first.pid} of host", second)
+    path = first.communicate("go\n", timeout=120)[0].split()[-1]
     told, _ = second.communicate(timeout=120)
-    path = first.communicate(timeout=120)[0].split()[-1]
-    assert f"waiting for process {first.pid} of host" in told and "writes" not in told
+    assert "writes" not in told
     assert told.split()[-1] == path and sorted(os.listdir(data)) == [Path(path).name]
 
 
 def test_what_a_killed_preparation_left_is_removed_at_the_next_start(song_folder: Folders, tmp_path: Path) -> None:
     songs, data = song_folder(tunes=numbered_records(5)), tmp_path / "data"
-    killed = _start(songs, data, 600.0)
-    assert killed.stdout is not None
-    while killed.stdout.readline().strip() != "writes":
-        assert killed.poll() is None
+    killed = _start(songs, data)
+    _read_until("writes", killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert os.listdir(data) == [".lock"]
