@@ -259,11 +259,9 @@ def prepared_path(name: str, source: str | Path, data_dir: Path) -> Path:
 
 def _publish(made: Path, final: Path) -> None:
     """Copies a whole dataset to its place, the report last: on a mounted bucket no folder can be renamed."""
-    from gapt_jax.runtime.files import write_atomic
-
     shutil.rmtree(final, ignore_errors=True)  # what a killed process left
     shutil.copytree(made, final, ignore=shutil.ignore_patterns(REPORT))
-    write_atomic(final / REPORT, (made / REPORT).read_bytes())
+    shutil.copyfile(made / REPORT, final / f".{REPORT}").replace(final / REPORT)
 
 
 def check_present(names: Iterable[str], source: str | Path, data_dir: Path) -> None:
