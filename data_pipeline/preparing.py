@@ -87,14 +87,12 @@ def _in_turn(final: Path, prepare_new: Callable[[], None], on_progress: Progress
 def publish(final: Path, write: Callable[[Path], None]) -> None:
     """Lets `write` fill a folder on a disk, since TFDS renames folders, which a mounted bucket cannot; copies it to its
     place, the report last."""
-    from gapt_jax.runtime.files import write_atomic
-
     with tempfile.TemporaryDirectory(prefix="gapt-prepare-") as temporary:
         made = Path(temporary) / "set"
         write(made)
         shutil.rmtree(final, ignore_errors=True)  # what a killed process left
         shutil.copytree(made, final, ignore=shutil.ignore_patterns(REPORT))
-        write_atomic(final / REPORT, (made / REPORT).read_bytes())
+        shutil.copyfile(made / REPORT, final / f".{REPORT}").replace(final / REPORT)
 
 
 def write_records(builder: Callable[..., Any], collected: Any, folder: Path) -> None:

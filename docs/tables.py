@@ -174,31 +174,6 @@ def one_plan(name: str) -> str:
     )
 
 
-def attention(names: Sequence[str]) -> str:
-    """Each phase with attention by XLA → fused, a table for each pair of plans NAME.json and NAME-fused.json."""
-    text = ""
-    for name in names:
-        xla, fused = read(f"plan/{name}.json"), read(f"plan/{name}-fused.json")
-        rows = []
-        for phase, before in xla["phases"].items():
-            pair = before, fused["phases"][phase]
-            memory = " → ".join(f"{p['bytes_per_device'] / 2**30:.2f}" for p in pair)
-            temporary = " → ".join(
-                f"{(p['bytes_per_device'] - plan['state_bytes_per_device']) / 2**30:.2f}"
-                for p, plan in zip(pair, (xla, fused), strict=True)
-            )
-            work = [
-                " → ".join(f"{p[key] / unit:.3g}" for p in pair)
-                for key, unit in (("hbm_traffic", 1e9), ("flops", 1e12), ("roofline_ms", 1))
-            ]
-            rows.append([gate(phase), memory, temporary, *work])
-        whole = " → ".join(f"**{_milliseconds(plan):.3g}**" for plan in (xla, fused))
-        rows.append(["**an iteration, at least**", "", "", "", "", whole])
-        head = ["", "memory, GiB", "of it beside the state", "HBM GB", "TFLOP", "roofline ms"]
-        text += table(head, rows) + f"\n- {plan_origin(xla)}\n- {plan_origin(fused)}\n\n"
-    return text.rstrip("\n") + "\n"
-
-
 def _milliseconds(plan: Json) -> float:
     return float(sum(phase["roofline_ms"] for phase in plan["phases"].values()))
 
@@ -262,7 +237,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "small": lambda: by_dataset(read("small/results.json"), SMALL, with_range),
     "plans": lambda: plans(("h100-1", "h100-8", "v5e-1x1", "v5e-2x4", "v5e-16x16")),
     "plan-pod": lambda: one_plan("v5e-16x16"),
-    "plan-attention": lambda: attention(("v5e-2x4", "pod-v5e-8x8", "pod-v6e-16x16")),
     "plan-members": lambda: one_plan("v5e-16x16-members-30"),
     "bench-rollout": rollouts,
     "bench-yardstick": small_rollouts,

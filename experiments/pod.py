@@ -3,8 +3,9 @@
 Nothing here has been run on a TPU. The tables are what `gapt plan` says (docs/plan.md: memory of a device, rooflines,
 which are bounds and no forecasts), with JAX 0.10.2 and libtpu 0.0.52, before keys were cached in bfloat16, causal
 attention went in blocks and roundings to bfloat16 were counted: make them anew before you rely on them. The mesh is
-the default everywhere: all chips share the songs, for 2.6 GiB of state and frozen models need no splitting. Rates and
-warm-up are those of batch 384: with so much larger ones they are a place to start from, not a result.
+the default everywhere: all chips share the songs, for 2.6 GiB of state and frozen models need no splitting. Attention
+is XLA's: at 512 positions nothing speaks for `models.attention=fused` (docs/plan.md). Rates and warm-up are those of
+batch 384: with so much larger ones they are a place to start from, not a result.
 """
 
 import dataclasses

@@ -40,7 +40,7 @@ PACKAGES = {
     "gapt_jax": set(),
     "gapt_jax.commands": {"experiments", "data_pipeline", "launch"},
     "data_pipeline": {f"gapt_jax.{name}" for name in ("vocabulary", "types", "chords", "midi", "errors")}
-    | {"gapt_jax.runtime.locks", "gapt_jax.runtime.files"},  # of the standard library alone: no devices, no logger
+    | {"gapt_jax.runtime.locks"},  # of the standard library alone: it knows no devices and no logger
     "experiments": {f"gapt_jax.{name}" for name in ("config", "settings", "errors", "tasks")},
     "launch": {f"gapt_jax.{name}" for name in (*LOWER, "training", "tasks")} | {"experiments"},
 }

@@ -39,8 +39,18 @@ def implementation(config: ModelsConfig, platform: str) -> tuple[str, str]:
 
 
 def is_here(kernel: str) -> bool:
-    """Whether the kernel can be called where we are: inside a `shard_map`, for no compiler spreads it over devices."""
-    return kernel != XLA and not jax.sharding.get_abstract_mesh().empty
+    """Whether the kernel can be called where we are: inside a `shard_map`, for no compiler spreads it over devices.
+
+    Not in the gradients of a population: where a `shard_map` within another is vectorised, JAX splits members twice.
+    """
+    around = jax.sharding.get_abstract_mesh()
+    is_split_twice = "population" in around.axis_names and bool(_left_to_compiler(around))
+    return kernel != XLA and not around.empty and not is_split_twice
+
+
+def _left_to_compiler(around: Any) -> list[str]:
+    """The axes of a mesh that the `shard_map` around does not handle itself: tensor, which splits heads, or none."""
+    return [a for a, kind in zip(around.axis_names, around.axis_types, strict=True) if kind is AxisType.Auto]
 
 
 def attend(kernel: str, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, causal: bool) -> jax.Array:
@@ -52,8 +62,7 @@ def attend(kernel: str, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Arra
         mask = jnp.ones((q.shape[0], v.shape[2]), bool)
     compute = functools.partial({SPLASH: _splash, CUDNN: _cudnn}[kernel], causal=causal)
     around = jax.sharding.get_abstract_mesh()
-    left = [a for a, kind in zip(around.axis_names, around.axis_types, strict=True) if kind is AxisType.Auto]
-    if left:  # tensor, which splits heads, is left to the compiler
+    if left := _left_to_compiler(around):
         even = q.shape[1] % math.prod(around.shape[axis] for axis in left) == 0
         by_head, everywhere = PartitionSpec(None, tuple(left) if even else None), PartitionSpec()
         compute = jax.shard_map(

@@ -118,8 +118,8 @@ def tokens(length: int) -> jax.Array:
 INPUTS = {"policy": (tokens(12),), "anchor": (tokens(12), tokens(10)), "discriminator": (tokens(12),)}
 
 
-def gradient(layout, config: ModelsConfig, name: str):
-    """What a sum over songs of a network's outputs changes with its parameters, and those outputs."""
+def summed(layout, config: ModelsConfig, name: str):
+    """What a sum over songs of a network's outputs changes with its parameters, and those outputs: (how, from what)."""
     model = getattr(models.build(config, 9, platform="tpu"), name)
 
     def local(params, rows):
@@ -129,7 +129,12 @@ def gradient(layout, config: ModelsConfig, name: str):
 
         return jax.grad(loss, has_aux=True)(params)
 
-    return jax.jit(lambda params, rows: layout.sums(local, params, rows))(model.init(jax.random.key(1)), INPUTS[name])
+    return functools.partial(layout.sums, local), (model.init(jax.random.key(1)), INPUTS[name])
+
+
+def gradient(*settings):
+    call, inputs = summed(*settings)
+    return jax.jit(call)(*inputs)
 
 
 @pytest.mark.parametrize(("name", "depth"), [("policy", 1), ("anchor", 1), ("discriminator", 2)])
@@ -143,6 +148,20 @@ def test_networks_are_the_same_where_songs_and_heads_are_spread(spread, monkeypa
     )
     assert calls == [fused.SPLASH]
     assert_close(found, expected, "float32")
+
+
+def test_gradients_of_a_population_stay_with_xla():
+    devices = Mesh(
+        np.array(jax.devices()[:2]).reshape(2, 1, 1, 1, 1),
+        (mesh.POPULATION, *mesh.AXES),
+        axis_types=(AxisType.Auto,) * 5,
+    )
+    programs = []
+    for config in (FUSED, SIZES):
+        call, inputs = summed(mesh.MeshLayout(mesh=devices), config, "policy")
+        members = jax.tree.map(lambda x: jnp.stack([x, x]), inputs)
+        programs.append(str(jax.make_jaxpr(jax.vmap(call, spmd_axis_name=mesh.POPULATION))(*members)))
+    assert programs[0] == programs[1]
 
 
 @pytest.mark.parametrize("is_spread", [True, False])
