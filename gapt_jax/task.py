@@ -34,6 +34,22 @@ class Metric(NamedTuple):
     depends_on_n: bool = False  # on the number of songs, so that only equal numbers compare
 
 
+@dataclasses.dataclass(frozen=True)
+class Collapse:
+    """What λ = 0 must lose of the supervised policy's independent Vendi for a verdict to mean anything: so many, or
+    (`is_share`) such a share of it."""
+
+    amount: float
+    is_share: bool = False
+
+    def of(self, supervised: float) -> float:
+        """The loss where the supervised policy has this Vendi."""
+        return self.amount * supervised if self.is_share else self.amount
+
+    def __str__(self) -> str:
+        return f"{self.amount:.0%}" if self.is_share else f"{self.amount:g}"
+
+
 class RewardModel(Protocol):
     """A learned judge of pairs: pure functions, called inside compiled ones (`algorithm.reward_models` has two)."""
 
@@ -183,6 +199,16 @@ class Domain(Protocol):
     @abstractmethod
     def quality(self) -> str:
         """The metric, from 0 up and higher is better, that a report sets against diversity."""
+
+    @property
+    def examples(self) -> str:
+        """What reports call its examples."""
+        return "songs"
+
+    @property
+    def collapse(self) -> Collapse:
+        """The loss of diversity without which a verdict is void (docs/verdict.md)."""
+        return Collapse(0.13, is_share=True)  # the share that 0.8 songs were of accompaniment's first 6.13
 
     @property
     def statistics(self) -> Mapping[str, tuple[tuple[str, ...], Callable[..., float]]]:
