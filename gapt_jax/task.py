@@ -118,6 +118,15 @@ class Task(Protocol):
         """[...] previous action -> [..., V] bool: the tokens that may follow it."""
         return jnp.ones((*previous.shape, self.vocab_size), bool)
 
+    def valid_context(self, previous: jax.Array) -> jax.Array:
+        """[...] previous context -> [..., V] bool: what may be heard after it, which plans of live play imagine."""
+        return jnp.ones((*previous.shape, self.vocab_size), bool)
+
+    @property
+    def going_on(self) -> np.ndarray:
+        """[V] int32: of each token the one by which it goes on in the next frame."""
+        return np.arange(self.vocab_size, dtype=np.int32)
+
     def rule_terms(self, context: jax.Array, actions: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
         """Penalties [B, T] float32 by name, before their weights; `mask` [B, T] is 1 where an action counts."""
         return {}

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gapt_jax.live.engine import Controls, Engine, Event
+from gapt_jax.live.engine import Controls, Engine
 from gapt_jax.live.model import LiveModel
+from gapt_jax.live.notes import Event
 from gapt_jax.vocabulary import NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, SILENCE
 
 

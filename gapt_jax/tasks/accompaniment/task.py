@@ -60,6 +60,17 @@ class Accompaniment(Task):
     def valid_actions(self, previous: jax.Array) -> jax.Array:
         return rules.valid_tokens(previous, self.tables)
 
+    def valid_context(self, previous: jax.Array) -> jax.Array:
+        other = {"chords": "melody", "melody": "chords"}[self.part]
+        return rules.valid_tokens(previous, self.vocabulary.tables_for(other))
+
+    @functools.cached_property
+    def going_on(self) -> np.ndarray:
+        """The HOLD of each note and chord; SILENCE and others are their own."""
+        tables = self.vocabulary.tables
+        first = {int(event): token for token, event in enumerate(tables.event) if tables.is_hold[token]}
+        return np.array([first.get(int(event), token) for token, event in enumerate(tables.event)], np.int32)
+
     def rule_terms(self, context: jax.Array, actions: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
         """Silence is punished frame by frame, all else on the last frame."""
         terminal = {
