@@ -1,25 +1,15 @@
 """Preparation: songs of one source become a TFDS dataset of frames in array_record files. No TensorFlow.
 
-A prepared dataset is a folder ``<data_dir>/<name>-<source fingerprint>/`` that appears whole or not at all::
-
-    <builder>/1.0.0/     what TFDS wrote
-    frames.npz           the same frames as flat arrays, derived from the records for quick opening (`store`)
-    report.json          songs per split, rejected lines, beats, metres, fingerprint of the result
+Beside what `preparing` says, a prepared dataset of songs has ``frames.npz``: the frames as flat arrays, derived from
+the records for quick opening (`store`).
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import io
-import json
 import logging
-import os
-import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +17,22 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from gapt_jax.data_pipeline import grammar, hygiene, store, upstream
-from gapt_jax.data_pipeline.songs import SPLITS, Frames, Rejected, Song, count_off_grid, to_frames
+from gapt_jax.data_pipeline.examples import SPLITS, Rejected
+from gapt_jax.data_pipeline.preparing import (
+    MAX_REPORTED,
+    REPORT,
+    PreparedDataset,
+    Progress,
+    check_name,
+    damage_named,
+    prepare_once,
+    publish,
+    write_records,
+    write_report,
+)
+from gapt_jax.data_pipeline.songs import Frames, Song, count_off_grid, to_frames
 from gapt_jax.data_pipeline.sources import BUILT_IN, Source, find_source, missing_from, names_in
 from gapt_jax.errors import UserError
-
-MAX_REPORTED = 1_000
-REPORT = "report.json"
-_PREPARING = ".preparing-"  # begins the names of folders that are not whole yet
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-
-Progress = Callable[[str, int, int | None], None]  # what is going on, songs done, songs in all (None: not known)
-
-
-@dataclasses.dataclass(frozen=True)
-class PreparedDataset:
-    """A dataset on disk: `path` is its folder, `report` the content of its report.json."""
-
-    name: str
-    path: Path
-    report: dict[str, Any]
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the frames themselves, 12 hex digits."""
-        return self.report["fingerprint"]
 
 
 class SongDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -220,51 +202,21 @@ def _report(source: Source, collected: Collected, fingerprint: str) -> dict[str,
 
 def _write(source: Source, collected: Collected, folder: Path) -> None:
     """Writes the whole dataset into an empty folder, and reads the records back into the flat copy."""
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints; stdout belongs to the command
-        tfds.disable_progress_bar()
-        try:
-            _builder(source.name)(collected=collected, data_dir=folder).download_and_prepare()
-        except RuntimeError as error:  # how array_record reports a full disk
-            raise OSError(str(error).partition(";")[0]) from error
-    shutil.rmtree(folder / "downloads", ignore_errors=True)  # TFDS makes it and leaves it empty
+    write_records(_builder(source.name), collected, folder)
     splits = {split: store.read_records(folder, split) for split in SPLITS}
     store.write_flat(folder, splits)
-    report = _report(source, collected, store.fingerprint(splits))
-    (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """report.json of a prepared dataset."""
-    try:
-        return json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{folder / REPORT} is damaged: delete the folder {folder} and prepare it again") from error
+    write_report(folder, _report(source, collected, store.fingerprint(splits)))
 
 
 def open_splits(prepared: PreparedDataset) -> dict[str, store.SplitFrames]:
     """All songs of a prepared dataset by split."""
-    try:
+    with damage_named(prepared):
         return store.load(prepared.path, prepared.fingerprint)
-    except UserError:
-        raise
-    except Exception as error:  # the record readers raise errors of many kinds, RuntimeError among them
-        raise UserError(
-            f"the prepared dataset {prepared.path} is damaged: delete that folder and run "
-            f"`gapt data prepare {prepared.name}` with the same songs again"
-        ) from error
 
 
 def prepared_path(name: str, source: str | Path, data_dir: Path) -> Path:
     """Folder of the prepared dataset for the present state of its source (it may not exist yet)."""
     return data_dir / f"{name}-{find_source(name, source).fingerprint}"
-
-
-def _publish(temporary: Path, final: Path) -> None:
-    try:
-        os.rename(temporary, final)
-    except OSError:
-        if not (final / REPORT).is_file():  # otherwise another process was quicker and made the same
-            raise
 
 
 def check_present(names: Iterable[str], source: str | Path, data_dir: Path) -> None:
@@ -301,21 +253,12 @@ def prepare(
     `source` is a folder of song files and folders of native files, or the word "grammar". A public archive is fetched
     only with `download`.
     """
-    if not _NAME.fullmatch(name):
-        raise UserError(f"'{name}' is no dataset name: use letters, digits, '_', '-' and '.'")
+    check_name(name)
     found = find_source(name, source)
     if found.place is not None and not download:
         check_present([name], source, data_dir)
-    try:
-        final = data_dir / f"{name}-{found.fingerprint}"
-        if not (final / REPORT).is_file():
-            _prepare_in_turn(found, final, on_progress)
-        return PreparedDataset(name, final, read_report(final))
-    except OSError as error:
-        raise UserError(
-            f"dataset '{name}' cannot be prepared in {data_dir} ({error.strerror or error}): "
-            f"free some space there or choose a folder that you may write to"
-        ) from error
+    final = data_dir / f"{name}-{found.fingerprint}"
+    return prepare_once(name, final, lambda: _prepare_new(found, final, on_progress), on_progress)
 
 
 def _fetched(source: Source, dl_manager: Any) -> Source:
@@ -324,26 +267,7 @@ def _fetched(source: Source, dl_manager: Any) -> Source:
     return dataclasses.replace(source, path=upstream.fetch(source.name, dl_manager, source.place))
 
 
-def _prepare_in_turn(source: Source, final: Path, on_progress: Progress | None) -> None:
-    """One process at a time prepares in a data folder; those that waited find what they need."""
-    from gapt_jax.runtime import locks
-
-    def on_wait(holder: locks.Holder) -> None:
-        if on_progress is not None:
-            on_progress(f"waiting for {holder}, which prepares in {final.parent}", 0, None)
-
-    with locks.in_turn(final.parent, on_wait=on_wait) as is_taken:
-        if is_taken:
-            locks.clean(final.parent, f"{_PREPARING}*")
-        if (final / REPORT).is_file():
-            return
-        if final.exists():
-            raise UserError(f"{final} holds no whole dataset (no {REPORT}): remove that folder, it will be made again")
-        _prepare_new(source, final, on_progress)
-
-
 def _prepare_new(source: Source, final: Path, on_progress: Progress | None) -> None:
-    final.parent.mkdir(parents=True, exist_ok=True)
     if source.place is not None:
         downloads = final.parent / "downloads"
         if on_progress is not None:
@@ -355,12 +279,6 @@ def _prepare_new(source: Source, final: Path, on_progress: Progress | None) -> N
     total = sum(map(len, collected.examples.values()))
     if on_progress is not None:
         on_progress(f"writing {source.name}", 0, total)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{_PREPARING}{source.name}-", dir=final.parent))
-    try:
-        _write(source, collected, temporary)
-        temporary.chmod(0o755)  # mkdtemp makes a private folder
-        _publish(temporary, final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    publish(source.name, final, lambda folder: _write(source, collected, folder))
     if on_progress is not None:
         on_progress(f"prepared {source.name}", total, total)

@@ -15,14 +15,14 @@ import numpy as np
 
 from gapt_jax import chords
 from gapt_jax.data_pipeline import grammar, hygiene
-from gapt_jax.data_pipeline.builders import REPORT, Progress, open_splits, prepare, prepared_path
+from gapt_jax.data_pipeline.builders import open_splits, prepare, prepared_path
+from gapt_jax.data_pipeline.examples import SPLITS, Rejected
 from gapt_jax.data_pipeline.importers import abc_writer, midi_song
 from gapt_jax.data_pipeline.importers import folder as native
+from gapt_jax.data_pipeline.preparing import REPORT, Progress
 from gapt_jax.data_pipeline.songs import (
     FILE_ENDINGS,
-    SPLITS,
     Frames,
-    Rejected,
     Song,
     mask_intervals,
     read_songs,

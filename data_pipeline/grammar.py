@@ -12,9 +12,10 @@ import random
 from collections.abc import Iterator
 
 from gapt_jax import chords
+from gapt_jax.data_pipeline.examples import SPLITS
 from gapt_jax.data_pipeline.grammar_harmony import MODES, Mode, Slot, Style, intervals_of, phrase_chords, pick
 from gapt_jax.data_pipeline.grammar_melody import FrameNote, Line, phrase_melody, phrase_rhythm, song_motifs, vary
-from gapt_jax.data_pipeline.songs import SPLITS, ChordEvent, Note, Song
+from gapt_jax.data_pipeline.songs import ChordEvent, Note, Song
 from gapt_jax.vocabulary import FRAMES_PER_BEAT
 
 GENERATOR_VERSION = 1  # raise with every change of the songs: prepared datasets are then made anew

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gapt_jax.data_pipeline.songs import SPLITS, Note, Song, to_frame
+from gapt_jax.data_pipeline.examples import SPLITS
+from gapt_jax.data_pipeline.songs import Note, Song, to_frame
 
 MIN_NOTES = 8  # shorter melodies say too little to tell tunes apart
 MIN_CHORDS = 8  # so do fewer chords to tell where the bar lines are

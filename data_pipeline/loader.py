@@ -1,8 +1,4 @@
-"""From prepared datasets to token batches: vocabulary, Grain training stream, fixed evaluation crops.
-
-The training stream is a function of (corpus, seed, transpose) and one global example index: example i is the
-same for every batch size, host count and resume point.
-"""
+"""From prepared datasets of songs to token batches: vocabulary, Grain training stream, fixed evaluation crops."""
 
 from __future__ import annotations
 
@@ -16,34 +12,18 @@ import grain
 import numpy as np
 
 from gapt_jax.data_pipeline import store
-from gapt_jax.data_pipeline.builders import PreparedDataset, Progress, check_present, open_splits, prepare
-from gapt_jax.data_pipeline.songs import FILE_ENDINGS, SPLITS, mask_intervals
+from gapt_jax.data_pipeline.builders import check_present, open_splits, prepare
+from gapt_jax.data_pipeline.examples import SPLITS
+from gapt_jax.data_pipeline.preparing import PreparedDataset, Progress
+from gapt_jax.data_pipeline.songs import FILE_ENDINGS, mask_intervals
 from gapt_jax.data_pipeline.store import SplitFrames
+from gapt_jax.data_pipeline.stream import EvaluationSongs, TrainingBatches, crop, derived_seed, id_hash
 from gapt_jax.errors import UserError
-from gapt_jax.types import Batch
-from gapt_jax.vocabulary import (
-    CHORD_HOLD,
-    FRAMES_PER_BEAT,
-    NOTE_HOLD,
-    NUM_PITCHES,
-    PAD,
-    Vocabulary,
-)
+from gapt_jax.vocabulary import CHORD_HOLD, FRAMES_PER_BEAT, NOTE_HOLD, NUM_PITCHES, Vocabulary
 
 ALL_SPLITS = "all"
 MAX_SHIFT = 6  # semitones up or down
 ENOUGH_TUNES = 40  # all three splits have one in 97 of 100 such sets, as 2 * 0.9**40 is 3 %
-MAX_EXAMPLES = 2**31  # the example index is int32
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EvaluationSongs:
-    """Fixed crops of N songs, in hash order of their ids; PAD after the end of a short song."""
-
-    context: np.ndarray  # [N, T] int32: what the agent hears
-    actions: np.ndarray  # [N, T] int32: what it plays in the data
-    ids: tuple[str, ...]
-    index: np.ndarray  # [N] int32: 0..N-1, the example index that random draws depend on
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,14 +92,6 @@ def _crop_starts(length: int, max_frames: int) -> int:
     return max(0, length - max_frames) // FRAMES_PER_BEAT + 1
 
 
-def _crop(tokens: np.ndarray, start: int, max_frames: int) -> np.ndarray:
-    """[2, max_frames] int32: the frames from `start`, PAD after the end."""
-    part = tokens[:, start : start + max_frames]
-    padded = np.full((2, max_frames), PAD, np.int32)
-    padded[:, : part.shape[1]] = part
-    return padded
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _RandomCrop:
     """Song number -> tokens [2, T]: a random beat-aligned crop, moved by -6..+6 semitones."""
@@ -132,49 +104,8 @@ class _RandomCrop:
         song = self.split.song(number)
         draw_start, draw_shift = rng.random(2)
         start = FRAMES_PER_BEAT * int(draw_start * _crop_starts(song.shape[1], self.max_frames))
-        crop = _crop(song, start, self.max_frames)
-        return crop if self.shifts is None else self.shifts[int(draw_shift * len(self.shifts))][crop]
-
-
-def _derived_seed(seed: int, name: str) -> int:
-    """A seed of its own for each stream, 0..2**32-1."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
-
-
-def _roles(melody: np.ndarray, chords: np.ndarray, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """(context, own part) of the agent that plays `part`."""
-    return (chords, melody) if part == "melody" else (melody, chords)
-
-
-class TrainingBatches:
-    """Endless iterator of the wanted rows of each `Batch` (NumPy int32: context and actions [R, T], index [R]).
-
-    Its whole state is `position`, the number of batches given so far. The actions are those of `part`.
-    """
-
-    def __init__(
-        self, examples: grain.MapDataset, frames: int, batch_size: int, start: int, rows: np.ndarray, part: str
-    ) -> None:
-        self._examples, self._frames, self._batch_size, self._rows = examples, frames, batch_size, rows
-        self._position, self._part = start, part
-
-    @property
-    def position(self) -> int:
-        return self._position
-
-    def __iter__(self) -> TrainingBatches:
-        return self
-
-    def __next__(self) -> Batch:
-        first = self._position * self._batch_size
-        if first + self._batch_size > MAX_EXAMPLES:
-            raise UserError("the training stream has given 2^31 examples, its limit: start a run with another seed")
-        index = (first + self._rows).astype(np.int32)
-        tokens = [self._examples[int(i)] for i in index]
-        self._position += 1
-        parts = np.stack(tokens, axis=1) if tokens else np.zeros((2, 0, self._frames), np.int32)
-        context, own = _roles(parts[0], parts[1], self._part)
-        return Batch(context, own, index)
+        part = crop(song, start, self.max_frames)
+        return part if self.shifts is None else self.shifts[int(draw_shift * len(self.shifts))][part]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -192,6 +123,11 @@ class Corpus:
     datasets: dict[str, dict[str, SplitFrames]] = dataclasses.field(repr=False)  # name -> split -> songs
     part: str = "chords"
     _tokenised: dict[tuple[str, str], TokenisedSplit] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def _agent(self) -> int:
+        """The row of tokens that the agent plays."""
+        return 0 if self.part == "melody" else 1
 
     def split(self, dataset: str, split: str) -> TokenisedSplit:
         """Tokens of one split, or of all three with split "all"; made once."""
@@ -211,9 +147,9 @@ class Corpus:
         parts = []
         for name, _ in self.mixture:
             split = self.split(name, "train")
-            order = grain.MapDataset.source(range(len(split.ids))).shuffle(seed=_derived_seed(seed, f"{name}/order"))
-            crop = _RandomCrop(split, shifts, self.max_frames)
-            parts.append(order.repeat().random_map(crop, seed=_derived_seed(seed, f"{name}/crop")))
+            order = grain.MapDataset.source(range(len(split.ids))).shuffle(seed=derived_seed(seed, f"{name}/order"))
+            crops = _RandomCrop(split, shifts, self.max_frames)
+            parts.append(order.repeat().random_map(crops, seed=derived_seed(seed, f"{name}/crop")))
         return grain.MapDataset.mix(parts, weights=[weight for _, weight in self.mixture])
 
     def training_batches(
@@ -224,7 +160,7 @@ class Corpus:
             raise ValueError(f"start {start}")
         examples = self.training_examples(seed=seed, transpose=transpose)
         rows = np.arange(batch_size) if rows is None else rows
-        return TrainingBatches(examples, self.max_frames, batch_size, start, rows, self.part)
+        return TrainingBatches(examples, self.max_frames, batch_size, start, rows, self._agent)
 
     def evaluation_songs(self, dataset: str, split: str, max_songs: int) -> EvaluationSongs:
         """At most `max_songs` songs of a split ("all": of all), the first in hash order of their ids, each
@@ -232,20 +168,16 @@ class Corpus:
         songs = self.split(dataset, split)
         if not len(songs.ids) or max_songs < 1:
             raise UserError(f"dataset '{dataset}' has no songs to evaluate in split {split}: choose another split")
-        order = sorted(range(len(songs.ids)), key=lambda n: (_id_hash("order", str(songs.ids[n])), songs.ids[n]))
+        order = sorted(range(len(songs.ids)), key=lambda n: (id_hash("order", str(songs.ids[n])), songs.ids[n]))
         chosen = order[:max_songs]
         crops = np.stack([self._evaluation_crop(str(songs.ids[n]), songs.song(n)) for n in chosen])
         ids = tuple(str(songs.ids[n]) for n in chosen)
-        context, own = _roles(crops[:, 0], crops[:, 1], self.part)
+        context, own = crops[:, 1 - self._agent], crops[:, self._agent]
         return EvaluationSongs(context, own, ids, np.arange(len(chosen), dtype=np.int32))
 
     def _evaluation_crop(self, song_id: str, tokens: np.ndarray) -> np.ndarray:
-        place = _id_hash("crop", song_id) % _crop_starts(tokens.shape[1], self.max_frames)
-        return _crop(tokens, FRAMES_PER_BEAT * place, self.max_frames)
-
-
-def _id_hash(use: str, song_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{use}/{song_id}".encode()).digest()[:8], "big")
+        place = id_hash("crop", song_id) % _crop_starts(tokens.shape[1], self.max_frames)
+        return crop(tokens, FRAMES_PER_BEAT * place, self.max_frames)
 
 
 def _check_splits(

@@ -19,11 +19,11 @@ import numpy as np
 
 from gapt_jax.chords import Chord, fold
 from gapt_jax.chords import symbol as chord_symbol
+from gapt_jax.data_pipeline.examples import SPLITS, Rejected
 from gapt_jax.errors import UserError
 from gapt_jax.midi import MAX_BEATS, Note
 from gapt_jax.vocabulary import FRAMES_PER_BEAT
 
-SPLITS = ("train", "valid", "test")
 FILE_ENDINGS = (".jsonl.gz", ".jsonl")
 MAX_TEXT = 1_000  # characters of an id, group or title
 MAX_INTERVAL = 48  # semitones above the root
@@ -62,15 +62,6 @@ class Song:
 
 class BadSong(ValueError):
     """A song record that cannot be used, with the reason."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rejected:
-    """A line of a song file that was left out, and why; lines count from 1."""
-
-    file: str
-    line: int
-    reason: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

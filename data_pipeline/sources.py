@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gapt_jax.data_pipeline import grammar, hygiene
+from gapt_jax.data_pipeline.examples import Rejected
 from gapt_jax.data_pipeline.importers.folder import native_files, read_native, source_files
-from gapt_jax.data_pipeline.songs import FILE_ENDINGS, Rejected, Song, read_songs
+from gapt_jax.data_pipeline.songs import FILE_ENDINGS, Song, read_songs
 from gapt_jax.data_pipeline.upstream import UPSTREAM
 from gapt_jax.errors import UserError
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from google.protobuf import json_format  # with which TFDS writes the file
 
-from gapt_jax.data_pipeline.songs import SPLITS, Frames, mask_intervals
-from gapt_jax.errors import UserError
+from gapt_jax.data_pipeline import preparing
+from gapt_jax.data_pipeline.examples import SPLITS
+from gapt_jax.data_pipeline.songs import Frames, mask_intervals
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, SILENCE, Vocabulary
 
 FLAT_COPY = "frames.npz"
@@ -94,32 +93,11 @@ def features() -> tfds.features.FeaturesDict:
     )
 
 
-def _check_features(folder: Path) -> None:
-    """TFDS imports whatever class the file names: it must name those of `features`, in the same places."""
-    path = folder / "features.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply") from error
-    if found != json_format.MessageToDict(features().to_proto()):
-        raise UserError(
-            f"{path} names other types than this program writes: nothing of it is loaded, delete the folder "
-            f"{folder.parents[1]} and prepare it again"
-        )
-
-
 def read_records(folder: Path, split: str) -> SplitFrames:
-    """Decodes a split from the TFDS records of a prepared dataset, in file order.
-
-    Raises UserError where they are declared as other types than `features`.
-    """
-    records = next(folder.glob("*/1.0.0"))
-    _check_features(records)
-    builder = tfds.builder_from_directory(records)
-    if split not in builder.info.splits:
+    """A split of a prepared dataset from its records, in file order; raises as `preparing.read_records` does."""
+    records = preparing.read_records(folder, split, features())
+    if not records:
         return _EMPTY
-    source = builder.as_data_source(split=split)
-    records = source.__getitems__(list(range(len(source))))
     return of_frames({r["id"].decode("utf-8"): Frames(*(r[field] for field in _FRAME_FIELDS)) for r in records})
 
 

@@ -41,7 +41,7 @@ class Bench:
     """The songs, the policies and what measures them."""
 
     experiment: Experiment
-    songs: object  # data_pipeline.loader.EvaluationSongs
+    songs: object  # data_pipeline.stream.EvaluationSongs
     evaluator: object
     policies: dict
     proxy: object  # chords -> [N] weighted sum of the learned rewards in use

@@ -18,12 +18,13 @@ from typing import NamedTuple
 
 from gapt_jax import chords
 from gapt_jax.chords import Chord
+from gapt_jax.data_pipeline.examples import Rejected
 from gapt_jax.data_pipeline.importers import abc_fields as fields
 from gapt_jax.data_pipeline.importers import abc_tokens as tokens
 from gapt_jax.data_pipeline.importers.abc_words import is_words
 from gapt_jax.data_pipeline.importers.played import MAX_PASSES, Change, Measure, Written, performed, play_order
 from gapt_jax.data_pipeline.importers.score import MAX_EVENTS, Score, held
-from gapt_jax.data_pipeline.songs import BadSong, Rejected
+from gapt_jax.data_pipeline.songs import BadSong
 
 _FIELD = re.compile(r"([A-Za-z+]):(?![|:])\s*(.*)")
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from gapt_jax.data_pipeline.examples import Rejected
 from gapt_jax.data_pipeline.importers import abc, hooktheory, midi_song, musicxml, pop909
 from gapt_jax.data_pipeline.importers.score import Score, to_song
-from gapt_jax.data_pipeline.songs import BadSong, Rejected, Song
+from gapt_jax.data_pipeline.songs import BadSong, Song
 
 ENDINGS = (".abc", ".mid", ".midi", ".mxl", ".musicxml", ".xml", ".json", ".json.gz")
 MAX_BYTES = 16 << 20  # of a file; JSON is read clip by clip and may be longer

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gapt_jax.chords import Chord, fold
+from gapt_jax.data_pipeline.examples import Rejected
 from gapt_jax.data_pipeline.importers.score import MAX_EVENTS, Score, chord_event
-from gapt_jax.data_pipeline.songs import MAX_BEATS, BadSong, ChordEvent, Note, Rejected
+from gapt_jax.data_pipeline.songs import MAX_BEATS, BadSong, ChordEvent, Note
 
 MIDDLE_C = 60  # octave 0 begins there
 MAX_CLIP = 4 << 20  # characters

@@ -5,18 +5,17 @@ Positions are quarter-note beats from the start of the tune.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from gapt_jax import chords
 from gapt_jax.chords import Chord
+from gapt_jax.data_pipeline.examples import split_of
 from gapt_jax.data_pipeline.hygiene import melody_key
 from gapt_jax.data_pipeline.songs import (
     MAX_BEATS,
     MAX_TEXT,
-    SPLITS,
     BadSong,
     ChordEvent,
     Note,
@@ -27,7 +26,6 @@ from gapt_jax.data_pipeline.songs import (
 
 _Event = TypeVar("_Event", Note, ChordEvent)
 MAX_EVENTS = 50_000  # notes, or chords, of one tune
-_SHARES = (80, 90)  # of a hundred groups: those below are for training, for validation, the rest for testing
 
 
 @dataclass(frozen=True)
@@ -61,13 +59,6 @@ def held(changes: Iterable[tuple[float, Chord | None]], end: float) -> list[Chor
 def chord_event(onset: float, offset: float, chord: Chord) -> ChordEvent:
     """A chord in time, named by our own spelling."""
     return ChordEvent(onset, offset, chord.root, chord.intervals, chord.bass, chords.symbol(chord))
-
-
-def split_of(group: str) -> str:
-    """Training, validation or test (80, 10, 10 of a hundred), by the group's name alone: no order of files, no
-    machine and no other song has a say."""
-    number = int(hashlib.sha1(group.encode()).hexdigest(), 16) % 100
-    return SPLITS[sum(number >= share for share in _SHARES)]
 
 
 def _position(value: float) -> float:

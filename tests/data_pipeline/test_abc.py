@@ -5,10 +5,11 @@ import hashlib
 import numpy as np
 import pytest
 
+from gapt_jax.data_pipeline.examples import Rejected
 from gapt_jax.data_pipeline.importers import abc, abc_writer
 from gapt_jax.data_pipeline.importers.folder import read_native
 from gapt_jax.data_pipeline.importers.score import Score, to_song
-from gapt_jax.data_pipeline.songs import BadSong, Rejected, parse_song, to_frames, to_record
+from gapt_jax.data_pipeline.songs import BadSong, parse_song, to_frames, to_record
 from tests.data_pipeline.agreement import DATA, RAW, agreement, records
 
 ROUND_TRIP = 200

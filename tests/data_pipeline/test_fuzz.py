@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from gapt_jax.data_pipeline.examples import Rejected
 from gapt_jax.data_pipeline.importers import midi_song
 from gapt_jax.data_pipeline.importers.folder import read_native
-from gapt_jax.data_pipeline.songs import FILE_ENDINGS, Rejected, Song, parse_song, read_songs
+from gapt_jax.data_pipeline.songs import FILE_ENDINGS, Song, parse_song, read_songs
 from gapt_jax.errors import UserError
 from tests.data_pipeline.agreement import RAW
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gapt_jax.data_pipeline.examples import Rejected
 from gapt_jax.data_pipeline.importers import hooktheory
 from gapt_jax.data_pipeline.importers.folder import read_native
 from gapt_jax.data_pipeline.importers.score import Score, to_song
-from gapt_jax.data_pipeline.songs import BadSong, Rejected, Song
+from gapt_jax.data_pipeline.songs import BadSong, Song
 from tests.data_pipeline.agreement import RAW, agreement, records
 
 CLIP = {

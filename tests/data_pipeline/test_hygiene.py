@@ -7,8 +7,9 @@ import pytest
 
 from gapt_jax.chords import Chord
 from gapt_jax.data_pipeline import hygiene
+from gapt_jax.data_pipeline.examples import split_of
 from gapt_jax.data_pipeline.hygiene import Melodies, heard_elsewhere, melody_key
-from gapt_jax.data_pipeline.importers.score import Score, chord_event, held, split_of, to_song
+from gapt_jax.data_pipeline.importers.score import Score, chord_event, held, to_song
 from gapt_jax.data_pipeline.songs import BadSong, Note, Song, parse_song
 from tests.data_pipeline.song_records import make_record
 

@@ -11,10 +11,11 @@ import pytest
 from gapt_jax import midi
 from gapt_jax.commands.main import main
 from gapt_jax.data_pipeline import catalogue
+from gapt_jax.data_pipeline.examples import Rejected
 from gapt_jax.data_pipeline.importers import midi_song
 from gapt_jax.data_pipeline.importers.folder import read_native
 from gapt_jax.data_pipeline.importers.score import to_song
-from gapt_jax.data_pipeline.songs import Rejected, Song, parse_song
+from gapt_jax.data_pipeline.songs import Song, parse_song
 from gapt_jax.errors import UserError
 from gapt_jax.midi import Harmony, Note
 from gapt_jax.tasks.accompaniment.midi import read_tune

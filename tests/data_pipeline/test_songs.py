@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapt_jax.data_pipeline import songs
-from gapt_jax.data_pipeline.songs import BadSong, Note, Rejected, Song, parse_song, read_songs, to_frames
+from gapt_jax.data_pipeline.examples import Rejected
+from gapt_jax.data_pipeline.songs import BadSong, Note, Song, parse_song, read_songs, to_frames
 from gapt_jax.errors import UserError
 from tests.data_pipeline.song_records import make_record, write_songs
 

@@ -14,8 +14,9 @@ import tensorflow_datasets as tfds
 from gapt_jax.commands.main import main
 from gapt_jax.data_pipeline import builders, catalogue, upstream
 from gapt_jax.data_pipeline.builders import open_splits, prepare
+from gapt_jax.data_pipeline.examples import Rejected
 from gapt_jax.data_pipeline.importers import folder, midi_song
-from gapt_jax.data_pipeline.songs import Rejected, Song, parse_song, to_frames
+from gapt_jax.data_pipeline.songs import Song, parse_song, to_frames
 from gapt_jax.data_pipeline.sources import datasets_of, find_source
 from gapt_jax.data_pipeline.upstream import UPSTREAM
 from gapt_jax.errors import UserError

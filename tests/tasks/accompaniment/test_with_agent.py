@@ -11,7 +11,7 @@ import pytest
 from gapt_jax import models
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import ModelsConfig, TransformerConfig
-from gapt_jax.data_pipeline.loader import EvaluationSongs
+from gapt_jax.data_pipeline.stream import EvaluationSongs
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation.evaluator import Evaluator
 from gapt_jax.runtime.console import Console
