@@ -274,6 +274,11 @@ class Pages(Protocol):
     Pages inherit what they do not show."""
 
     @property
+    def heading(self) -> str:
+        """Of the section."""
+        return "Examples"
+
+    @property
     def script_hash(self) -> str:
         """Of the script in `script`, for the page's content security policy; empty = none."""
         return ""

@@ -32,7 +32,7 @@ def render(found: Results, figures: Sequence[Drawn], rolls: Sequence[Drawn], com
         "Results": "".join(_dataset(found, dataset) for dataset in results.datasets(found.systems))
         + _published(domain),
         "Arms": "".join(first) + _trade_off(found),
-        "Listen": pages.section(study, rolls),
+        pages.heading: pages.section(study, rolls),
         "Learning curves": "".join(f"<h3>{escape(d.title)}</h3>{figure(d)}" for d in named.values()),
         "In use": provenance.in_use(study),
         "Definitions": _definitions(found),

@@ -11,6 +11,7 @@ import numpy as np
 
 from gapt_jax.algorithm.rewards import at_last
 from gapt_jax.algorithm.state import Spec
+from gapt_jax.errors import UserError
 from gapt_jax.runtime.files import write_atomic
 from gapt_jax.task import RewardModel, Task
 from gapt_jax.tasks.accompaniment import harmony, metrics, rules
@@ -96,8 +97,9 @@ class Accompaniment(Task):
 
 
 def accompaniment(task: Task) -> Accompaniment:
-    """The task, known to be this one."""
-    assert isinstance(task, Accompaniment)
+    """The task, known to be this one. Raises UserError."""
+    if not isinstance(task, Accompaniment):
+        raise UserError("this command is for chords and melodies: give a run of a music experiment")
     return task
 
 
