@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 
 SPLITS = ("train", "valid", "test")
+ALL_SPLITS = "all"  # the three together
 _SHARES = (80, 90)  # of a hundred groups: where training and validation end
 
 

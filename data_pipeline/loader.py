@@ -13,30 +13,16 @@ import numpy as np
 
 from gapt_jax.data_pipeline import store
 from gapt_jax.data_pipeline.builders import check_present, open_splits, prepare
-from gapt_jax.data_pipeline.examples import SPLITS
+from gapt_jax.data_pipeline.examples import ALL_SPLITS, SPLITS
 from gapt_jax.data_pipeline.preparing import PreparedDataset, Progress
 from gapt_jax.data_pipeline.songs import FILE_ENDINGS, mask_intervals
 from gapt_jax.data_pipeline.store import SplitFrames
-from gapt_jax.data_pipeline.stream import EvaluationSongs, TrainingBatches, crop, derived_seed, id_hash
+from gapt_jax.data_pipeline.stream import EvaluationSongs, TokenisedSplit, TrainingBatches, crop, derived_seed, id_hash
 from gapt_jax.errors import UserError
 from gapt_jax.vocabulary import CHORD_HOLD, FRAMES_PER_BEAT, NOTE_HOLD, NUM_PITCHES, Vocabulary
 
-ALL_SPLITS = "all"
 MAX_SHIFT = 6  # semitones up or down
 ENOUGH_TUNES = 40  # all three splits have one in 97 of 100 such sets, as 2 * 0.9**40 is 3 %
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TokenisedSplit:
-    """All N songs of a split as tokens; song n has ``starts[n]..starts[n + 1]`` of the F frames."""
-
-    ids: np.ndarray  # [N] str
-    starts: np.ndarray  # [N + 1] int64
-    tokens: np.ndarray  # [2, F] int32: melody, chords
-
-    def song(self, n: int) -> np.ndarray:
-        """[2, length] int32 tokens of song n (a view)."""
-        return self.tokens[:, self.starts[n] : self.starts[n + 1]]
 
 
 def _tokenise(split: SplitFrames, vocabulary: Vocabulary) -> TokenisedSplit:
@@ -101,7 +87,7 @@ class _RandomCrop:
     max_frames: int
 
     def __call__(self, number: int, rng: np.random.Generator) -> np.ndarray:
-        song = self.split.song(number)
+        song = self.split.example(number)
         draw_start, draw_shift = rng.random(2)
         start = FRAMES_PER_BEAT * int(draw_start * _crop_starts(song.shape[1], self.max_frames))
         part = crop(song, start, self.max_frames)
@@ -170,7 +156,7 @@ class Corpus:
             raise UserError(f"dataset '{dataset}' has no songs to evaluate in split {split}: choose another split")
         order = sorted(range(len(songs.ids)), key=lambda n: (id_hash("order", str(songs.ids[n])), songs.ids[n]))
         chosen = order[:max_songs]
-        crops = np.stack([self._evaluation_crop(str(songs.ids[n]), songs.song(n)) for n in chosen])
+        crops = np.stack([self._evaluation_crop(str(songs.ids[n]), songs.example(n)) for n in chosen])
         ids = tuple(str(songs.ids[n]) for n in chosen)
         context, own = crops[:, 1 - self._agent], crops[:, self._agent]
         return EvaluationSongs(context, own, ids, np.arange(len(chosen), dtype=np.int32))

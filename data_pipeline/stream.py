@@ -29,6 +29,19 @@ class EvaluationSongs:
     index: np.ndarray  # [N] int32: 0..N-1, the example index that random draws depend on
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenisedSplit:
+    """All N examples of a split as tokens; example n has ``starts[n]..starts[n + 1]`` of the F frames."""
+
+    ids: np.ndarray  # [N] str
+    starts: np.ndarray  # [N + 1] int64
+    tokens: np.ndarray  # [2, F] int: the two parts
+
+    def example(self, n: int) -> np.ndarray:
+        """[2, length] tokens of example n (a view)."""
+        return self.tokens[:, self.starts[n] : self.starts[n + 1]]
+
+
 def crop(tokens: np.ndarray, start: int, max_frames: int) -> np.ndarray:
     """[2, max_frames] int32: the frames of [2, length] tokens from `start`, PAD after the end."""
     part = tokens[:, start : start + max_frames]

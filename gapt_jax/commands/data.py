@@ -1,4 +1,4 @@
-"""``gapt data``: the catalogue of songs."""
+"""``gapt data``: the catalogue of songs, and of conversations."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ import re
 from pathlib import Path
 from typing import Any
 
+from gapt_jax.commands import data_conversations as conversations
 from gapt_jax.commands.parsing import add_command, add_group
+from gapt_jax.commands.tables import show_facts, show_rows
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 
 
 def add_parser(commands: Any) -> None:
     """Adds ``data`` to the parser of ``gapt``."""
-    actions = add_group(commands, "data", "list, prepare, check and describe songs")
+    actions = add_group(commands, "data", "list, prepare, check and describe songs and conversations")
     listing = add_command(actions, "list", _list, "list the datasets of a songs folder and the built-in ones")
     prepare = add_command(actions, "prepare", _prepare, "prepare a dataset for training")
     prepare.add_argument("--download", action="store_true", help="fetch a public set, whose licence is shown first")
-    check = add_command(actions, "check", _check, "list what is wrong in a song file or a folder of them")
+    check = add_command(actions, "check", _check, "list what is wrong in a file or a folder of songs or conversations")
     convert = add_command(actions, "convert", _convert, "write songs as records, an ABC tune book or MIDI files")
     stats = add_command(actions, "stats", _stats, "describe a dataset: songs, beats, chords, how well parts fit")
-    for parser in (check, convert):
-        parser.add_argument(
-            "path",
-            type=Path,
-            metavar="PATH",
-            help="a file of songs (*.jsonl.gz, ABC, MusicXML, MIDI, Hooktheory's JSON), or a folder of them",
-        )
+    songs = "a file of songs (*.jsonl.gz, ABC, MusicXML, MIDI, Hooktheory's JSON), or a folder of them"
+    check.add_argument("path", type=Path, metavar="PATH", help=f"{songs}; or an RTTM file, or a folder of such")
+    convert.add_argument("path", type=Path, metavar="PATH", help=songs)
     convert.add_argument(
         "--out", type=Path, required=True, metavar="OUT", help="x.jsonl.gz, x.jsonl, x.abc, or a new folder for MIDI"
     )
     for parser in (prepare, stats):
         parser.add_argument("name", metavar="NAME", help="of the dataset, as 'gapt data list' shows it")
     for parser in (listing, prepare, stats):
-        parser.add_argument("--songs", default="grammar", metavar="FOLDER", help="default: the built-in songs")
+        source = parser.add_mutually_exclusive_group()
+        source.add_argument("--songs", default="grammar", metavar="FOLDER", help="default: the built-in songs")
+        source.add_argument("--conversations", metavar="FOLDER", help="of RTTM files, or one such file")
         parser.add_argument(
             "--data-dir", type=Path, default=Path("runs/data"), metavar="DIR", help="default: runs/data"
         )
@@ -43,9 +43,11 @@ def add_parser(commands: Any) -> None:
 def _list(args: argparse.Namespace, console: Console) -> None:
     from gapt_jax.data_pipeline import catalogue
 
+    if args.conversations:
+        return conversations.show_list(args, console)
     rows = catalogue.list_datasets(args.songs, args.data_dir)
     console.emit({"datasets": rows})
-    _table_of(console, f"datasets of {args.songs}", [_listed(row) for row in rows])
+    show_rows(console, f"datasets of {args.songs}", [_listed(row) for row in rows])
     console.say(f"whole addresses and licences: gapt data list --songs {args.songs} --json")
     console.say("next: gapt data stats NAME, or gapt run EXPERIMENT --set data.songs=FOLDER")
 
@@ -66,6 +68,8 @@ def _prepare(args: argparse.Namespace, console: Console) -> None:
     from gapt_jax.data_pipeline.builders import prepare
     from gapt_jax.data_pipeline.upstream import UPSTREAM, restriction
 
+    if args.conversations:
+        return conversations.prepare(args, console)
     if args.download:
         if args.name not in UPSTREAM:
             raise UserError(f"'{args.name}' is no public set (there are {', '.join(UPSTREAM)}): leave --download out")
@@ -90,6 +94,8 @@ def _check(args: argparse.Namespace, console: Console) -> None:
     from gapt_jax.data_pipeline import catalogue
     from gapt_jax.data_pipeline.hygiene import names
 
+    if conversations.holds_conversations(args.path):
+        return conversations.check(args, console)
     result = catalogue.check(args.path)
     duplicates = [{"songs": found.songs, "is_leak": found.is_leak} for found in result.duplicates]
     console.emit(
@@ -101,9 +107,9 @@ def _check(args: argparse.Namespace, console: Console) -> None:
             "hints": result.hints,
         }
     )
-    _table_of(console, f"songs of {args.path}", result.files)
+    show_rows(console, f"songs of {args.path}", result.files)
     if result.faults:
-        _table_of(console, "faults", result.faults)
+        show_rows(console, "faults", result.faults)
     for group in result.leaks:
         console.warn(f"songs of the group '{group}' are in more than one split")
     for found in result.duplicates:
@@ -139,25 +145,14 @@ def _stats(args: argparse.Namespace, console: Console) -> None:
     from gapt_jax.data_pipeline import catalogue
     from gapt_jax.data_pipeline.hygiene import off_bars_hint
 
+    if args.conversations:
+        return conversations.stats(args, console)
     with console.phases() as on_progress:
         whole, splits = catalogue.stats(args.name, args.songs, args.data_dir, on_progress)
     console.emit(whole | {"splits": splits})
-    console.table(args.name, ["", "value"], [[key, _cell(value)] for key, value in whole.items()])
-    _table_of(console, "splits", splits)
+    show_facts(console, args.name, whole)
+    show_rows(console, "splits", splits)
     if whole["off_bars"]:
         console.say(off_bars_hint(args.name, whole["off_bars"], sum(whole["songs"].values())))
     console.say(f"the prepared songs are in {whole['path']}")
     console.say(f"next: gapt run EXPERIMENT --set data.songs={args.songs}")
-
-
-def _table_of(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
-    columns = list(rows[0]) if rows else []
-    console.table(title, columns, [[_cell(row[name]) for name in columns] for row in rows])
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {count}" for key, count in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Conversations: who speaks when, read from the RTTM files of any diarizer."""
