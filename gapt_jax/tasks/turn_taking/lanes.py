@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gapt_jax.evaluation.results import Study
-from gapt_jax.report.figures import GRID, INK, WIDTH, Drawn, color, finish, legend, sampled
+from gapt_jax.report.figures import INK, WIDTH, Drawn, color, finish, legend, sampled
 from gapt_jax.report.samples import Sample, samples
 from gapt_jax.task import PAD
 from gapt_jax.tasks.turn_taking.stretches import Stretches, heard, spans, stretches
@@ -29,7 +29,7 @@ def draw_all(study: Study) -> Iterator[Drawn]:
             sample.identity,
             f"{sample.dataset}, lowest seed of each arm. Above the agent, once as each system played it: high bars are "
             f"{KINDS[TURN]}s, middle ones {KINDS[BACKCHANNEL]}s, low ones {KINDS[VOCAL]}s. Below the others, whom all "
-            "of them heard alike: a lane is filled while so many of them speak.",
+            "of them heard alike: a lane is filled while at least so many of them speak.",
             functools.partial(conversation, sample, study),
         )
 
@@ -101,7 +101,7 @@ def floor_transfers(study: Study) -> Figure:
         for system, counts in systems.items():
             width = 2.0 if system == DATA else 1.2
             axes.plot(seconds, counts / max(1, counts.sum()), color=color(system, study), linewidth=width)
-        axes.axvline(0, color=GRID, linewidth=1.5)
+        axes.axvline(0, color=INK, linewidth=0.8)
         axes.set(title=dataset, xlabel="seconds, the ends count those beyond", ylabel="share of transfers")
     shown = list(dict.fromkeys(system for systems in found.values() for system in systems))
     figure.legend(handles=legend(shown, "-", study), loc="outside upper left", ncols=6)
