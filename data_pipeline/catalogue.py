@@ -84,7 +84,7 @@ def _to_check(path: Path) -> dict[str, Path]:
         found = {path.name: path}
     if not found:
         endings = ", ".join((*FILE_ENDINGS, *native.ENDINGS))
-        raise UserError(f"{path} holds no file to check (read are {endings})")
+        raise UserError(f"{path} holds no file to check (read are {endings}; of conversations .rttm)")
     return found
 
 

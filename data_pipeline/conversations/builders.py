@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from gapt_jax.data_pipeline import preparing
 from gapt_jax.data_pipeline.conversations.conversation import Conversation
 from gapt_jax.data_pipeline.conversations.folder import Found, read
+from gapt_jax.data_pipeline.conversations.rttm import MAX_SECONDS
 from gapt_jax.data_pipeline.conversations.sources import find, fingerprint_of
 from gapt_jax.data_pipeline.examples import SPLITS
 from gapt_jax.data_pipeline.preparing import PreparedDataset, Progress
@@ -90,15 +91,20 @@ def _to_record(conversation: Conversation) -> dict[str, Any]:
 
 
 def _of_record(record: dict[str, Any], split: str) -> Conversation:
+    """Raises ValueError for what no file could have said."""
+    counts = {len(record[column]) for column in _COLUMNS}
+    who, length = record["who"], record["length"] * _MICROSECOND
+    if len(counts) != 1 or not ((who >= 0) & (who < len(record["speakers"]))).all() or not 0 < length <= MAX_SECONDS:
+        raise ValueError("a record holds no conversation")
     return Conversation(
         id=record["id"].decode("utf-8"),
         group=record["group"].decode("utf-8"),
         split=split,
-        seconds=float(record["length"] * _MICROSECOND),
+        seconds=float(length),
         speakers=tuple(name.decode("utf-8") for name in record["speakers"]),
         starts=record["starts"] * _MICROSECOND,
         ends=record["ends"] * _MICROSECOND,
-        who=record["who"],
+        who=who,
         is_vocal=record["is_vocal"],
     )
 

@@ -75,7 +75,7 @@ def read(path: Path) -> Found:
     for file in files:
         if file.name.endswith(UEM_ENDINGS):
             for name, region in read_uem(file, found.faults).items():
-                if regions.setdefault(name, region) != region:
+                if regions.setdefault(name, region)[:2] != region[:2]:
                     found.faults.add(file.name, region.line, f"another file gives '{name}' another length")
     sounds = _recordings(vocal, found)
     conversations = []
@@ -168,7 +168,7 @@ def _cleaned(place: _Place, speaker: str, start: float, end: float, faults: Faul
         return np.zeros(0), np.zeros(0)
     starts, ends, lines = np.array(track.starts), np.array(track.ends), np.array(track.lines)
     for n in np.flatnonzero((ends > end + _SLACK) | (starts < start - _SLACK)):
-        reason = f"it lasts from {starts[n]:g} to {ends[n]:g} s, the recording from {start:g} to {end:g} s: cut"
+        reason = f"it lasts from {starts[n]:.9g} to {ends[n]:.9g} s, the recording from {start:.9g} to {end:.9g} s: cut"
         faults.add(place.file, int(lines[n]), reason)
     starts, ends = np.clip(starts, start, end), np.clip(ends, start, end)
     order = np.argsort(starts, kind="stable")

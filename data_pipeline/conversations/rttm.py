@@ -15,12 +15,13 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from gapt_jax.data_pipeline.examples import Rejected
 from gapt_jax.data_pipeline.preparing import MAX_REPORTED
 
 MAX_HOURS = 24  # of a recording
+MAX_SECONDS = 3600.0 * MAX_HOURS
 MAX_LINES = 5_000_000  # of a file
 MAX_BYTES = 1 << 30  # of a file after decompression
 MAX_LINE_BYTES = 4096
@@ -113,7 +114,7 @@ def read_uem(path: Path, faults: Faults) -> dict[str, Region]:
         name = _name(fields[0], "recording")
         start, end = _seconds(fields[2], "start"), _seconds(fields[3], "end")
         if end <= start:
-            raise _BadLine(f"it ends at {end:g} s, which is not after its start")
+            raise _BadLine(f"it ends at {end:.9g} s, which is not after its start")
         if name in found:
             raise _BadLine(f"'{name}' was given on line {found[name].line}: one stretch of a recording can be used")
         found[name] = Region(start, end, number)
@@ -143,15 +144,20 @@ def _each_line(path: Path, take: Callable[[int, list[bytes]], None], faults: Fau
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as raw:
-            yield from _bounded_lines(io.BufferedReader(raw))  # type: ignore[type-var]
+        with _open(path) as raw:
+            is_gzip = path.name.endswith(".gz")
+            yield from _bounded_lines(io.BufferedReader(gzip.GzipFile(fileobj=raw)) if is_gzip else raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _BadFile(f"it is a damaged or truncated gzip file ({error})") from None
     except OSError as error:
         raise _BadFile(f"it cannot be read ({error.strerror or error})") from None
 
 
-def _bounded_lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
+def _open(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _bounded_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     total = 0
     for number in itertools.count(1):
         line = stream.readline(MAX_LINE_BYTES + 1)
@@ -185,9 +191,9 @@ def _seconds(field: bytes, what: str) -> float:
         raise _BadLine(f"its {what} '{_shown(field)}' is no number of seconds")
     value = float(field)
     if value < 0:
-        raise _BadLine(f"its {what} is {value:g} s: it must not be negative")
-    if value > MAX_HOURS * 3600:
-        raise _BadLine(f"its {what} is {value:g} s: a recording may have {MAX_HOURS} hours, in seconds")
+        raise _BadLine(f"its {what} is {value:.9g} s: it must not be negative")
+    if value > MAX_SECONDS:
+        raise _BadLine(f"its {what} is {value:.9g} s: a recording may have {MAX_HOURS} hours, in seconds")
     return value
 
 
@@ -195,6 +201,6 @@ def _times(start_field: bytes, duration_field: bytes) -> tuple[float, float]:
     start, duration = _seconds(start_field, "start"), _seconds(duration_field, "duration")
     if duration == 0:
         raise _BadLine("its duration is 0 s")
-    if start + duration > MAX_HOURS * 3600:
-        raise _BadLine(f"it ends at {start + duration:g} s: a recording may have {MAX_HOURS} hours, in seconds")
+    if start + duration > MAX_SECONDS:
+        raise _BadLine(f"it ends at {start + duration:.9g} s: a recording may have {MAX_HOURS} hours, in seconds")
     return start, start + duration

@@ -50,7 +50,8 @@ def fingerprint_of(path: Path) -> str:
     digest = hashlib.sha256(f"conversations {VERSION}".encode())
     for file in source_files(path):
         try:
-            content = hashlib.sha256(file.read_bytes()).hexdigest()
+            with file.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise UserError(f"{file} cannot be read ({error.strerror}): check the path and its rights") from error
         digest.update(f"\n{file.name} {content}".encode())

@@ -11,14 +11,17 @@ from gapt_jax.runtime.console import Console
 
 
 def holds_conversations(path: Path) -> bool:
-    """Whether a path is an RTTM file, or a folder that holds some and no songs."""
+    """Whether a path is an RTTM file, or a folder that holds some. Raises UserError where it holds songs too."""
     from gapt_jax.data_pipeline import sources as songs
     from gapt_jax.data_pipeline.conversations.sources import datasets_of
 
     path = path.expanduser()
-    if not path.exists() or not datasets_of(path):
-        return False
-    return path.is_file() or not songs.datasets_of(path)
+    found = datasets_of(path) if path.exists() else {}
+    if found and path.is_dir() and (others := songs.datasets_of(path)):
+        raise UserError(
+            f"{path} holds conversations ({', '.join(found)}) and songs ({', '.join(others)}): name one of them"
+        )
+    return bool(found)
 
 
 def show_list(args: argparse.Namespace, console: Console) -> None:
