@@ -65,10 +65,6 @@ def listen(
 
 def rttm(recording: str, actions: Sequence[int]) -> str:
     """What the agent said, as an RTTM file."""
-    lines = [
-        f"SPEAKER {recording} 1 {start * tokens.FRAME_SECONDS:.2f} {(end - start) * tokens.FRAME_SECONDS:.2f} "
-        f"<NA> <NA> {AGENT} <NA> <NA>\n"
-        for start, end, kind in tokens.decode(np.array(actions))
-        if kind != tokens.VOCAL
-    ]
-    return "".join(lines)
+    starts, ends = tokens.runs(tokens.speaks(np.array(actions)))
+    times = zip(tokens.FRAME_SECONDS * starts, tokens.FRAME_SECONDS * (ends - starts), strict=True)
+    return "".join(f"SPEAKER {recording} 1 {at:.2f} {long:.2f} <NA> <NA> {AGENT} <NA> <NA>\n" for at, long in times)
