@@ -34,6 +34,22 @@ class Metric(NamedTuple):
     depends_on_n: bool = False  # on the number of songs, so that only equal numbers compare
 
 
+@dataclasses.dataclass(frozen=True)
+class Collapse:
+    """What λ = 0 must lose of the supervised policy's independent Vendi for a verdict to mean anything: so many, or
+    (`is_share`) such a share of it."""
+
+    amount: float
+    is_share: bool = False
+
+    def of(self, supervised: float) -> float:
+        """The loss where the supervised policy has this Vendi."""
+        return self.amount * supervised if self.is_share else self.amount
+
+    def __str__(self) -> str:
+        return f"{self.amount:.0%}" if self.is_share else f"{self.amount:g}"
+
+
 class RewardModel(Protocol):
     """A learned judge of pairs: pure functions, called inside compiled ones (`algorithm.reward_models` has two)."""
 
@@ -101,6 +117,15 @@ class Task(Protocol):
     def valid_actions(self, previous: jax.Array) -> jax.Array:
         """[...] previous action -> [..., V] bool: the tokens that may follow it."""
         return jnp.ones((*previous.shape, self.vocab_size), bool)
+
+    def valid_context(self, previous: jax.Array) -> jax.Array:
+        """[...] previous context -> [..., V] bool: what may be heard after it, which plans of live play imagine."""
+        return jnp.ones((*previous.shape, self.vocab_size), bool)
+
+    @property
+    def going_on(self) -> np.ndarray:
+        """[V] int32: of each token the one by which it goes on in the next frame."""
+        return np.arange(self.vocab_size, dtype=np.int32)
 
     def rule_terms(self, context: jax.Array, actions: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
         """Penalties [B, T] float32 by name, before their weights; `mask` [B, T] is 1 where an action counts."""
@@ -185,6 +210,16 @@ class Domain(Protocol):
         """The metric, from 0 up and higher is better, that a report sets against diversity."""
 
     @property
+    def examples(self) -> str:
+        """What reports call its examples."""
+        return "songs"
+
+    @property
+    def collapse(self) -> Collapse:
+        """The loss of diversity without which a verdict is void (docs/verdict.md)."""
+        return Collapse(0.13, is_share=True)  # the share that 0.8 songs were of accompaniment's first 6.13
+
+    @property
     def statistics(self) -> Mapping[str, tuple[tuple[str, ...], Callable[..., float]]]:
         """Metric: (names of `counts`, function)."""
         return {}
@@ -237,6 +272,11 @@ class Domain(Protocol):
 class Pages(Protocol):
     """Figures, pictures and sound for the report; figures are `report.figures.Drawn`, `study` is a `results.Study`.
     Pages inherit what they do not show."""
+
+    @property
+    def heading(self) -> str:
+        """Of the section."""
+        return "Examples"
 
     @property
     def script_hash(self) -> str:

@@ -45,7 +45,7 @@ PACKAGES = {
     "launch": {f"gapt_jax.{name}" for name in (*LOWER, "training", "tasks")} | {"experiments"},
 }
 # Imports upwards, each with its reason: a task opens the data of its experiments.
-EXCEPTIONS = {("gapt_jax/tasks/accompaniment/domain.py", "data_pipeline")}
+EXCEPTIONS = {(f"gapt_jax/tasks/{task}/domain.py", "data_pipeline") for task in ("accompaniment", "turn_taking")}
 LOADS_BY_NAME = {"experiments/__init__.py"}  # imports what a string holds that is not written there
 STANDS_ALONE = ROOT / "gapt_jax/export/verify"  # works as a copy elsewhere too, and so imports nothing of gapt_jax
 WITHOUT_MUSIC = ("algorithm", "models", "training", "evaluation", "report", "runtime")

@@ -19,6 +19,7 @@ from gapt_jax.benchmark.measure import COUNTED
 from gapt_jax.export.functions import flatten
 from gapt_jax.live.client import measure, served
 from gapt_jax.live.model import LiveModel, of_network
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 
 TEMPOS = (80, 120, 160, 200)  # beats a minute
 LOOKAHEADS = (8, 16)  # frames
@@ -30,7 +31,9 @@ def random_model(size: Size) -> LiveModel:
     config = size.experiment.models
     network = models.build(dataclasses.replace(config, compute_dtype="float32"), size.vocabulary.size).policy
     weights = {name: jnp.asarray(array) for name, array in flatten(network.init(jax.random.key(0))).items()}
-    return of_network(network, weights, size.vocabulary, config.policy.depth, size.frames, name=size.name)
+    return of_network(
+        network, weights, Accompaniment(size.vocabulary), config.policy.depth, size.frames, name=size.name
+    )
 
 
 def live_rows(policies: Sequence[LiveModel], repeats: int, done: Callable[[int, int], None]) -> list[dict[str, Any]]:
@@ -53,7 +56,7 @@ def _row(policy: LiveModel, ahead: int, bpm: int, found: dict[str, Any]) -> dict
     empty = dict.fromkeys(("quartiles_ms", "min_ms", "frames_per_s", "tokens_per_s", *COUNTED, "grown_from"))
     return empty | {
         "name": f"live/{policy.name}/ahead={ahead}/bpm={bpm}",
-        "note": f"{policy.system}; a tick's round trip, {min(ahead, policy.affordable(bpm))} frames planned in it",
+        "note": f"{policy.system}; a tick's round trip, {min(ahead, policy.affordable(15 / bpm))} frames planned in it",
         "median_ms": found["p50_ms"],
         "repeats": found["ticks"],
         "budget_ms": 15_000 / bpm,

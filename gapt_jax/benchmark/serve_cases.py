@@ -19,6 +19,7 @@ from gapt_jax.config import TransformerConfig
 from gapt_jax.export import latency, onnx, verify
 from gapt_jax.export.functions import Functions, exported, flatten
 from gapt_jax.models import Model
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.types import Params
 
 BATCHES = (1, 8, 64)
@@ -32,7 +33,7 @@ def serve_cases(size: Size) -> Iterator[Case]:
     length = 1 + 2 * size.frames
     params = jax.device_get(network.init(jax.random.key(0)))
     weights = {name: np.asarray(array) for name, array in flatten(params).items()}
-    functions = Functions(network, size.vocabulary.tables, config.depth, length)
+    functions = Functions(network, Accompaniment(size.vocabulary), config.depth, length)
     signatures = functions.signatures(weights, config.heads, config.head_dim, size.vocabulary.size)
     content = exported(*signatures["commit_frame"])
     commit = jax.jit(export.deserialize(bytearray(content)).call, donate_argnums=3)

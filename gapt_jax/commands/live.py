@@ -120,11 +120,11 @@ def _play(args: argparse.Namespace, console: Console) -> None:
     console.say("compiling")
     model.warm_up()
     if args.realtime:
-        controls = dataclasses.replace(controls, plan_per_tick=model.affordable(controls.bpm))
+        controls = dataclasses.replace(controls, plan_per_tick=model.affordable(15 / controls.bpm))
     with console.progress("playing", len(tokens)) as progress:
         engine, found = play(model, controls, tokens, realtime=args.realtime, report=progress.update)
     chords = np.array(engine.decided[: engine.now], np.int32)
-    write_atomic(out, accompaniment(np.array(engine.notes, np.int32), chords, model.vocabulary, controls.bpm))
+    write_atomic(out, accompaniment(np.array(engine.heard, np.int32), chords, model.vocabulary, controls.bpm))
     console.emit(found | {"model": model.name, "frames": engine.now, "path": out})
     console.say(
         f"{engine.now} frames; a tick took {found['p50_ms']} ms (p50), {found['p95_ms']} ms (p95) of "

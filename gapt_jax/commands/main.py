@@ -19,6 +19,7 @@ from gapt_jax.commands import (
     evaluate,
     export,
     launch,
+    listen,
     live,
     plan,
     report,
@@ -38,7 +39,23 @@ from gapt_jax.commands.parsing import Parser, add_commands, check_places
 from gapt_jax.errors import Interrupted, Preempted
 from gapt_jax.runtime.console import Console
 
-COMMANDS = (run, evaluate, sample, report, data, live, export, serve, ablate, study, bench, plan, launch, doctor)
+COMMANDS = (
+    run,
+    evaluate,
+    sample,
+    report,
+    data,
+    live,
+    listen,
+    export,
+    serve,
+    ablate,
+    study,
+    bench,
+    plan,
+    launch,
+    doctor,
+)
 _EXAMPLES = """\
 examples:
   gapt run smoke                        the whole pipeline in minutes, on a CPU, with built-in songs

@@ -10,8 +10,8 @@ from typing import Literal
 from gapt_jax.evaluation import results
 from gapt_jax.evaluation.results import BASELINE, PRIMARY, Comparison, Study, Systems
 from gapt_jax.evaluation.statistics import estimate
+from gapt_jax.task import Domain
 
-COLLAPSE = 0.8  # independent Vendi that λ = 0 must lose against the MLE for the comparison to mean anything
 LEVEL = 0.05
 
 Answer = Literal["passed", "failed", "void", "undecided", "not tested"]
@@ -36,8 +36,9 @@ def outcomes(study: Study, systems: Systems, comparisons: Sequence[Comparison]) 
         dataset = comparison.dataset
         mle, base = (results.get(systems, s, dataset, PRIMARY) for s in ("mle", BASELINE))
         if comparison.metric == PRIMARY and mle and base and study.baseline == BASELINE:
-            lost = estimate(mle.values).mean - estimate(base.values).mean
-            answer, reason = _judge(lost, comparison)
+            start = estimate(mle.values).mean
+            lost = start - estimate(base.values).mean
+            answer, reason = _judge(lost, study.domain, start, comparison)
             sentence = f"{study.name(comparison.system)} against λ\u00a0=\u00a00 on {dataset}: {answer}. {reason}"
             is_primary = comparison.system == results.primary_arm(study)
             found.append(Outcome(dataset, comparison.system, is_primary, lost, answer, sentence))
@@ -61,7 +62,7 @@ def primary(study: Study, systems: Systems, found: Sequence[Outcome]) -> Outcome
     return Outcome(dataset, arm or "", True, float("nan"), "not tested", f"Not tested: {reason}.")
 
 
-def _judge(lost: float, comparison: Comparison) -> tuple[Answer, str]:
+def _judge(lost: float, domain: Domain, start: float, comparison: Comparison) -> tuple[Answer, str]:
     """Returns the answer and its evidence. Void comes first: without a collapse there was nothing to prevent."""
     pair, mean = comparison.paired, comparison.paired.difference
     if math.isnan(lost) or math.isnan(mean.mean):
@@ -69,14 +70,15 @@ def _judge(lost: float, comparison: Comparison) -> tuple[Answer, str]:
             "undecided",
             "The independent Vendi of a system is undefined (nothing was played, or numbers that broke).",
         )
-    change = f"λ\u00a0=\u00a00 {'lost' if lost >= 0 else 'gained'} {abs(lost):.2f} songs against the MLE"
-    if lost < COLLAPSE:
+    change = f"λ\u00a0=\u00a00 {'lost' if lost >= 0 else 'gained'} {abs(lost):.2f} {domain.examples} against the MLE"
+    collapse = domain.collapse.of(start)
+    if lost < collapse:
         return (
             "void",
-            f"{change}, which is no collapse (that asks for a loss of {COLLAPSE}): there was nothing to cure.",
+            f"{change}, which is no collapse (that asks for a loss of {collapse:.3g}): there was nothing to cure.",
         )
     interval = f" [95 % CI {mean.ci95[0]:+.2f}, {mean.ci95[1]:+.2f}]" if mean.ci95 else ""
-    difference = f"Difference in independent Vendi {mean.mean:+.2f} songs{interval}".replace("-", "\u2212")
+    difference = f"Difference in independent Vendi {mean.mean:+.2f} {domain.examples}{interval}".replace("-", "\u2212")
     corrected = f", Holm-corrected over {comparison.family} arms {comparison.p_holm:.3g}" * (comparison.family > 1)
     pairs = f"{mean.n} pair{'s' * (mean.n > 1)}"
     evidence = f"{difference}; exact sign-flip p = {pair.p:.3g} over {pairs}{corrected}. {change}: a collapse."

@@ -44,7 +44,7 @@ from gapt_jax.export.verify import (
 from gapt_jax.models import Model
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import git_revision, source_hash, strict_json
-from gapt_jax.tasks.accompaniment.task import accompaniment
+from gapt_jax.tasks.accompaniment.task import Accompaniment, accompaniment
 from gapt_jax.training.saved import SavedPolicy
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import BOS, FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, SILENCE, Vocabulary, read_vocabulary
@@ -73,7 +73,7 @@ class _Playing:
 
     @property
     def functions(self) -> Functions:
-        return Functions(self.network, self.vocabulary.tables, self.config.depth, self.length)
+        return Functions(self.network, Accompaniment(self.vocabulary), self.config.depth, self.length)
 
 
 def write(

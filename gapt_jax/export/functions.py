@@ -22,6 +22,7 @@ from gapt_jax.algorithm.rollout import MASKED_LOGIT, sample
 from gapt_jax.export.verify import PAST, PRESENT
 from gapt_jax.models import Model
 from gapt_jax.models.layers import Cache
+from gapt_jax.task import Task
 from gapt_jax.tasks.accompaniment import rules
 from gapt_jax.types import Params
 from gapt_jax.vocabulary import BOS, TokenTables
@@ -86,17 +87,6 @@ def drawn(logits: jax.Array, may_be: jax.Array, uniform: jax.Array, temperature:
     return sample(jax.nn.log_softmax(jnp.where(may_be, scaled, MASKED_LOGIT)), uniform)
 
 
-def holds(tables: TokenTables) -> np.ndarray:
-    """[V] int32: of each token the HOLD that goes on with it; SILENCE and others are their own."""
-    first = {int(event): token for token, event in enumerate(tables.event) if tables.is_hold[token]}
-    return np.array([first.get(int(event), token) for token, event in enumerate(tables.event)], np.int32)
-
-
-def melody_roles(tables: TokenTables) -> TokenTables:
-    """The tables for the other part: what may follow a note."""
-    return dataclasses.replace(tables, is_chord=tables.is_note)
-
-
 def state_names(layers: int, prefix: str) -> list[str]:
     return [f"{prefix}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
 
@@ -110,8 +100,8 @@ class _Lookahead:
 
     model: Model
     params: Params
-    tables: tuple[TokenTables, TokenTables]  # of chords, of notes
-    hold: jax.Array  # [V], as `holds` gives it
+    task: Task
+    hold: jax.Array  # [V], `Task.going_on`
     forced: jax.Array  # [B, 2K + FED] tokens that are decided, -1 where free
     draws: jax.Array  # [B, 2K + FED] in [0, 1)
     temperature: jax.Array
@@ -121,9 +111,8 @@ class _Lookahead:
 
     def sampled(self, logits: jax.Array, index: jax.Array, last: Last) -> jax.Array:
         """The token [B] at `index`: the one that is decided, or one drawn from logits [B, V]."""
-        chords, notes = (
-            allowed(token, self.is_masked, tables) for token, tables in zip(last, self.tables, strict=True)
-        )
+        chords = self.task.valid_actions(last[0]) | ~self.is_masked
+        notes = self.task.valid_context(last[1]) | ~self.is_masked
         chosen = drawn(logits, jnp.where(index % 2 == 0, chords, notes), self.draws[:, index], self.temperature)
         return jnp.where(self.forced[:, index] >= 0, self.forced[:, index], chosen)
 
@@ -163,10 +152,12 @@ def _put(
 
 @dataclasses.dataclass(frozen=True)
 class Functions:
-    """The functions of one policy. `length` is the number of tokens that a session holds at most."""
+    """The functions of one policy. `length` is the number of tokens that a session holds at most.
+
+    They call its actions chords and its context notes, in any task."""
 
     policy: Model
-    tables: TokenTables
+    task: Task
     layers: int
     length: int
 
@@ -232,8 +223,8 @@ class Functions:
         look = _Lookahead(
             model=self.policy,
             params=computed(weights),
-            tables=(self.tables, melody_roles(self.tables)),
-            hold=jnp.asarray(holds(self.tables)),
+            task=self.task,
+            hold=jnp.asarray(self.task.going_on),
             forced=jnp.pad(forced, more, constant_values=-1),
             draws=jnp.pad(uniforms.reshape(-1, room), more),
             temperature=temperature,

@@ -1,36 +1,35 @@
-"""One session of live play, without network and sound: `Engine.tick` takes what was played and gives a plan.
+"""One session of live play, of any task, without network and sound: `Engine.tick` takes what happened, gives a plan.
 
-Each tick first commits the frames that have passed, the chord that was decided and the note that was heard, to the
-network's cache; then it plans chords, and the melody it imagines under them, for the frames ahead. The first of these
+Each tick first commits the frames that have passed, the action that was decided and the context that was heard, to the
+network's cache; then it plans actions, and the context it imagines under them, for the frames ahead. The first of these
 are decided for good. Plans are made in a branch, a copy of the cache, so there is nothing to take back. While the
-player plays what was imagined the branch is only made longer; else it is begun anew. Where a machine can plan few
+partner does what was imagined the branch is only made longer; else it is begun anew. Where a machine can plan few
 frames in a frame's time (`plan_per_tick`), a plan is made in up to `SPREAD` ticks, and the frames that it has not
 reached yet are those of the plan before.
 
-While the player is alone at the begin (`intro_frames`) nothing is sounded. Before the last of these frames the anchor,
-where there is one, reads the whole melody so far and its chords take the place of the policy's, as context.
+While the partner is alone at the begin (`intro_frames`) nothing is sounded. Before the last of these frames the anchor,
+where there is one, reads all that was heard so far and its actions take the place of the policy's.
 
 A network remembers a bounded number of frames. Two caches, half a window apart, take every frame; when the older is
 full the younger takes over, so play goes on for ever without a pause, with half a window of context at least.
 
-A frame's random numbers depend on the seed and the frame alone: the same events give the same chords, and a plan
+A frame's random numbers depend on the seed and the frame alone: the same events give the same actions, and a plan
 changes only where what was heard changes it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from gapt_jax.live.model import LEAST_PLANNED, MOST_AHEAD, LiveModel, State, copied
-from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, SILENCE, Vocabulary
+from gapt_jax.live.notes import NoteEar
 
 INTRO_LEAD = 4  # frames before the end of the silent beats at which the anchor is asked
 SPREAD = 3  # ticks that a plan may take, whatever is played meanwhile
-CHORD_BASE, BASS_BASE = 48, 36  # MIDI pitch of pitch class 0
 FUTURE = 64  # frames ahead of the last tick that an event may lie
 
 
@@ -61,23 +60,28 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-class Event(NamedTuple):
-    """A key goes down or up in a frame."""
+class Happened(Protocol):
+    """What a partner does in a frame."""
 
-    frame: int
-    on: bool
-    pitch: int
-    velocity: int = 80
+    @property
+    def frame(self) -> int: ...
+
+
+class Ear(Protocol):
+    """Makes tokens of what a partner does; it may remember what goes on."""
+
+    def token(self, events: Sequence[Any]) -> int:
+        """What is heard in a frame in which these happened."""
 
 
 class Planned(NamedTuple):
-    """Chord tokens from `base` on, those before `commit_until` decided for good; note tokens imagined under
-    all but the last of them."""
+    """Actions from frame `base` on, those before `commit_until` decided for good; the context imagined under all but
+    the last of them."""
 
     base: int
     commit_until: int
-    chords: tuple[int, ...]
-    melody: tuple[int, ...]
+    actions: tuple[int, ...]
+    context: tuple[int, ...]
 
 
 class _Cache(NamedTuple):
@@ -95,41 +99,41 @@ class _Branch:
     start: int
     drawing: tuple[Any, ...]  # the controls that it was drawn with
     state: State
-    chords: list[int] = dataclasses.field(default_factory=list)
-    melody: list[int] = dataclasses.field(default_factory=list)
-    given: int = 0  # first chords that had been decided before
+    actions: list[int] = dataclasses.field(default_factory=list)
+    context: list[int] = dataclasses.field(default_factory=list)
+    given: int = 0  # first actions that had been decided before
     ticks: int = 0
     is_whole: bool = False  # it reaches as far as was asked
     is_stale: bool = False  # since `start` something else was played
 
     @property
     def end(self) -> int:
-        return self.start + len(self.chords)
+        return self.start + len(self.actions)
 
-    def passed(self, chord: int, note: int) -> None:
+    def passed(self, action: int, heard: int) -> None:
         """A frame has passed."""
-        if not self.is_stale and self.chords[:1] == [chord] and self.melody[:1] == [note]:
-            del self.chords[0], self.melody[0]
+        if not self.is_stale and self.actions[:1] == [action] and self.context[:1] == [heard]:
+            del self.actions[0], self.context[0]
             self.start, self.given = self.start + 1, max(self.given - 1, 0)
         else:
             self.is_stale = True
 
 
 class Engine:
-    """A session with one player."""
+    """A session with one partner, whom an ear hears."""
 
-    def __init__(self, model: LiveModel, controls: Controls) -> None:
+    def __init__(self, model: LiveModel, controls: Controls, ear: Callable[[], Ear] = NoteEar) -> None:
         self.controls = controls
         self.late = 0  # events that came after their frame
-        self._model = model
+        self._model, self._new_ear = model, ear
         self._begin()
 
     def _begin(self) -> None:
-        self.notes: list[int] = []  # tokens that were heard, frame by frame
-        self.decided: list[int] = []  # chord tokens that will not change any more
-        self.is_introduced = False  # the chords of the silent beats are settled
-        self._events: dict[int, list[Event]] = {}
-        self._sounding: int | None = None  # pitch of the player's note
+        self.heard: list[int] = []  # tokens of the context, frame by frame
+        self.decided: list[int] = []  # actions that will not change any more
+        self.is_introduced = False  # the actions of the silent beats are settled
+        self._events: dict[int, list[Happened]] = {}
+        self._ear = self._new_ear()
         self._older = _Cache(0, *self._model.empty())
         self._younger: _Cache | None = None
         self._younger_now = 0  # frames that the younger cache has taken
@@ -143,16 +147,16 @@ class Engine:
     @property
     def now(self) -> int:
         """Frames that have passed."""
-        return len(self.notes)
+        return len(self.heard)
 
     def reset(self) -> None:
         """Begins again at frame 0."""
         self._begin()
 
     def use(self, model: LiveModel) -> None:
-        """Goes on with another policy of the same vocabulary; what is decided stays. One with another memory begins
+        """Goes on with another policy of the same tokens; what is decided stays. One with another memory begins
         with half a window."""
-        assert model.vocabulary.hash == self._model.vocabulary.hash
+        assert model.task.identity == self._model.task.identity
         if model.frames != self._model.frames:
             base = max(self._older.base, self.now - model.window // 2)
             self._older, self._younger = self._older._replace(base=base), None
@@ -167,9 +171,9 @@ class Engine:
         self._branch = None
 
     def _remembered(self, base: int, now: int) -> _Cache:
-        return _Cache(base, *self._model.prefilled(self.decided[base:now], self.notes[base:now]))
+        return _Cache(base, *self._model.prefilled(self.decided[base:now], self.heard[base:now]))
 
-    def hear(self, events: Iterable[Event]) -> None:
+    def hear(self, events: Iterable[Happened]) -> None:
         """Takes events in; those of frames that have passed are counted as late and dropped."""
         for event in events:
             if event.frame < self.now:
@@ -200,31 +204,31 @@ class Engine:
         called changes nothing but time."""
         while self._younger is not None and self._younger_now < self.now:
             frame, state = self._younger_now, self._younger.state
-            taken = self._model.committed(self.decided[frame], self.notes[frame], state)
+            taken = self._model.committed(self.decided[frame], self.heard[frame], state)
             self._younger, self._younger_now = _Cache(self._younger.base, *taken), frame + 1
 
     def _introduce(self) -> None:
-        """Puts the anchor's chords in the place of what was played to the silent beats."""
+        """Puts the anchor's actions in the place of what was played to the silent beats."""
         controls = self.controls
         first = max(controls.intro_frames - max(controls.commit_frames, INTRO_LEAD), 1)
         if self._model.intro is None or self.now > controls.intro_frames:
             self.is_introduced = True
         elif self.now >= first:
-            self.decided[:] = self._model.intro(self.notes, controls.seed)  # the recording holds this list
+            self.decided[:] = self._model.intro(self.heard, controls.seed)  # the recording holds this list
             self.is_introduced = True
             self._remember()
 
     def _commit(self) -> None:
         frame = self.now
         if frame == len(self.decided):  # never settled: as the last plan said, else what sounds goes on
-            planned, before = self._last_planned(frame), self.decided[-1] if self.decided else SILENCE
-            self.decided.append(_held(before, self._model.vocabulary) if planned is None else planned)
-        chord, note = self.decided[frame], self._heard(frame)
+            planned, before = self._last_planned(frame), self.decided[-1] if self.decided else self._model.task.rest
+            self.decided.append(self._model.held[before] if planned is None else planned)
+        action, heard = self.decided[frame], self._ear.token(self._events.pop(frame, ()))
         window = self._model.window
-        self._older = _Cache(self._older.base, *self._model.committed(chord, note, self._older.state))
-        self.notes.append(note)
+        self._older = _Cache(self._older.base, *self._model.committed(action, heard, self._older.state))
+        self.heard.append(heard)
         if self._branch:
-            self._branch.passed(chord, note)
+            self._branch.passed(action, heard)
         if self._younger is not None and self.now - self._older.base >= window:
             self.catch_up()
             self._older, self._younger, self._branch = self._younger, None, None
@@ -232,24 +236,9 @@ class Engine:
             self._younger, self._younger_now = _Cache(self.now, *self._model.empty()), self.now
 
     def _last_planned(self, frame: int) -> int | None:
-        """The chord of a frame by the last plan, which is what the player sounds."""
-        base, chords = self._last_plan.base, self._last_plan.chords
-        return chords[frame - base] if base <= frame < base + len(chords) else None
-
-    def _heard(self, frame: int) -> int:
-        """The note token of a frame: its newest onset, else what goes on sounding."""
-        token = None
-        released = False
-        for event in self._events.pop(frame, ()):
-            if event.on:
-                self._sounding, token, released = event.pitch, NOTE_ONSET + event.pitch, False
-            elif event.pitch == self._sounding:
-                released = True
-        if token is None:
-            token = SILENCE if released or self._sounding is None else NOTE_HOLD + self._sounding
-        if released:  # a note shorter than a frame still gets one
-            self._sounding = None
-        return token
+        """The action of a frame by the last plan, which is what is sounded."""
+        base, actions = self._last_plan.base, self._last_plan.actions
+        return actions[frame - base] if base <= frame < base + len(actions) else None
 
     def _plan(self) -> Planned:
         controls, now = self.controls, self.now
@@ -269,70 +258,40 @@ class Engine:
         branch.ticks, branch.is_whole = branch.ticks + 1, branch.end >= end
         self._branch = branch
         until = min(now + controls.commit_frames, branch.end)
-        self.decided += branch.chords[len(self.decided) - branch.start : until - branch.start]
+        self.decided += branch.actions[len(self.decided) - branch.start : until - branch.start]
         return self._planned(branch, end)
 
     def _extend(self, branch: _Branch, end: int) -> None:
-        """Plans frames until `end`; those that are decided stay. A branch goes on from its last frame, whose note is
-        still to be imagined."""
+        """Plans frames until `end`; those that are decided stay. A branch goes on from its last frame, whose
+        context is still to be imagined."""
         if end <= branch.end:
             return
-        kept = branch.chords[-1:]
+        kept, rest = branch.actions[-1:], self._model.task.rest
         first = branch.end - len(kept)
         if first > branch.start:
-            before = branch.chords[-2], branch.melody[-1]
+            before = branch.actions[-2], branch.context[-1]
         else:
-            before = (self.decided[first - 1], self.notes[first - 1]) if first else (SILENCE, SILENCE)
+            before = (self.decided[first - 1], self.heard[first - 1]) if first else (rest, rest)
         known = self.decided[branch.end : end]
-        branch.given = len(branch.chords) + len(known) if known else branch.given
+        branch.given = len(branch.actions) + len(known) if known else branch.given
         given = np.array([*kept, *known, *[-1] * (end - branch.end - len(known))], np.int32)
         uniforms = _uniforms(self.controls.seed, first, end - first)
         options = self.controls.temperature, self.controls.masked
         logits = self._older.logits  # of the first frame of a new branch: the last one of an older one is given
-        planned, melody, branch.state = self._model.planned(logits, *before, given, uniforms, *options, branch.state)
-        branch.chords += planned[len(kept) :].tolist()
-        branch.melody += melody.tolist()
+        planned, imagined, branch.state = self._model.planned(logits, *before, given, uniforms, *options, branch.state)
+        branch.actions += planned[len(kept) :].tolist()
+        branch.context += imagined.tolist()
 
     def _planned(self, branch: _Branch, end: int) -> Planned:
         """The plan of a branch; beyond its end what the last plan said."""
         now, last = self.now, self._last_plan
         skipped, rest, until = now - branch.start, max(branch.end - last.base, 0), max(end - last.base, 0)
-        chords = [*branch.chords[skipped : end - branch.start], *last.chords[rest:until]]
-        melody = [*branch.melody[skipped:], *last.melody[max(rest - 1, 0) :]]
-        return Planned(now, max(len(self.decided), now), tuple(chords), tuple(melody[: len(chords) - 1]))
+        actions = [*branch.actions[skipped : end - branch.start], *last.actions[rest:until]]
+        context = [*branch.context[skipped:], *last.context[max(rest - 1, 0) :]]
+        return Planned(now, max(len(self.decided), now), tuple(actions), tuple(context[: len(actions) - 1]))
 
 
 def _uniforms(seed: int, first: int, count: int) -> np.ndarray:
     """[count, 2] float32 in [0, 1) of the frames from `first` on: of each frame the same, whatever is asked beside."""
     frames = [np.random.default_rng((seed, frame)).random(2, np.float32) for frame in range(first, first + count)]
     return np.stack(frames)
-
-
-def _held(token: int, vocabulary: Vocabulary) -> int:
-    """A chord token as it goes on in the next frame."""
-    return token - vocabulary.num_chords if token >= vocabulary.chord_onset else token
-
-
-def chord_entries(first: int, tokens: Iterable[int], before: int, vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """Chords as they are shown and sounded, from frame `first` on; `before` is the token of the frame before."""
-    entries = []
-    for frame, token in enumerate(tokens, start=first):
-        if token < CHORD_HOLD:
-            entries.append({"f": frame, "sym": "", "pitches": [], "on": False})
-        else:
-            chord = (token - CHORD_HOLD) % vocabulary.num_chords
-            is_onset = token >= vocabulary.chord_onset or _held(before, vocabulary) != token
-            classes = np.flatnonzero(vocabulary.chord_pitch_classes[chord]).tolist()
-            pitches = [BASS_BASE + vocabulary.roots[chord], *(CHORD_BASE + pitch for pitch in classes)]
-            entries.append({"f": frame, "sym": vocabulary.names[chord], "pitches": pitches, "on": is_onset})
-        before = token
-    return entries
-
-
-def note_entries(first: int, tokens: Iterable[int]) -> list[dict[str, Any]]:
-    """Notes of note tokens from frame `first` on; silent frames are left out."""
-    return [
-        {"f": frame, "p": (token - NOTE_HOLD) % NUM_PITCHES, "on": token >= NOTE_ONSET}
-        for frame, token in enumerate(tokens, start=first)
-        if NOTE_HOLD <= token < CHORD_HOLD
-    ]

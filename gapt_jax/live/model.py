@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gapt_jax import models
+from gapt_jax.config import ModelsConfig
 from gapt_jax.errors import UserError
 from gapt_jax.export.functions import Functions, flatten
 from gapt_jax.export.proof import open_bundle
@@ -22,9 +23,10 @@ from gapt_jax.export.verify import FUNCTIONS, MANIFEST, STATE_ARGUMENT, past
 from gapt_jax.live.intro import Intro, make_intro
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import stage_warnings
-from gapt_jax.tasks.accompaniment.task import accompaniment
-from gapt_jax.training.saved import load_anchor, load_policy
-from gapt_jax.vocabulary import SILENCE, Vocabulary, read_vocabulary
+from gapt_jax.task import Task
+from gapt_jax.tasks.accompaniment.task import Accompaniment, accompaniment
+from gapt_jax.training.saved import SavedPolicy, load_anchor, load_policy
+from gapt_jax.vocabulary import Vocabulary, read_vocabulary
 
 MOST_AHEAD = 32  # frames of a plan
 LEAST_PLANNED = 2  # frames that are planned in a tick at least: the one that has begun, and the next
@@ -45,11 +47,21 @@ class LiveModel:
     name: str
     system: str
     weights_sha256: str
-    vocabulary: Vocabulary
+    task: Task
     frames: int  # that a session of the network may hold
     weights: Any
     functions: dict[str, Callable[..., Any]]
     intro: Intro | None = None  # who plays to the silent beats in the policy's place
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Of a policy that plays chords."""
+        return accompaniment(self.task).vocabulary
+
+    @functools.cached_property
+    def held(self) -> list[int]:
+        """Of each token the one by which it goes on in the next frame."""
+        return list(self.task.going_on.tolist())
 
     @property
     def most_ahead(self) -> int:
@@ -62,7 +74,7 @@ class LiveModel:
         return self.frames - self.most_ahead
 
     def empty(self) -> tuple[Any, State]:
-        """(logits of the first chord, state) of a session without frames."""
+        """(logits of the first action, state) of a session without frames."""
         logits, state = self._empty
         return logits, copied(state)
 
@@ -70,38 +82,38 @@ class LiveModel:
     def _empty(self) -> tuple[Any, State]:
         return self.prefilled([], [])
 
-    def prefilled(self, chords: list[int], notes: list[int]) -> tuple[Any, State]:
-        """(logits of the next chord, state) after these frames, at most `window` of them."""
+    def prefilled(self, actions: list[int], context: list[int]) -> tuple[Any, State]:
+        """(logits of the next action, state) after these frames, at most `window` of them."""
         padded = np.zeros((2, 1, self.window), np.int32)
-        padded[:, 0, : len(chords)] = chords, notes
-        logits, state = self.functions["prefill"](self.weights, *padded, np.int32(len(chords)))
+        padded[:, 0, : len(actions)] = actions, context
+        logits, state = self.functions["prefill"](self.weights, *padded, np.int32(len(actions)))
         return logits, past(state)
 
-    def committed(self, chord: int, note: int, state: State) -> tuple[Any, State]:
-        """(logits of the next chord, state) after one frame more; uses up `state`."""
-        one, other = np.array([chord], np.int32), np.array([note], np.int32)
+    def committed(self, action: int, heard: int, state: State) -> tuple[Any, State]:
+        """(logits of the next action, state) after one frame more; uses up `state`."""
+        one, other = np.array([action], np.int32), np.array([heard], np.int32)
         logits, state = self.functions["commit_frame"](self.weights, one, other, state)
         return logits, past(state)
 
     def planned(
         self,
         logits: Any,
-        chord: int,
-        note: int,
+        action: int,
+        heard: int,
         given: np.ndarray,
         uniforms: np.ndarray,
         temperature: float,
         is_masked: bool,
         state: State,
     ) -> tuple[np.ndarray, np.ndarray, State]:
-        """Chords [K] of the next frames, `given` [K] (-1: free) with `uniforms` [K, 2]; the notes imagined under all
+        """Actions [K] of the next frames, `given` [K] (-1: free) with `uniforms` [K, 2]; the context imagined under all
         but the last [K - 1]; the state that holds these. Uses up `state`."""
         room = (0, MOST_AHEAD - len(given))
-        chords, notes, state = self.functions["plan"](
+        actions, context, state = self.functions["plan"](
             self.weights,
             logits,
-            np.array([chord], np.int32),
-            np.array([note], np.int32),
+            np.array([action], np.int32),
+            np.array([heard], np.int32),
             np.pad(given, room, constant_values=-1)[None].astype(np.int32),
             np.pad(uniforms, (room, (0, 0)))[None].astype(np.float32),
             np.int32(len(given)),
@@ -109,33 +121,35 @@ class LiveModel:
             np.bool_(is_masked),
             state,
         )
-        return np.asarray(chords)[0, : len(given)], np.asarray(notes)[0, : len(given) - 1], past(state)
+        return np.asarray(actions)[0, : len(given)], np.asarray(context)[0, : len(given) - 1], past(state)
 
     def warm_up(self) -> None:
         """Compiles everything that a session can ask for."""
+        rest = self.task.rest
         logits, state = self.empty()
-        logits, state = self.committed(3, 3, state)
-        self.planned(logits, 3, 3, np.full(1, -1, np.int32), np.zeros((1, 2), np.float32), 1, True, state)
+        logits, state = self.committed(rest, rest, state)
+        self.planned(logits, rest, rest, np.full(1, -1, np.int32), np.zeros((1, 2), np.float32), 1, True, state)
         _ = self.pass_seconds
         if self.intro:
-            self.intro([SILENCE], 0)
+            self.intro([rest], 0)
 
     @functools.cached_property
     def pass_seconds(self) -> float:
         """What a frame takes to pass through the network on this machine."""
+        rest = self.task.rest
         logits, state = self.empty()
         seconds = []
         for _ in range(_TIMED):
             began = time.perf_counter()
-            logits, state = self.committed(SILENCE, SILENCE, state)
+            logits, state = self.committed(rest, rest, state)
             jax.block_until_ready(logits)
             seconds.append(time.perf_counter() - began)
         return float(np.median(seconds))
 
-    def affordable(self, bpm: float) -> int:
-        """Frames that can be planned within one frame of time, whatever the policy plays: two passes each, and two
-        to commit."""
-        return max(LEAST_PLANNED, min(MOST_AHEAD, int(15 / bpm / self.pass_seconds / 2 - 1)))
+    def affordable(self, seconds: float) -> int:
+        """Frames that can be planned within a frame of so many seconds, whatever the policy plays: two passes each,
+        and two to commit."""
+        return max(LEAST_PLANNED, min(MOST_AHEAD, int(seconds / self.pass_seconds / 2 - 1)))
 
 
 def open_model(path: Path, console: Console) -> LiveModel:
@@ -166,7 +180,7 @@ def _of_bundle(folder: Path) -> LiveModel:
         folder.resolve().name,
         str(manifest["origin"]["system"]),
         str(manifest["weights_sha256"]),
-        read_vocabulary(folder / "vocabulary.json"),
+        Accompaniment(read_vocabulary(folder / "vocabulary.json")),
         int(manifest["max_frames"]),
         jax.device_put(bundle.weights),
         {name: bundle.function(name) for name in FUNCTIONS},
@@ -174,40 +188,41 @@ def _of_bundle(folder: Path) -> LiveModel:
 
 
 def _of_run(workdir: Path, console: Console) -> LiveModel:
+    """A chord policy, with its anchor for the silent beats."""
     policy = load_policy(workdir, console)
     for warning in stage_warnings(workdir):
         console.warn(warning)
-    if accompaniment(policy.task).part != "chords":
+    task = accompaniment(policy.task)
+    if task.part != "chords":
         raise UserError(f"{workdir} is a melody agent: play with the run of a chord policy")
+    found, anchor = of_policy(policy, workdir.resolve().name), load_anchor(workdir, console)
+    if anchor is None:
+        return found
+    network = models.build(in_float32(policy), task.vocab_size).anchor
+    return dataclasses.replace(found, intro=make_intro(network, jax.device_put(anchor), task.vocabulary.tables))
+
+
+def in_float32(policy: SavedPolicy) -> ModelsConfig:
+    """The networks of a run as they play live."""
+    return dataclasses.replace(policy.experiment.models, compute_dtype="float32")
+
+
+def of_policy(policy: SavedPolicy, name: str) -> LiveModel:
+    """The policy of a run, of any task."""
     config, frames = policy.experiment.models.policy, policy.experiment.data.max_frames
-    in_float32 = dataclasses.replace(policy.experiment.models, compute_dtype="float32")
-    vocabulary = accompaniment(policy.task).vocabulary
-    networks = models.build(in_float32, vocabulary.size)
-    anchor = load_anchor(workdir, console)
+    network = models.build(in_float32(policy), policy.task.vocab_size).policy
     weights = {name: jnp.asarray(array, jnp.float32) for name, array in flatten(policy.params).items()}
     digest = hashlib.sha256()
     for name, array in sorted(weights.items()):
         digest.update(name.encode() + b"\0" + np.asarray(array).tobytes())
-    found = of_network(
-        networks.policy,
-        weights,
-        vocabulary,
-        config.depth,
-        frames,
-        name=workdir.resolve().name,
-        system=policy.system,
-        digest=digest.hexdigest(),
-    )
-    if anchor is None:
-        return found
-    intro = make_intro(networks.anchor, jax.device_put(anchor), vocabulary.tables)
-    return dataclasses.replace(found, intro=intro)
+    known = {"name": name, "system": policy.system, "digest": digest.hexdigest()}
+    return of_network(network, weights, policy.task, config.depth, frames, **known)
 
 
 def of_network(
     network: models.Model,
     weights: dict[str, jax.Array],
-    vocabulary: Vocabulary,
+    task: Task,
     layers: int,
     frames: int,
     *,
@@ -216,7 +231,7 @@ def of_network(
     digest: str = "",
 ) -> LiveModel:
     """A policy by its network and flat weights, whose sessions hold so many frames."""
-    functions = Functions(network, vocabulary.tables, layers, 1 + 2 * frames)
+    functions = Functions(network, task, layers, 1 + 2 * frames)
     compiled: dict[str, Callable[..., Any]]
     compiled = {n: jax.jit(getattr(functions, n), donate_argnums=STATE_ARGUMENT.get(n, ())) for n in FUNCTIONS}
-    return LiveModel(name, system, digest, vocabulary, frames, weights, compiled)
+    return LiveModel(name, system, digest, task, frames, weights, compiled)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gapt_jax.live.engine import Controls, Engine, Event
+from gapt_jax.live.engine import Controls, Engine, Happened
 from gapt_jax.live.model import LiveModel
+from gapt_jax.live.notes import Event
 from gapt_jax.vocabulary import NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, SILENCE
 
 
@@ -37,16 +38,28 @@ def play(
     realtime: bool,
     report: Callable[[int], None] = lambda frame: None,
 ) -> tuple[Engine, dict[str, Any]]:
-    """Accompanies a melody tick by tick: (the engine at its end, milliseconds of a tick and ticks over the frame).
+    """Accompanies a melody tick by tick: (the engine at its end, `in_time` of it)."""
+    engine = Engine(model, controls)
+    return engine, in_time(engine, events_of(tokens), 15 / controls.bpm, realtime=realtime, report=report)
+
+
+def in_time(
+    engine: Engine,
+    frames: Sequence[Sequence[Happened]],
+    seconds: float,
+    *,
+    realtime: bool,
+    report: Callable[[int], None] = lambda frame: None,
+) -> dict[str, Any]:
+    """Plays beside a partner who does this in each frame: milliseconds of a tick and ticks over the frame's `seconds`.
 
     In real time each tick waits for its frame; else they follow at once.
     """
-    engine, milliseconds = Engine(model, controls), []
-    budget = 15_000 / controls.bpm
+    milliseconds = []
     start = time.monotonic()
-    for frame, events in enumerate([*events_of(tokens), []]):
+    for frame, events in enumerate([*frames, []]):
         if realtime:
-            time.sleep(max(0.0, start + frame * budget / 1000 - time.monotonic()))
+            time.sleep(max(0.0, start + frame * seconds - time.monotonic()))
         began = time.perf_counter()
         engine.tick(frame)
         milliseconds.append(1000 * (time.perf_counter() - began))
@@ -54,5 +67,6 @@ def play(
         engine.hear(events)
         report(frame)
     p50, p95, p99 = np.percentile(milliseconds, (50, 95, 99)).round(2).tolist()
+    budget = 1000 * seconds
     late = int(np.count_nonzero(np.array(milliseconds) > budget))
-    return engine, {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "budget_ms": round(budget, 2), "over_budget": late}
+    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "budget_ms": round(budget, 2), "over_budget": late}

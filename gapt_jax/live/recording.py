@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from gapt_jax.errors import UserError
-from gapt_jax.live.engine import Controls, Engine, Event, chord_entries
+from gapt_jax.live.engine import Controls, Engine
 from gapt_jax.live.limits import RECORDING_SIZE
 from gapt_jax.live.model import LiveModel
+from gapt_jax.live.notes import Event, chord_entries
 from gapt_jax.tasks.accompaniment.midi import accompaniment
 from gapt_jax.vocabulary import SILENCE
 
@@ -40,7 +41,7 @@ class Recording:
         self.session = session
         self._first = self._last = engine.controls
         self._model = engine.model
-        self._notes, self._decided = engine.notes, engine.decided  # lists that go on growing
+        self._notes, self._decided = engine.heard, engine.decided  # lists that go on growing
         self.entries: list[dict[str, Any]] = []
         self.size, self.limit = 0, RECORDING_SIZE
         self.is_full = False

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gapt_jax.live import limits
-from gapt_jax.live.engine import FUTURE, RANGES, Controls, Engine, Event, Planned, chord_entries, note_entries
+from gapt_jax.live.engine import FUTURE, RANGES, Controls, Engine, Planned
 from gapt_jax.live.model import LiveModel
+from gapt_jax.live.notes import Event, chord_entries, note_entries
 from gapt_jax.live.recording import Recording
 from gapt_jax.vocabulary import SILENCE
 
@@ -103,7 +104,7 @@ def paced(message: dict[str, Any], controls: Controls, model: LiveModel) -> Cont
     """The controls of a message with as many frames planned in a tick as this machine can, where it does not say."""
     if "plan_per_tick" in message:
         return controls
-    return dataclasses.replace(controls, plan_per_tick=model.affordable(controls.bpm))
+    return dataclasses.replace(controls, plan_per_tick=model.affordable(15 / controls.bpm))
 
 
 def _whole(message: dict[str, Any], name: str, low: int, high: int) -> int:
@@ -228,7 +229,7 @@ class LiveSession:
             self.take.saw(plan, messages[0], received)
         intro = self.engine.controls.intro_frames
         if intro and (now == 0 or (self.engine.is_introduced and not was_introduced)):
-            played = [*self.engine.decided[:now], *plan.chords][:intro]
+            played = [*self.engine.decided[:now], *plan.actions][:intro]
             messages.append(
                 {"type": "intro", "chords": chord_entries(0, played, SILENCE, self.engine.model.vocabulary)}
             )
@@ -252,7 +253,7 @@ class LiveSession:
     def _plan_message(self, plan: Planned, echo: Any, due: int, queued: float, computed: float) -> dict[str, Any]:
         controls, vocabulary = self.engine.controls, self.engine.model.vocabulary
         before = self.engine.decided[plan.base - 1] if plan.base else SILENCE
-        chords = chord_entries(plan.base, plan.chords, before, vocabulary)
+        chords = chord_entries(plan.base, plan.actions, before, vocabulary)
         for entry in chords:
             if entry["f"] < controls.intro_frames:
                 entry |= {"sym": "", "pitches": [], "on": False}
@@ -268,7 +269,7 @@ class LiveSession:
             "base_frame": plan.base,
             "commit_until": plan.commit_until,
             "chords": chords,
-            "melody": note_entries(plan.base, plan.melody),
+            "melody": note_entries(plan.base, plan.context),
             "compute_ms": round(1000 * computed, 2),
             "queue_ms": round(1000 * queued, 2),
             "slack_ms": round(slack, 2),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gapt_jax.live.model import LiveModel
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import Vocabulary
 
 SYSTEM = "data"
@@ -25,7 +26,7 @@ def song_model(name: str, chords: np.ndarray, melody: np.ndarray, vocabulary: Vo
         "plan": functools.partial(_plan, np.stack([chords, melody])),
     }
     digest = hashlib.sha256(chords.tobytes() + melody.tobytes()).hexdigest()
-    return LiveModel(name, SYSTEM, digest, vocabulary, SESSION, {}, functions)
+    return LiveModel(name, SYSTEM, digest, Accompaniment(vocabulary), SESSION, {}, functions)
 
 
 def _plan(parts: np.ndarray, *arguments: Any) -> Any:

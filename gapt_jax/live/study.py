@@ -100,7 +100,7 @@ class Take:
         """Keeps a plan as it is shown; `received` is when its tick came, in monotonic seconds."""
         names = ("rev", "base_frame", "commit_until", "compute_ms", "queue_ms", "slack_ms", "late")
         tick_ms = round(1000 * (received - self._began), 1)
-        self._plans.append({"tick_ms": tick_ms, **{name: message[name] for name in names}, "chords": plan.chords})
+        self._plans.append({"tick_ms": tick_ms, **{name: message[name] for name in names}, "chords": plan.actions})
         self.is_saved = False
 
     def forget(self) -> None:

@@ -181,7 +181,7 @@ def quality_diversity(found: Results) -> Figure:
         front = sorted(pareto.front(found, dataset).values())
         axes.plot([x for x, _ in front], [y for _, y in front], ":", color=INK, linewidth=1)
         axes.set(title=dataset, xlabel=pareto.axis_of(study))
-        axes.set_ylabel(f"independent Vendi, songs (n = {'/'.join(map(str, sorted(counts)))})")
+        axes.set_ylabel(f"independent Vendi, {study.domain.examples} (n = {'/'.join(map(str, sorted(counts)))})")
     figure.legend(handles=legend(list(systems), "o", study), loc="outside upper left", ncols=len(systems))
     return figure
 
@@ -201,7 +201,7 @@ def learning_path(study: Study) -> Figure:
             if width > 1 and len(x):
                 axes.plot(x[0], y[0], "o", color=shade, markerfacecolor=PAPER)
                 axes.plot(x[-1], y[-1], "o", color=shade)
-    axes.set(xlabel=pareto.axis_of(study), ylabel="independent Vendi, songs")
+    axes.set(xlabel=pareto.axis_of(study), ylabel=f"independent Vendi, {study.domain.examples}")
     figure.legend(handles=legend(study.arms, "-", study), loc="outside upper left", ncols=len(by_arm))
     return figure
 

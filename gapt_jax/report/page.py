@@ -32,7 +32,7 @@ def render(found: Results, figures: Sequence[Drawn], rolls: Sequence[Drawn], com
         "Results": "".join(_dataset(found, dataset) for dataset in results.datasets(found.systems))
         + _published(domain),
         "Arms": "".join(first) + _trade_off(found),
-        "Listen": pages.section(study, rolls),
+        pages.heading: pages.section(study, rolls),
         "Learning curves": "".join(f"<h3>{escape(d.title)}</h3>{figure(d)}" for d in named.values()),
         "In use": provenance.in_use(study),
         "Definitions": _definitions(found),
@@ -79,11 +79,12 @@ def _scope(found: Results) -> str:
 
 def _verdict(found: Results) -> str:
     """One sentence with its evidence, then what the other arms and datasets say."""
-    main = found.verdict
+    main, domain = found.verdict, found.study.domain
+    examples, collapse = domain.examples, domain.collapse
     lines = [f'<p class="verdict"><strong>{main.verdict}</strong></p><p>{escape(main.sentence)}</p>']
     interval = found.song_intervals.get((main.system, main.dataset, PRIMARY))
     if interval:
-        text = f"For fresh songs as well as fresh seeds the 95 % CI is [{interval[0]:+.2f}, {interval[1]:+.2f}]."
+        text = f"For fresh {examples} as well as fresh seeds the 95 % CI is [{interval[0]:+.2f}, {interval[1]:+.2f}]."
         lines.append(f"<p>{escape(text)}</p>".replace("-", "\u2212"))
     others = [outcome for outcome in found.outcomes if outcome is not main]
     if others:
@@ -91,8 +92,9 @@ def _verdict(found: Results) -> str:
         lines.append(details(f"The other arms and data sets ({len(others)})", f"<ul>{items}</ul>"))
     protocol = (
         f"Protocol: paired difference in independent Vendi, exact sign-flip test at {verdict.LEVEL}; λ = 1 (else the "
-        f"largest λ) against λ = 0 is the preregistered comparison; void unless λ = 0 lost at least {verdict.COLLAPSE} "
-        "songs against the MLE. Other arms are secondary and Holm-corrected."
+        "largest λ) against λ = 0 is the preregistered comparison; void unless λ = 0 lost at least "
+        f"{collapse}{f' {examples}' * (not collapse.is_share)} against the MLE. Other arms are secondary and "
+        "Holm-corrected."
     )
     return f'<div class="outcome">{"".join(lines)}{note(protocol)}</div>'
 
@@ -103,15 +105,16 @@ def _dataset(found: Results, dataset: str) -> str:
     measured = dict.fromkeys(m for by_dataset in systems.values() for m in by_dataset.get(dataset, {}))
     ordered = [m for m in described if m in measured] + [m for m in measured if m not in described]
     counts = sorted({s.n_songs for d in systems.values() for s in d.get(dataset, {}).values()})
-    songs = (
-        f"n = {'/'.join(map(str, counts))} songs. Mean over seeds ± half of the 95 % confidence interval (Student t)"
-    )
+    songs = f"n = {'/'.join(map(str, counts))} {found.study.domain.examples}"
     all_metrics = _means(found, dataset, ordered) + "".join(
         f"<h4>{_label(found, m)}</h4>{_statistics(found, dataset, m)}" for m in ordered if m != PRIMARY
     )
     parts = [
         f"<h3>{escape(dataset)}</h3>",
-        note(f"{songs}; no interval for a single seed. Data and MLE count seeds of pre-training."),
+        note(
+            f"{songs}. Mean over seeds ± half of the 95 % confidence interval (Student t); no interval for a single "
+            "seed. Data and MLE count seeds of pre-training."
+        ),
         _means(found, dataset, [m for m in found.study.domain.headline if m in measured]),
         f"<h4>{_label(found, PRIMARY)}, against {escape(found.study.name(found.study.baseline))}</h4>"
         if PRIMARY in measured
@@ -185,6 +188,7 @@ def _trade_off(found: Results) -> str:
     study, rows = found.study, []
     about = describe(study.domain.metrics, study.domain.quality)
     quality, label, unit = (escape(text) for text in (pareto.label_of(study), about.label, about.unit))
+    examples = escape(study.domain.examples)
     for dataset in results.datasets(found.systems):
         placed, front = pareto.points(found, dataset), pareto.front(found, dataset)
         for arm, (x, y) in placed.items():
@@ -197,12 +201,12 @@ def _trade_off(found: Results) -> str:
     head = [
         "Arm",
         f"{label} <small>{unit}</small>",
-        "Independent Vendi <small>songs</small>",
+        f"Independent Vendi <small>{examples}</small>",
         "On the front",
         "Hypervolume",
     ]
     text = table(head, rows, "Pareto front and hypervolume") + note(
-        f"Means over seeds. Hypervolume: area dominated above {quality} 0 and one song, in {unit} × songs."
+        f"Means over seeds. Hypervolume: area dominated above {quality} 0 and a Vendi of 1, in {unit} × {examples}."
     ) if rows else ""  # fmt: skip
     matched = pareto.at_matched_quality(study)
     if matched:
@@ -210,7 +214,7 @@ def _trade_off(found: Results) -> str:
             [escape(study.name(arm)), difference(pair.difference, 2), str(pair.difference.n), number(pair.p, 3)]
             for arm, pair in matched.items()
         ]
-        head = ["Arm", "Difference in Vendi <small>songs</small> [95 % CI]", "Pairs", "p sign-flip"]
+        head = ["Arm", f"Difference in Vendi <small>{examples}</small> [95 % CI]", "Pairs", "p sign-flip"]
         text += f"<h3>Vendi at matched {quality}</h3>" + table(head, rows, f"Vendi at matched {quality}") + note(
             f"Along the learning curves on the valid split: the mean over the levels of {quality} that both runs of "
             "a pair reach, arm minus baseline. Secondary; not corrected."
@@ -235,10 +239,11 @@ def _published(domain: Domain) -> str:
 
 
 def _definitions(found: Results) -> str:
+    equal = f" Compare at equal numbers of {escape(found.study.domain.examples)} only."
     measured = {m for datasets in found.systems.values() for metrics in datasets.values() for m in metrics}
     rows = [
         [f"{escape(m.label)} <small>{escape(m.unit)}</small>", escape(m.better),
-         escape(m.explanation) + (" Compare at equal numbers of songs only." if m.depends_on_n else "")]
+         escape(m.explanation) + equal * m.depends_on_n]
         for m in (about for name, about in found.study.domain.metrics.items() if name in measured)
     ]  # fmt: skip
     return details(

@@ -65,7 +65,7 @@ def show(domain: Domain, result: dict[str, Any], console: Console) -> None:
             if dataset in sets
         ]
         songs = next(iter(systems["data"][dataset].values()))["n_songs"]
-        title = f"{dataset}, {songs} songs, T = 1, {result['sampling']} sampling"
+        title = f"{dataset}, {songs} {domain.examples}, T = 1, {result['sampling']} sampling"
         console.table(title, ["system", *(describe(domain.metrics, m).label for m in domain.table)], rows)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gapt_jax import experiments
+from gapt_jax import config, experiments
 from gapt_jax.commands.main import main
 from gapt_jax.commands.report import report_folder
 from gapt_jax.errors import TrainingStopped, UserError
@@ -233,7 +233,7 @@ def test_experiments_by_name_and_from_a_file(tmp_path):
     assert experiments.load("pod:v5e_64").name == "pod-v5e-64"
     assert experiments.names()
     for name in experiments.names():
-        assert isinstance(experiments.load(name), Experiment)
+        assert isinstance(experiments.load(name), config.Experiment)
 
 
 @pytest.mark.parametrize(

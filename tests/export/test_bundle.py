@@ -255,7 +255,7 @@ def test_quantised_weights_are_within_half_a_step():
 def played(policy, chords, notes, **options):
     """What `plan` plays after these frames."""
     found = functions.Functions(
-        models.build(policy.experiment.models, VOCABULARY.size).policy, VOCABULARY.tables, 2, 1 + 2 * FRAMES
+        models.build(policy.experiment.models, VOCABULARY.size).policy, Accompaniment(VOCABULARY), 2, 1 + 2 * FRAMES
     )
     weights = functions.flatten(policy.params)
     logits, state = found.prefill(weights, chords, notes, jnp.int32(chords.shape[1]))
@@ -305,7 +305,7 @@ def test_the_functions_are_the_policy_that_training_plays():
     melody = bundle._melodies(FRAMES)
     inputs = melody, jnp.arange(2), jax.random.key(0), Accompaniment(VOCABULARY)
     played_ = roll_out(network, policy.params, *inputs, validity_mask=False)
-    found = functions.Functions(network, VOCABULARY.tables, 2, 1 + 2 * FRAMES)
+    found = functions.Functions(network, Accompaniment(VOCABULARY), 2, 1 + 2 * FRAMES)
     weights = functions.flatten(policy.params)
     nothing = np.zeros((2, 1), np.int32)
     logits, state = found.prefill(weights, nothing, nothing, jnp.int32(0))

@@ -10,6 +10,7 @@ import pytest
 from gapt_jax import models
 from gapt_jax.export.functions import flatten
 from gapt_jax.live.model import LiveModel, of_network
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from tests.export.bundles import FRAMES, VOCABULARY, random_policy, tiny
 
 
@@ -27,7 +28,7 @@ def make_model():
             weights = {name: jnp.asarray(array) for name, array in flatten(policy.params).items()}
             depth = policy.experiment.models.policy.depth
             names = {"name": f"random{seed}", "system": "mle", "digest": f"{seed:064d}"}
-            known[seed, frames] = of_network(network, weights, VOCABULARY, depth, frames, **names)
+            known[seed, frames] = of_network(network, weights, Accompaniment(VOCABULARY), depth, frames, **names)
         return known[seed, frames]
 
     return make

@@ -12,4 +12,4 @@ def planned_from_scratch(engine: Engine) -> Planned:
     scratch = _Branch(branch.start, branch.drawing, engine._older.state)
     engine._extend(scratch, branch.end)
     engine._older, engine.decided = kept
-    return engine._planned(scratch, last.base + len(last.chords))
+    return engine._planned(scratch, last.base + len(last.actions))

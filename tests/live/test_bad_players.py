@@ -19,9 +19,10 @@ from websockets.exceptions import ConnectionClosed
 
 from gapt_jax.live import limits, recording
 from gapt_jax.live.client import served
-from gapt_jax.live.engine import Controls, Engine, Event
+from gapt_jax.live.engine import Controls, Engine
 from gapt_jax.live.limits import Allowance
 from gapt_jax.live.model import LiveModel
+from gapt_jax.live.notes import Event
 from gapt_jax.live.recording import Recording, replay
 from gapt_jax.live.server import _Player
 from gapt_jax.live.session import MAX_GAP, SLICE, Fault, LiveSession, TooFast, read_message, read_time
@@ -123,7 +124,7 @@ def test_slices_play_as_one_tick_does(make_model):
     assert set(counts) == {SLICE}
     sliced.tick(200, None, time.monotonic())
     assert whole.tick(200) == sliced.engine._last_plan
-    assert whole.notes == sliced.engine.notes and whole.decided == sliced.engine.decided
+    assert whole.heard == sliced.engine.heard and whole.decided == sliced.engine.decided
     for now in range(201, 230):
         assert whole.tick(now) == sliced.engine.tick(now)
 
@@ -141,7 +142,7 @@ def test_what_was_cut_short_in_slices_replays(make_model):
     session.tick(40, None, time.monotonic())
     session.tick(41, None, time.monotonic())
     again = replay(session.recording.to_dict(), {model.weights_sha256: model})
-    assert again.notes == session.engine.notes and again.decided == session.engine.decided
+    assert again.heard == session.engine.heard and again.decided == session.engine.decided
 
 
 def test_changes_between_two_ticks_are_one(make_model, monkeypatch):
@@ -330,7 +331,7 @@ def test_a_recording_is_bounded_and_says_so(make_model, monkeypatch):
         len(record["melody"]) == len(record["chords"]) == len(record["symbols"]) == record["entries"][-1]["now_frame"]
     )
     again = replay(record, {model.weights_sha256: model})
-    assert again.notes == record["melody"] and again.decided[: len(again.notes)] == record["chords"]
+    assert again.heard == record["melody"] and again.decided[: len(again.heard)] == record["chords"]
     session.reset()
     assert not session.recording.is_full
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from gapt_jax import models
-from gapt_jax.live.engine import Controls, Engine, Event, _uniforms, chord_entries, note_entries
+from gapt_jax.live.engine import Controls, Engine, _uniforms
 from gapt_jax.live.intro import LONGEST, make_intro
 from gapt_jax.live.model import LEAST_PLANNED, LiveModel
+from gapt_jax.live.notes import Event, chord_entries, note_entries
 from gapt_jax.live.play import events_of, play
 from gapt_jax.tasks.accompaniment import rules
 from gapt_jax.vocabulary import BOS, EOS, NOTE_HOLD, NOTE_ONSET, SILENCE
@@ -42,13 +43,13 @@ def test_what_is_decided_never_changes(make_model):
     plans = session(Engine(make_model(), CONTROLS), range(LONG))
     decided = {}
     for now, plan in enumerate(plans):
-        assert plan.base == now and plan.commit_until == now + 3 and len(plan.chords) == len(plan.melody) + 1 == 8
-        for frame, chord in enumerate(plan.chords, start=now):
+        assert plan.base == now and plan.commit_until == now + 3 and len(plan.actions) == len(plan.context) + 1 == 8
+        for frame, chord in enumerate(plan.actions, start=now):
             if frame in decided:
                 assert decided[frame] == chord
             if frame < plan.commit_until:
                 decided[frame] = chord
-    assert len({plan.chords for plan in plans}) > 10
+    assert len({plan.actions for plan in plans}) > 10
 
 
 @pytest.mark.parametrize(("seed", "per_tick"), [(0, 32), (1, 32), (2, 4), (3, 2)])
@@ -81,15 +82,15 @@ def test_who_plays_what_was_imagined_makes_the_plan_one_frame_longer(make_model,
     engine = Engine(make_model(), CONTROLS)
     plan = engine.tick(0)
     for now in range(1, 3 * FRAMES):
-        before, note = plan, plan.melody[0]
-        sounding = engine._sounding
+        before, note = plan, plan.context[0]
+        sounding = engine._ear.sounding
         if note >= NOTE_ONSET:
             engine.hear([Event(now - 1, True, note - NOTE_ONSET)])
         elif note == SILENCE and sounding is not None:
             engine.hear([Event(now - 1, False, sounding)])
         plan = engine.tick(now)
-        assert engine.notes[-1] == note and plan == planned_from_scratch(engine)
-        assert plan.chords[:-1] == before.chords[1:] or planned[-2] == 8  # but where the younger cache takes over
+        assert engine.heard[-1] == note and plan == planned_from_scratch(engine)
+        assert plan.actions[:-1] == before.actions[1:] or planned[-2] == 8  # but where the younger cache takes over
     assert planned.count(2) > 2 * FRAMES  # the last frame, for its note, and one more
 
 
@@ -97,7 +98,7 @@ def test_a_plan_can_be_made_in_three_ticks(make_model, planned):
     controls = dataclasses.replace(CONTROLS, plan_per_tick=4, commit_frames=2)
     engine = Engine(make_model(), controls)
     plans = session(engine, range(LONG))
-    assert max(planned) == 5 and {len(plan.chords) for plan in plans[2:]} == {7, 8}
+    assert max(planned) == 5 and {len(plan.actions) for plan in plans[2:]} == {7, 8}
     whole = session(Engine(make_model(), dataclasses.replace(controls, plan_per_tick=32)), range(LONG))
     assert [plan.commit_until for plan in plans] == [plan.commit_until for plan in whole]
 
@@ -131,7 +132,7 @@ def test_frames_that_were_never_settled_are_as_last_planned_and_then_held(make_m
     engine = Engine(make_model(), dataclasses.replace(CONTROLS, commit_frames=2))
     plan = engine.tick(0)
     engine.tick(12)
-    assert engine.decided[:8] == list(plan.chords)
+    assert engine.decided[:8] == list(plan.actions)
     onset = engine.decided[7]
     held = onset - VOCABULARY.num_chords if onset >= VOCABULARY.chord_onset else onset
     assert engine.decided[8:12] == [held] * 4
@@ -144,7 +145,7 @@ def test_notes_of_events(make_model):
     engine.hear([Event(*event) for event in events])
     engine.tick(9)
     expected = [NOTE_ONSET + 60, NOTE_HOLD + 60, SILENCE, NOTE_ONSET + 62, SILENCE, NOTE_ONSET + 65, NOTE_HOLD + 65]
-    assert engine.notes == [*expected, NOTE_ONSET + 67, NOTE_HOLD + 67]
+    assert engine.heard == [*expected, NOTE_ONSET + 67, NOTE_HOLD + 67]
     engine.hear([Event(8, True, 60)])
     assert engine.late == 1
 
@@ -169,7 +170,7 @@ def test_the_anchor_plays_to_the_silent_beats(make_model):
     controls = dataclasses.replace(CONTROLS, intro_frames=10)
     engine = Engine(dataclasses.replace(make_model(), intro=intro), controls)
     session(engine, range(LONG))
-    assert heard == [engine.notes[:6]] and engine.decided[:6] == [chord] * 6
+    assert heard == [engine.heard[:6]] and engine.decided[:6] == [chord] * 6
     alone = Engine(make_model(), controls)
     session(alone, range(LONG))
     assert alone.decided[6:] != engine.decided[6:]
@@ -196,7 +197,7 @@ def test_controls_change_while_playing(make_model):
     session(engine, range(5))
     engine.controls = dataclasses.replace(CONTROLS, lookahead_frames=2, commit_frames=0)
     plan = engine.tick(5)
-    assert plan.commit_until == 7 and len(plan.chords) == 2  # what was decided before is still in the plan
+    assert plan.commit_until == 7 and len(plan.actions) == 2  # what was decided before is still in the plan
     for now in range(6, 12):
         plan = engine.tick(now)
     assert plan.base == 11 and plan.commit_until == 12  # the frame that has begun
@@ -241,5 +242,5 @@ def test_playing_a_file_is_playing_its_notes(make_model):
     tokens = [NOTE_ONSET + 60, NOTE_HOLD + 60, NOTE_ONSET + 60, SILENCE, NOTE_HOLD + 62, NOTE_ONSET + 64, SILENCE]
     assert [len(found) for found in events_of(tokens)] == [1, 0, 1, 1, 1, 1, 1]
     engine, times = play(make_model(), CONTROLS, tokens, realtime=False)
-    assert engine.notes == [*tokens[:4], NOTE_ONSET + 62, *tokens[5:]]
+    assert engine.heard == [*tokens[:4], NOTE_ONSET + 62, *tokens[5:]]
     assert times["budget_ms"] == 125 and times["p50_ms"] <= times["p95_ms"] <= times["p99_ms"]

@@ -7,13 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from gapt_jax.live.engine import Controls, Event
+from gapt_jax.live.engine import Controls
+from gapt_jax.live.notes import Event
 from gapt_jax.live.session import LiveSession
 from tests.export.bundles import FRAMES
 
 pytestmark = pytest.mark.timeout(300)
 CONTROLS = Controls(lookahead_frames=8, commit_frames=3, intro_frames=0)
-HISTORY = {"notes", "decided"}  # a token a frame
+HISTORY = {"heard", "decided"}  # a token a frame
 SOON, LATER = 500, 3000  # ticks
 
 
@@ -57,7 +58,7 @@ def test_nothing_but_history_grows(make_model):
     assert objects_later - objects < 100
     bounds = {"_events": 4, "_pending": 0, "_changes": 0, "_milliseconds": 256}
     assert all(size <= bounds[name] for name, size in sizes(session).items()), sizes(session)
-    assert len(session.engine.notes) == LATER - 1 > 100 * FRAMES
+    assert len(session.engine.heard) == LATER - 1 > 100 * FRAMES
     assert len(session.engine.decided) <= LATER + CONTROLS.lookahead_frames
 
 

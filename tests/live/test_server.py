@@ -105,7 +105,7 @@ def test_a_session_and_its_recording(client, make_model):
     assert all(record["symbols"][frame] == player.final[frame]["sym"] for frame in range(4, 69))
     models = {make_model(n).weights_sha256: make_model(n) for n in (0, 1)}
     again = replay(record, models)
-    assert again.decided[:69] == record["chords"] and again.notes == record["melody"]
+    assert again.decided[:69] == record["chords"] and again.heard == record["melody"]
     tracks = mido.MidiFile(file=io.BytesIO(client.get(f"/api/sessions/{identity}.mid").content)).tracks
     assert {"melody", "chords"} <= {track.name for track in tracks}
     assert client.head(f"/api/sessions/{identity}.wav").status_code in (200, 404)

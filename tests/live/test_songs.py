@@ -11,7 +11,8 @@ from gapt_jax.data_pipeline import grammar
 from gapt_jax.data_pipeline.songs import to_frames, to_record
 from gapt_jax.data_pipeline.store import chord_tokens
 from gapt_jax.errors import UserError
-from gapt_jax.live.engine import Controls, Engine, Event
+from gapt_jax.live.engine import Controls, Engine
+from gapt_jax.live.notes import Event
 from gapt_jax.live.recording import Recording, replay
 from tests.export.bundles import VOCABULARY
 from tests.live.scratch import planned_from_scratch
@@ -36,7 +37,7 @@ def test_songs_are_played_one_after_the_other(songs, file):
     expected = [token for song in songs for token in chord_tokens(to_frames(song), VOCABULARY).tolist()]
     for now in range(len(expected) + 9):
         plan = engine.tick(now)
-        assert plan == planned_from_scratch(engine) and len(plan.chords) == 8
+        assert plan == planned_from_scratch(engine) and len(plan.actions) == 8
         engine.hear([Event(now, True, 60 + now % 7)])
     assert engine.decided[: len(expected) + 8] == expected + expected[:8]  # and then again
 
@@ -66,5 +67,5 @@ def test_files_without_songs_are_refused(tmp_path):
 
 def test_a_song_model_is_named_by_its_file(file):
     model = song_model(file, VOCABULARY)
-    assert (model.name, model.system) == ("two.jsonl", "data") and model.affordable(200) == 32
+    assert (model.name, model.system) == ("two.jsonl", "data") and model.affordable(15 / 200) == 32
     assert song_model(file, dataclasses.replace(VOCABULARY)).weights_sha256 == model.weights_sha256

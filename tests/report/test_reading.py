@@ -12,6 +12,7 @@ from gapt_jax.evaluation.statistics import estimate
 from gapt_jax.report.html import difference, mean
 from gapt_jax.report.reading import read_study
 from gapt_jax.report.writer import write_report
+from gapt_jax.task import Collapse
 from gapt_jax.tasks.accompaniment.domain import DOMAIN
 
 
@@ -159,6 +160,12 @@ def test_verdicts(mle, zero, one, seeds, answer, words):
     outcome = verdict.primary(study, systems, found)
     assert [outcome] == found
     assert (outcome.verdict, outcome.is_preregistered) == (answer, True) and words in outcome.sentence
+
+
+def test_a_share_can_be_what_a_collapse_asks_for():
+    assert str(DOMAIN.collapse) == "0.8" and DOMAIN.collapse.of(2.0) == DOMAIN.collapse.of(9.0) == 0.8
+    share = Collapse(0.13, is_share=True)
+    assert str(share) == "13%" and share.of(2.0) == pytest.approx(0.26)
 
 
 def test_the_preregistered_arm_is_one_else_the_largest():

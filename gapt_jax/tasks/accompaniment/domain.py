@@ -13,7 +13,7 @@ from gapt_jax.evaluation import embeddings
 from gapt_jax.evaluation.evaluator import INDEPENDENT, Evaluator
 from gapt_jax.evaluation.scorecard import sounding
 from gapt_jax.evaluation.statistics import share
-from gapt_jax.task import Domain, Opened, Pages
+from gapt_jax.task import Collapse, Domain, Opened, Pages
 from gapt_jax.tasks.accompaniment import adaptation
 from gapt_jax.tasks.accompaniment.adaptation import Adaptation, Shift
 from gapt_jax.tasks.accompaniment.config import DataConfig, EvaluationConfig
@@ -80,6 +80,7 @@ class _Domain(Domain):
     published = PUBLISHED
     extras = ("adaptation",)
     quality = "note_in_chord"
+    collapse = Collapse(0.8)
     statistics: ClassVar = {"note_in_chord": (("hits", "frames"), lambda hits, frames: share(hits.sum(), frames.sum()))}
     symptoms = ON_EVALUATIONS
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class _Pages(Pages):
     """What needs matplotlib, an optional extra, is imported where it is drawn."""
 
+    heading = "Listen"
     script_hash = player.SCRIPT_HASH
 
     def figures(self, study: Study) -> Iterator[Drawn]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 import matplotlib
 import numpy as np
@@ -12,47 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gapt_jax import chords as chord_names
-from gapt_jax.evaluation.results import Run, Study
+from gapt_jax.evaluation.results import Study
 from gapt_jax.report.figures import GRID, INK, WIDTH, Drawn, color, finish
+from gapt_jax.report.samples import Sample, samples
 from gapt_jax.tasks.accompaniment.events import chord_events
 from gapt_jax.tasks.accompaniment.task import accompaniment
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, PAD, Vocabulary
 
-MAX_SONGS = 3
 MAX_FRAMES = 128
 INCHES_PER_LETTER = 0.08
 LEFT, RIGHT = 0.07, 0.985  # of the figure's width: where time begins and ends
 
 
-class Song(NamedTuple):
-    """A melody [T] and each system's chords [T] for it."""
-
-    identity: str
-    dataset: str
-    melody: np.ndarray
-    chords: dict[str, np.ndarray]
-
-
-def songs(runs: Sequence[Run]) -> list[Song]:
-    """The first songs of the first run, with the chords of the lowest seed of each arm that played them."""
-    first = runs[0].samples
-    found = []
-    for row, identity in enumerate(first["ids"][:MAX_SONGS]):
-        chords: dict[str, Any] = {}
-        for run in runs:
-            samples = run.samples
-            same = [i for i, other in enumerate(samples["ids"]) if other == identity]
-            if same and samples["context"][same[0]] == first["context"][row]:
-                for system, rows in samples["systems"].items():
-                    chords.setdefault(system, np.array(rows[same[0]], np.int32))
-        melody = np.array(first["context"][row], np.int32)
-        found.append(Song(str(identity), str(first["dataset"]), melody, chords))
-    return found
-
-
 def draw_all(study: Study) -> Iterator[Drawn]:
     """A figure per song. All songs shown have the first run's vocabulary."""
-    for i, song in enumerate(shown_songs(study)):
+    for i, song in enumerate(samples(study)):
         yield finish(
             f"piano_roll_{i + 1}",
             f"{song.identity}",
@@ -62,27 +35,22 @@ def draw_all(study: Study) -> Iterator[Drawn]:
         )
 
 
-def shown_songs(study: Study) -> list[Song]:
-    """`songs` of the runs that share the first run's vocabulary."""
-    return songs([run for run in study.runs if run.task.identity == study.runs[0].task.identity])
-
-
 def vocabulary_of(study: Study) -> Vocabulary:
     """That of the first run."""
     return accompaniment(study.runs[0].task).vocabulary
 
 
-def piano_roll(song: Song, study: Study) -> Figure:
+def piano_roll(song: Sample, study: Study) -> Figure:
     """The melody by pitch, then a pitch-class roll per system; time in beats, from LEFT to RIGHT of the figure."""
     vocabulary = vocabulary_of(study)
     frames = frames_of(song)
-    melody = song.melody[:frames]
+    melody = song.context[:frames]
     with matplotlib.rc_context({"figure.constrained_layout.use": False}):  # time begins and ends at known places
-        figure = Figure(figsize=(WIDTH, 1.3 + 1.35 * len(song.chords)))
-    rows = figure.subplots(1 + len(song.chords), 1, sharex=True)
+        figure = Figure(figsize=(WIDTH, 1.3 + 1.35 * len(song.actions)))
+    rows = figure.subplots(1 + len(song.actions), 1, sharex=True)
     figure.subplots_adjust(LEFT, 0.55 / figure.get_figheight(), RIGHT, 1 - 0.15 / figure.get_figheight(), hspace=0.22)
     _melody(np.atleast_1d(rows)[0], melody, vocabulary)
-    for axes, (system, chords) in zip(rows[1:], song.chords.items(), strict=True):
+    for axes, (system, chords) in zip(rows[1:], song.actions.items(), strict=True):
         shade = color(system, study)
         _chords(axes, chords[:frames], vocabulary, shade)
         _melody_classes(axes, melody, chords[:frames], vocabulary)
@@ -93,9 +61,9 @@ def piano_roll(song: Song, study: Study) -> Figure:
     return figure
 
 
-def frames_of(song: Song) -> int:
+def frames_of(song: Sample) -> int:
     """How much of a song is drawn and played."""
-    return min(int((song.melody != PAD).sum()), MAX_FRAMES)
+    return min(int((song.context != PAD).sum()), MAX_FRAMES)
 
 
 def _melody(axes: Axes, melody: np.ndarray, vocabulary: Vocabulary) -> None:

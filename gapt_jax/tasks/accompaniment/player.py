@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gapt_jax.evaluation.results import Study
+from gapt_jax.report.samples import Sample, samples
 from gapt_jax.tasks.accompaniment.events import chord_events
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, Vocabulary
 
@@ -92,14 +93,12 @@ SCRIPT_HASH = "sha256-" + base64.b64encode(hashlib.sha256(SCRIPT.encode()).diges
 
 def section(study: Study, rolls: Sequence[Drawn]) -> str:
     """The piano rolls, each with a button per system and a slider for the place."""
-    from gapt_jax.tasks.accompaniment.piano_roll import shown_songs
-
     parts = []
-    for number, (song, roll) in enumerate(zip(shown_songs(study), rolls, strict=True)):
+    for number, (song, roll) in enumerate(zip(samples(study), rolls, strict=True)):
         buttons = "".join(
             f'<button type="button" aria-pressed="false" data-system="{escape(system)}">'
             f"{escape(study.name(system))}</button>"
-            for system in song.chords
+            for system in song.actions
         )
         parts.append(
             f'<div data-song="{number}"><h3>{escape(roll.title)}</h3><div class="player" hidden>'
@@ -118,16 +117,16 @@ def section(study: Study, rolls: Sequence[Drawn]) -> str:
 
 def script(study: Study) -> str:
     """The notes and the player; text inside JSON cannot end its element."""
-    from gapt_jax.tasks.accompaniment.piano_roll import LEFT, RIGHT, shown_songs, vocabulary_of
+    from gapt_jax.tasks.accompaniment.piano_roll import LEFT, RIGHT, vocabulary_of
 
     vocabulary = vocabulary_of(study)
     songs = [
         {
             "beats": _beats(song),
-            "melody": melody_notes(song.melody[: 4 * _beats(song)], vocabulary),
-            "systems": {s: chord_notes(c[: 4 * _beats(song)], vocabulary) for s, c in song.chords.items()},
+            "melody": melody_notes(song.context[: 4 * _beats(song)], vocabulary),
+            "systems": {s: chord_notes(c[: 4 * _beats(song)], vocabulary) for s, c in song.actions.items()},
         }
-        for song in shown_songs(study)
+        for song in samples(study)
     ]
     data = {"songs": songs, "bpm": BEATS_PER_MINUTE, "left": LEFT, "right": RIGHT}
     return f'<script type="application/json" id="songs">{_json(data)}</script>\n<script>{SCRIPT}</script>'
@@ -157,7 +156,7 @@ def chord_notes(chords: np.ndarray, vocabulary: Vocabulary) -> list[list[Any]]:
     return found
 
 
-def _beats(song: Any) -> int:
+def _beats(song: Sample) -> int:
     from gapt_jax.tasks.accompaniment.piano_roll import frames_of
 
     return frames_of(song) // FRAMES_PER_BEAT

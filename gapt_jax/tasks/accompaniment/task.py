@@ -11,6 +11,7 @@ import numpy as np
 
 from gapt_jax.algorithm.rewards import at_last
 from gapt_jax.algorithm.state import Spec
+from gapt_jax.errors import UserError
 from gapt_jax.runtime.files import write_atomic
 from gapt_jax.task import RewardModel, Task
 from gapt_jax.tasks.accompaniment import harmony, metrics, rules
@@ -60,6 +61,17 @@ class Accompaniment(Task):
     def valid_actions(self, previous: jax.Array) -> jax.Array:
         return rules.valid_tokens(previous, self.tables)
 
+    def valid_context(self, previous: jax.Array) -> jax.Array:
+        other = {"chords": "melody", "melody": "chords"}[self.part]
+        return rules.valid_tokens(previous, self.vocabulary.tables_for(other))
+
+    @functools.cached_property
+    def going_on(self) -> np.ndarray:
+        """The HOLD of each note and chord; SILENCE and others are their own."""
+        tables = self.vocabulary.tables
+        first = {int(event): token for token, event in enumerate(tables.event) if tables.is_hold[token]}
+        return np.array([first.get(int(event), token) for token, event in enumerate(tables.event)], np.int32)
+
     def rule_terms(self, context: jax.Array, actions: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
         """Silence is punished frame by frame, all else on the last frame."""
         terminal = {
@@ -85,8 +97,9 @@ class Accompaniment(Task):
 
 
 def accompaniment(task: Task) -> Accompaniment:
-    """The task, known to be this one."""
-    assert isinstance(task, Accompaniment)
+    """The task, known to be this one. Raises UserError."""
+    if not isinstance(task, Accompaniment):
+        raise UserError("this command is for chords and melodies: give a run of a music experiment")
     return task
 
 

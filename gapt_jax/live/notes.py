@@ -1,0 +1,73 @@
+"""What the engine hears of a player of notes, and how notes and chords are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, SILENCE, Vocabulary
+
+CHORD_BASE, BASS_BASE = 48, 36  # MIDI pitch of pitch class 0
+
+
+class Event(NamedTuple):
+    """A key goes down or up in a frame."""
+
+    frame: int
+    on: bool
+    pitch: int
+    velocity: int = 80
+
+
+class NoteEar:
+    """Makes note tokens of keys that go down and up: `live.engine.Ear`."""
+
+    def __init__(self) -> None:
+        self.sounding: int | None = None  # pitch of the player's note
+
+    def token(self, events: Iterable[Event]) -> int:
+        """The note token of a frame: its newest onset, else what goes on sounding."""
+        token = None
+        released = False
+        for event in events:
+            if event.on:
+                self.sounding, token, released = event.pitch, NOTE_ONSET + event.pitch, False
+            elif event.pitch == self.sounding:
+                released = True
+        if token is None:
+            token = SILENCE if released or self.sounding is None else NOTE_HOLD + self.sounding
+        if released:  # a note shorter than a frame still gets one
+            self.sounding = None
+        return token
+
+
+def chord_entries(first: int, tokens: Iterable[int], before: int, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """Chords as they are shown and sounded, from frame `first` on; `before` is the token of the frame before."""
+    entries = []
+    for frame, token in enumerate(tokens, start=first):
+        if token < CHORD_HOLD:
+            entries.append({"f": frame, "sym": "", "pitches": [], "on": False})
+        else:
+            chord = (token - CHORD_HOLD) % vocabulary.num_chords
+            is_onset = token >= vocabulary.chord_onset or _held(before, vocabulary) != token
+            classes = np.flatnonzero(vocabulary.chord_pitch_classes[chord]).tolist()
+            pitches = [BASS_BASE + vocabulary.roots[chord], *(CHORD_BASE + pitch for pitch in classes)]
+            entries.append({"f": frame, "sym": vocabulary.names[chord], "pitches": pitches, "on": is_onset})
+        before = token
+    return entries
+
+
+def _held(token: int, vocabulary: Vocabulary) -> int:
+    """A chord token as it goes on in the next frame."""
+    return token - vocabulary.num_chords if token >= vocabulary.chord_onset else token
+
+
+def note_entries(first: int, tokens: Iterable[int]) -> list[dict[str, Any]]:
+    """Notes of note tokens from frame `first` on; silent frames are left out."""
+    return [
+        {"f": frame, "p": (token - NOTE_HOLD) % NUM_PITCHES, "on": token >= NOTE_ONSET}
+        for frame, token in enumerate(tokens, start=first)
+        if NOTE_HOLD <= token < CHORD_HOLD
+    ]
