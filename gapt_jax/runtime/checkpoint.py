@@ -143,6 +143,10 @@ class Checkpoints:
             create=True,
             read_only=only_reads,
             enable_async_checkpointing=True,
+            # Many processes wait for each other by names: those of saves of several folders, under way at once, differ.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                barrier_sync_key_prefix=f"{folder.parent.name}/{folder.name}"
+            ),
         )
         self.folder, self._console = folder, console
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
