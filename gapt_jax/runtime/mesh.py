@@ -303,17 +303,17 @@ class MeshMembers(Members):
         return jax.tree.map(put, *members)
 
     def together(self, members: Iterable[T], count: int) -> T:
-        """Puts `count` trees, which come one after the other, into arrays [P, ...], as `place` spreads them; never are
-        two of them whole on a device. Copies of the last one fill up."""
-        together = None
-        for number, member in enumerate(members):
-            if together is None:
-                shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.filled(count), *x.shape), x.dtype), member)
-                shardings = self.shardings(shapes)
-                together = jax.jit(functools.partial(_copies, self.filled(count)), out_shardings=shardings)(member)
-                put = jax.jit(_put, out_shardings=shardings, donate_argnums=0)
-            else:
-                together = put(together, number, member)
+        """Puts `count` trees into arrays [P, ...], as `place` spreads them; copies of the last one fill up. They come
+        one after the other, so that no device ever holds all of them whole."""
+        trees = iter(members)
+        first = next(trees)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.filled(count), *x.shape), x.dtype), first)
+        shardings = self.shardings(shapes)
+        together = jax.jit(functools.partial(_copies, self.filled(count)), out_shardings=shardings)(first)
+        put = jax.jit(_put, out_shardings=shardings, donate_argnums=0)
+        del first
+        for number, tree in enumerate(trees, start=1):
+            together = put(together, number, tree)
         return together
 
     def one(self, members: T, number: int) -> T:

@@ -182,7 +182,8 @@ def _job_of(member: Member, devices: Any, console: Console) -> Job:
 
 
 def _member_job(job: Job, member: Member) -> Job:
-    return dataclasses.replace(job, experiment=member.experiment, workdir=member.folder, spec=member.spec(job.spec))
+    """The job of a member, with the very programs of the others of its group."""
+    return dataclasses.replace(job, experiment=member.experiment, workdir=member.folder)
 
 
 def _is_trained(member: Member, console: Console) -> bool:

@@ -169,7 +169,7 @@ def test_preflight_needs_no_options_of_its_own():
 
 def commands_of_the_guide() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/launch.md").read_text(), re.DOTALL)
-    return [block.replace("\\\n", " ").strip() for block in blocks]
+    return [" ".join(block.replace("\\\n", " ").split()) for block in blocks]
 
 
 @pytest.mark.parametrize("line", [line for line in commands_of_the_guide() if line.startswith("gapt launch")])
@@ -177,6 +177,14 @@ def test_the_guide_is_true(line, capsys):
     words = [word for word in line.split() if word != "--yes"]
     assert launch(" ".join([*words[2:], "--dry-run"])) == 0
     assert "would run: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", [line for line in commands_of_the_guide() if not line.startswith("gapt launch")])
+def test_the_other_commands_of_the_guide_can_be_read(line):
+    program, *words = line.split()
+    assert program in ("gapt", "gcloud")
+    if program == "gapt":
+        assert callable(parse(words).command)
 
 
 def test_preflight_has_a_name_of_its_own(capsys):

@@ -259,9 +259,9 @@ def test_a_host_has_the_members_whose_devices_it_has():
 def test_members_are_put_together_and_taken_out_bit_by_bit():
     spread, count = MeshMembers.of(mesh.split(mesh.build(MeshConfig()), 15)), 15
     odd = np.array([-0.0, np.nan, np.inf, 1e-45], np.float32)
-    trees = [{"x": np.roll(odd, n) * np.float32(n % 3 - 1), "key": np.uint32([n, 2**32 - 1 - n])} for n in range(count)]
+    trees = [{"x": np.append(odd, np.float32(n)), "key": np.uint32([n, 2**32 - 1 - n])} for n in range(count)]
     together = spread.together(iter(trees), count)
-    assert together["x"].shape == (16, 4) and {s.data.shape for s in together["x"].addressable_shards} == {(2, 4)}
+    assert together["x"].shape == (16, 5) and {s.data.shape for s in together["x"].addressable_shards} == {(2, 5)}
     assert together["x"].sharding == spread.shardings(together)["x"]
     for number in (0, 7, 14, 15):
         found, expected = spread.one(together, number), trees[min(number, 14)]
