@@ -33,15 +33,21 @@ TOLERANCE = 1e-5  # of parameters: another order of addition
 
 
 class Launched:
-    """The grid by two processes of four devices each: a member has two devices, a process two members."""
+    """The grid by two processes of four devices each: a member has two devices, a process two members.
 
-    def __init__(self, workdir: Path):
-        self.workdir = workdir
+    Without `page` matplotlib cannot be imported: drawing the page takes a quarter of a start whose programs are known.
+    """
+
+    def __init__(self, workdir: Path, page: bool = False):
+        self.workdir, self._page = workdir, page
 
     def start(self, restarts: int = 0) -> "Launched":
         command = [sys.executable, "-m", "gapt_jax", "launch", "ablate", "smoke", "--on=local", "--processes=2"]
         limits = ["--devices-per-process=4", f"--restarts={restarts}", "--grace=20", f"--workdir={self.workdir}"]
         quick = {"XLA_FLAGS": " ".join(f"{name}={value}" for name, value in QUICK.items())}  # as in this process
+        if not self._page:
+            (self.workdir.parent / "sitecustomize.py").write_text("import sys; sys.modules['matplotlib'] = None")
+            quick["PYTHONPATH"] = os.pathsep.join([str(self.workdir.parent), os.environ.get("PYTHONPATH", "")])
         with self.log.open("ab") as log:
             self._launcher = subprocess.Popen(
                 [*command, *limits, *GRID], env=os.environ | quick, stdout=log, stderr=log
@@ -63,25 +69,22 @@ class Launched:
         (pid,) = (p for p in children if f"GAPT_PROCESS={process}\0" in Path(f"/proc/{p}/environ").read_text())
         os.kill(int(pid), number)
 
-    def wait_for(self, text: str, times: int = 1) -> None:
-        """Returns when the log of the launcher has said it so often."""
+    def wait_for(self, text: str, path: Path) -> None:
+        """Returns when a file holds the text."""
         deadline = time.monotonic() + 600
-        while self.log.read_text().count(text) < times:
+        while not path.exists() or text not in path.read_text():
             assert time.monotonic() < deadline and self._launcher.poll() is None, self.log.read_text()[-3000:]
             time.sleep(0.005)
 
     def wait_for_step(self, step: int) -> None:
-        path, deadline = self.workdir / MEMBERS[0] / "metrics.jsonl", time.monotonic() + 600
-        while not path.exists() or f'"step": {step},' not in path.read_text():
-            assert time.monotonic() < deadline and self._launcher.poll() is None, self.log.read_text()[-3000:]
-            time.sleep(0.005)
+        self.wait_for(f'"step": {step},', self.workdir / MEMBERS[0] / "metrics.jsonl")
 
 
-def beside(root: Path, folder: Path) -> Launched:
+def beside(root: Path, folder: Path, page: bool = False) -> Launched:
     """A grid that finds the songs and the supervised stages of another one."""
     for made in ("data", "stages"):
         shutil.copytree(root / made, folder / made)
-    return Launched(folder / "grid")
+    return Launched(folder / "grid", page)
 
 
 def member(folder: Path, name: str) -> Run:
@@ -90,15 +93,15 @@ def member(folder: Path, name: str) -> Run:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, smoke_songs):
-    """The grid by this process, on eight devices."""
+    """The grid by this process, on one device."""
     root = shutil.copytree(smoke_songs, tmp_path_factory.mktemp("one") / "data").parent
-    assert gapt("ablate", "smoke", "--workdir", str(root / "grid"), *GRID) == 0
+    assert gapt("ablate", "smoke", "--workdir", str(root / "grid"), *GRID, "--set=runtime.mesh.data=1") == 0
     return root
 
 
 @pytest.fixture(scope="module")
 def two(one, tmp_path_factory):
-    launched = beside(one, tmp_path_factory.mktemp("two"))
+    launched = beside(one, tmp_path_factory.mktemp("two"), page=True)
     assert launched.start().wait() == 0, launched.log.read_text()[-3000:]
     return launched
 
@@ -126,7 +129,7 @@ def test_a_preemption_of_one_process_and_a_kill_of_one_change_nothing(one, two, 
     run = beside(one, tmp_path).start(restarts=1)
     run.wait_for_step(preempted)
     run.signal(signal.SIGTERM, process=1)
-    run.wait_for("preempted: restart 1 of 1")
+    run.wait_for("preempted: restart 1 of 1", run.log)
     run.wait_for_step(killed)
     run.signal(signal.SIGKILL, victim)
     assert run.wait() == 128 + signal.SIGKILL, run.log.read_text()[-3000:]
