@@ -94,6 +94,8 @@ class Plan:
     slices: int
     devices: int
     members: int  # runs that train as one program
+    hosts: int
+    members_per_host: int  # at most; those that fill up included
     chip: Chip
     vocabulary: int  # V, assumed
     state_bytes: int  # per device: learner, frozen models and batch, there in all phases
@@ -119,6 +121,8 @@ class Plan:
             "slices": self.slices,
             "devices": self.devices,
             "members": self.members,
+            "hosts": self.hosts,
+            "members_per_host": self.members_per_host,
             "chip": self.chip.name,
             "hbm_bytes": self.chip.hbm_bytes,
             "assumed_vocabulary": self.vocabulary,
@@ -195,9 +199,11 @@ def plan_for(
     return Plan(
         experiment=experiment.name,
         topology=where,
-        slices=compiler.mesh.shape["slice"],
+        slices=compiler.slices,
         devices=compiler.mesh.size,
         members=members,
+        hosts=len(compiler.hosts),
+        members_per_host=compiler.members_per_host(),
         chip=chip,
         vocabulary=compiler.spec.task.vocab_size,
         state_bytes=compiler.state_bytes,
@@ -245,6 +251,7 @@ class PhaseCompiler:
 
     def __init__(self, experiment: Experiment, mesh: Mesh, chip: Chip, say: Say):
         self.experiment, self.mesh, self.chip, self.say = experiment, mesh, chip, say
+        self.slices, self.hosts = mesh.shape["slice"], {device.process_index for device in mesh.devices.flat}
         task = experiment.domain().assumed(experiment.data)
         layout = meshes.MeshLayout(experiment.runtime.microbatch_rows, mesh=mesh)
         platform = mesh.devices.flat[0].platform
@@ -265,8 +272,8 @@ class PhaseCompiler:
         self.say(f"compiling {name}")
         traced = function.trace(*arguments)
         compiled, needed, text = _compile(traced)
-        slices = self.mesh.shape["slice"]
-        found = collectives.parse(text, self.mesh.size // slices, slices) if compiled is not None else []
+        size = self.mesh.size // self.slices
+        found = collectives.parse(text, size, self.slices) if compiled is not None else []
         resident = {id(leaf) for leaf in jax.tree.leaves((self.resident, self.updated))}
         arrays = [leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.ShapeDtypeStruct)]
         passed = [leaf for leaf in arrays if id(leaf) not in resident]
@@ -292,12 +299,16 @@ class PhaseCompiler:
         """Work of one device."""
         return cost.of(traced.jaxpr)
 
+    def members_per_host(self) -> int:
+        return 1
+
 
 class PopulationCompiler(PhaseCompiler):
     """Compiles the iteration of a population, which is one program. Its gates count as open."""
 
     def __init__(self, experiment: Experiment, mesh: Mesh, chip: Chip, say: Say, members: int):
         super().__init__(experiment, mesh, chip, say)
+        self.members = members
         self._single = self.resident
         self.spread = meshes.MeshMembers.of(meshes.split(mesh, members))
         self.mesh = self.spread.mesh
@@ -313,6 +324,9 @@ class PopulationCompiler(PhaseCompiler):
         whole = _placed(frozen, jax.tree.map(lambda x: self.spread.whole, frozen))
         self.resident = of_members(state), whole, of_members(songs)
         self.state_bytes = _bytes_per_device(self.resident)
+
+    def members_per_host(self) -> int:
+        return max(len(self.spread.members_of(host, self.members)) for host in self.hosts)
 
     def iteration(self) -> None:
         self.phase("population", population.iteration, self.spec, self.spread, *self.resident)

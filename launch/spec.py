@@ -40,7 +40,10 @@ _BY_TARGET = {
     },
     "slurm": {"accelerator", "env", "queue", "hours"},
 }  # fmt: skip
-_COMMON = {"target", "experiment", "name", "settings", "workdir", "restarts", "grace_seconds", "songs", "preflight"}
+_COMMON = {
+    "target", "experiment", "name", "workdir", "program", "arguments", "settings", "restarts", "grace_seconds", "songs",
+    "preflight",
+}  # fmt: skip
 _REQUIRED = {
     "local": (),
     "tpu-vm": ("accelerator", "image", "storage", "project", "zone"),
@@ -51,12 +54,15 @@ _REQUIRED = {
 
 @dataclass(frozen=True)
 class LaunchSpec:
-    """One run of ``gapt run EXPERIMENT`` on one platform. Empty text and False mean: not given."""
+    """One run of ``gapt run EXPERIMENT``, or of ``gapt ablate``, on one platform. Empty text and False mean: not
+    given."""
 
     target: str
     experiment: str
     name: str  # of everything that is created; a DNS label
     workdir: str  # of the run; a folder that all hosts see
+    program: str = "run"  # or "ablate"
+    arguments: tuple[str, ...] = ()  # of the program's own, such as --lambdas=0,1
     settings: tuple[str, ...] = ()  # path=value, as for --set
     songs: str = ""  # folder of songs
     preflight: bool = False  # check the machines instead of training
@@ -110,11 +116,16 @@ class LaunchSpec:
             expected = (f"--devices={self.devices}",) if self.devices else ()
             return ("python", "-m", "gapt_jax.launch.preflight", f"--workdir={self.workdir}", *expected)
         settings = self.settings + ((f"data.songs={self.songs}",) if self.songs else ())
-        return ("gapt", "run", self.experiment, *(f"--set={text}" for text in settings), f"--workdir={self.workdir}")
+        return (
+            *("gapt", self.program, self.experiment, *self.arguments),
+            *(f"--set={text}" for text in settings),
+            f"--workdir={self.workdir}",
+        )
 
     def _check_words(self) -> None:
         texts = {_flag(name): str(value) for name, value in vars(self).items() if isinstance(value, str)}
         texts |= {f"--set {text!r}": text for text in self.settings}
+        texts |= {repr(text): text for text in self.arguments}
         texts |= {f"--env {name}": value for name, value in self.env}
         for what, text in texts.items():
             if not text.isprintable():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gapt_jax import config
 from gapt_jax.commands.parsing import add_command, add_experiment, add_metrics, add_profile, add_settings, experiment_of
@@ -13,6 +14,11 @@ from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.endpoint import served
 
+if TYPE_CHECKING:
+    from gapt_jax.config import Experiment
+    from gapt_jax.training.presets import Arm
+
+SEEDS = "6"  # unless --seeds says otherwise
 _EXAMPLES = """\
 examples:
   gapt ablate smoke --lambdas 0,1 --seeds 2
@@ -29,6 +35,15 @@ def add_parser(commands: Any) -> None:
     )
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _EXAMPLES
     add_experiment(parser)
+    add_grid(parser)
+    add_settings(parser, "change a setting of all arms; may be repeated")
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/EXPERIMENT-ablate-PRESET")
+    add_profile(parser)
+    add_metrics(parser)
+
+
+def add_grid(parser: Any) -> None:
+    """Adds which members there are and how many train at once, for `arms_of` and `seeds_of`."""
     arms = parser.add_mutually_exclusive_group()
     arms.add_argument("--lambdas", metavar="0,1,...", help="values of the adversarial weight λ")
     arms.add_argument(
@@ -41,36 +56,50 @@ def add_parser(commands: Any) -> None:
         help="values of a setting; may be repeated, for their product; the first values are the baseline",
     )
     parser.add_argument(
-        "--seeds", default="6", metavar="N", help="how many from 10 on, or the seeds themselves: 0,1,2 (default: 6)"
+        "--seeds", metavar="N", help=f"how many from 10 on, or the seeds themselves: 0,1,2 (default: {SEEDS})"
     )
-    add_settings(parser, "change a setting of all arms; may be repeated")
-    parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/EXPERIMENT-ablate-PRESET")
     parser.add_argument(
         "--at-once", type=int, metavar="N", help="members that train at the same time (default: what the memory holds)"
     )
-    add_profile(parser)
-    add_metrics(parser)
 
 
-def _ablate(args: argparse.Namespace, console: Console) -> None:
+def preset_of(args: argparse.Namespace) -> str:
+    """The name of the set of arms that the arguments ask for."""
+    return args.preset or ("grid" if args.grid else "lambda")
+
+
+def arms_of(args: argparse.Namespace) -> Sequence[Arm]:
+    from gapt_jax.training import presets
+
+    preset = preset_of(args)
+    if args.lambdas is not None:
+        return presets.lambdas(args.lambdas)
+    if args.grid:
+        return presets.grid(args.grid)
+    if preset in presets.PRESETS:
+        return presets.PRESETS[preset]
+    names = ", ".join(presets.PRESETS)
+    raise UserError(f"there is no preset '{preset}'{config.did_you_mean(preset, presets.PRESETS)} (presets: {names})")
+
+
+def seeds_of(args: argparse.Namespace) -> list[int]:
     from gapt_jax.training import presets
 
     if args.at_once is not None and args.at_once < 1:
         raise UserError(f"--at-once must be at least 1, not {args.at_once}")
-    base = experiment_of(args)
-    preset = args.preset or ("grid" if args.grid else "lambda")
-    if args.lambdas is not None:
-        arms = presets.lambdas(args.lambdas)
-    elif args.grid:
-        arms = presets.grid(args.grid)
-    elif preset in presets.PRESETS:
-        arms = presets.PRESETS[preset]
-    else:
-        names = ", ".join(presets.PRESETS)
-        raise UserError(
-            f"there is no preset '{preset}'{config.did_you_mean(preset, presets.PRESETS)} (presets: {names})"
-        )
-    seeds = presets.seeds(args.seeds)
+    return presets.seeds(SEEDS if args.seeds is None else args.seeds)
+
+
+def check(args: argparse.Namespace, base: Experiment) -> None:
+    """Whether arms and seeds are such as can be trained; for them to be started elsewhere."""
+    from gapt_jax.training import presets
+
+    seeds_of(args)
+    presets.check_different(arms_of(args), base)
+
+
+def _ablate(args: argparse.Namespace, console: Console) -> None:
+    seeds, base, preset, arms = seeds_of(args), experiment_of(args), preset_of(args), arms_of(args)
     workdir = args.workdir or Path("runs") / f"{base.name}-ablate-{preset}"
     from gapt_jax.training import ablate
 

@@ -1,4 +1,4 @@
-"""``gapt launch``: an experiment on this machine, TPU VMs, GKE or SLURM."""
+"""``gapt launch``: an experiment, or an ablation of it, on this machine, TPU VMs, GKE or SLURM."""
 
 from __future__ import annotations
 
@@ -8,18 +8,33 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gapt_jax.commands.parsing import add_command, add_experiment, add_settings, choice, experiment_of
+from gapt_jax.commands import ablate
+from gapt_jax.commands.parsing import (
+    add_command,
+    add_experiment,
+    add_metrics,
+    add_profile,
+    add_settings,
+    choice,
+    experiment_of,
+)
+from gapt_jax.config import Experiment
 from gapt_jax.errors import UserError
 from gapt_jax.launch import local, render, submit
 from gapt_jax.launch.spec import MOUNT, TARGETS, LaunchSpec, check_mesh
 from gapt_jax.runtime.console import Console
 
-_TEXT = "start an experiment on this machine, TPU VMs, GKE or SLURM; without --yes, show what would be started"
+_TEXT = (
+    "start 'gapt run', or 'gapt ablate', on this machine, TPU VMs, GKE or SLURM; without --yes, show what would be "
+    "started"
+)
+_OF_ABLATE = ("lambdas", "preset", "grid", "seeds", "at_once")
 
 
 def add_parser(commands: Any) -> None:
     """Adds ``launch`` to the parser of ``gapt``."""
     parser = add_command(commands, "launch", _launch, _TEXT)
+    parser.add_argument("ablate", nargs="?", **choice("ablate"), help="train a grid of the experiment: gapt ablate")
     add_experiment(parser)
     parser.add_argument("--on", required=True, **choice(*TARGETS), dest="target", help="where to run")
     add_settings(parser)
@@ -33,6 +48,9 @@ def add_parser(commands: Any) -> None:
     option("--out", type=Path, metavar="DIR", help="write the files there")
     option("--dry-run", action="store_true", help="show the files and the command only")
     option("--yes", action="store_true", help="submit; local runs at once without it")
+    add_profile(parser)
+    add_metrics(parser)
+    ablate.add_grid(parser.add_argument_group("gapt launch ablate"))
 
     cloud = parser.add_argument_group("tpu-vm, gke and slurm")
     cloud.add_argument("--accelerator", default="", metavar="TYPE", help="of one slice: v5e-64, v5p:4x4x4, h100-16")
@@ -61,7 +79,7 @@ def add_parser(commands: Any) -> None:
 def _launch(args: argparse.Namespace, console: Console) -> int:
     """Checks everything, then runs (local), submits (--yes), writes (--out) or shows."""
     experiment = experiment_of(args)
-    spec = _spec_of(args, experiment.name)
+    spec = _spec_of(args, experiment)
     check_mesh(experiment.runtime.mesh, spec)
     rendered = render.render(spec)
     if args.dry_run and args.yes:
@@ -91,26 +109,45 @@ def _run_here(spec: LaunchSpec, console: Console) -> int:
     return local.run(job, write=lambda line: console.say(line.removesuffix("\n")))
 
 
-def _spec_of(args: argparse.Namespace, experiment_name: str) -> LaunchSpec:
+def _arguments(args: argparse.Namespace, experiment: Experiment) -> tuple[str, ...]:
+    """Those of the program to start, beside what a `LaunchSpec` has a field for; checked as the program would."""
+    given = {name: getattr(args, name) for name in _OF_ABLATE if getattr(args, name) not in (None, [])}
+    if args.ablate:
+        ablate.check(args, experiment)
+        given.setdefault("seeds", ablate.SEEDS)
+    elif given:
+        raise UserError(f"--{next(iter(given)).replace('_', '-')} is for 'gapt launch ablate EXPERIMENT': add the word")
+    if args.profile:
+        given["profile"] = args.profile
+    if args.metrics_port:
+        given["metrics_port"] = "{}:{}".format(*args.metrics_port)
+    values = [(name, value) for name, of in given.items() for value in (of if isinstance(of, list) else [of])]
+    return tuple(f"--{name.replace('_', '-')}={value}" for name, value in values)
+
+
+def _spec_of(args: argparse.Namespace, experiment: Experiment) -> LaunchSpec:
     """The `LaunchSpec` of parsed arguments."""
     suffix = "-preflight" if args.preflight else ""
-    words = re.sub(r"[^a-z0-9]+", "-", experiment_name.lower()).strip("-")
+    name = f"{experiment.name}-ablate-{ablate.preset_of(args)}" if args.ablate else experiment.name
+    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     folder = f"{MOUNT}/runs" if args.target in ("tpu-vm", "gke") else "runs"
     if not args.workdir and args.target == "slurm":
         raise UserError("slurm needs --workdir, a folder that all nodes see")
     env = [assignment.partition("=") for assignment in args.env]
-    for name, separator, _ in env:
+    for variable, separator, _ in env:
         if not separator:
-            raise UserError(f"--env must be NAME=VALUE, not {name!r}")
-    names = {field.name for field in dataclasses.fields(LaunchSpec)}
-    given = {name: value for name, value in vars(args).items() if name in names}
+            raise UserError(f"--env must be NAME=VALUE, not {variable!r}")
+    fields = {field.name for field in dataclasses.fields(LaunchSpec)}
+    given = {field: value for field, value in vars(args).items() if field in fields}
     return LaunchSpec(
         **{
             **given,
             "name": (args.name or words) + suffix,
-            "workdir": args.workdir or f"{folder}/{args.name or experiment_name}",
+            "workdir": args.workdir or f"{folder}/{args.name or name}",
+            "program": args.ablate or "run",
+            "arguments": _arguments(args, experiment),
             "settings": tuple(args.set),
             "grace_seconds": args.grace,
-            "env": tuple((name, value) for name, _, value in env),
+            "env": tuple((variable, value) for variable, _, value in env),
         }
     )

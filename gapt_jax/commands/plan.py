@@ -89,6 +89,8 @@ def show(found: Plan, console: Console) -> None:
     console.say(
         f"devices: {found.devices} ({found.chip.name}), each with {gib(found.state_bytes)} of state and frozen models"
     )
+    if found.members > 1:
+        console.say(f"hosts: {found.hosts}, each with songs and states of at most {found.members_per_host} member(s)")
     console.say(f"assumed: a vocabulary of {found.vocabulary:,} tokens, as real songs give; no data was read")
     for share, names in _by_share(found.phases).items():
         if share < 1:

@@ -184,10 +184,14 @@ class Checkpoints:
             enable_async_checkpointing=True,
             temporary_path_class=_ANY_FOLDER if only_reads else _BY_FILE,
             lightweight_initialize=only_reads,  # reads no scores: a step that is being saved may have half of them
+            # Many processes wait for each other by names: those of saves of several folders, under way at once, differ.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                barrier_sync_key_prefix=f"{folder.parent.name}/{folder.name}"
+            ),
         )
         self.folder, self._console = folder, console
         with _disk_faults(folder):
-            removed = [] if only_reads else hosts.gather(_tidy(folder) if hosts.is_first() else None)[0]
+            removed = [] if only_reads else hosts.first_says(lambda: _tidy(folder))
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
         # Orbax 0.11 does not pass it on to what a step consists of.
         self._manager._checkpointer.handler._temporary_path_class = _BY_FILE

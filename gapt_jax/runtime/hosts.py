@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -208,6 +208,11 @@ def gather(value: Any) -> list[Any]:
         told = [json.loads(client.blocking_key_value_get(f"{folder}/{n}", timeout)) for n in range(processes)]
         client.key_value_set(f"{folder}/all", json.dumps(told))
     return json.loads(client.blocking_key_value_get(f"{folder}/all", timeout))
+
+
+def first_says(read: Callable[[], Any]) -> Any:
+    """What the first process reads, a JSON value, in every process: so that no two see a folder differently."""
+    return gather(read() if is_first() else None)[0]
 
 
 def agree(facts: Mapping[str, Any]) -> None:

@@ -11,10 +11,11 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.flatten_util import ravel_pytree
@@ -72,12 +73,19 @@ def split(mesh: Mesh, members: int) -> Mesh:
     """The mesh of a population: (population, slice, data, fsdp, tensor), where `mesh` is that of a single run.
 
     As many groups of devices train members side by side as leave at most a tenth of the work to fill up with; what
-    devices a group has are its members' data axis.
+    devices a group has are its members' data axis. Slices are divided first: so a gradient crosses them only where
+    there are fewer groups than slices. The order of the devices stays.
     """
     slices, data, fsdp, tensor = mesh.devices.shape
-    groups = max(n for n in range(1, data + 1) if data % n == 0 and -(-members // n) * n <= 1.1 * members)
-    grid = np.moveaxis(mesh.devices.reshape(slices, groups, data // groups, fsdp, tensor), 1, 0)
+    ways = [*_divisors(slices), *(slices * n for n in _divisors(data))]
+    groups = max(n for n in ways if -(-members // n) * n <= 1.1 * members)
+    own_slices = max(slices // groups, 1)
+    grid = mesh.devices.reshape(groups, own_slices, slices * data // (groups * own_slices), fsdp, tensor)
     return Mesh(grid, (POPULATION, *AXES), axis_types=(AxisType.Auto,) * (1 + len(AXES)))
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def build_any(config: MeshConfig) -> Mesh:
@@ -273,6 +281,49 @@ class MeshMembers(Members):
         """Members' arrays [P, ...], in host memory or on devices -> spread over the groups of devices."""
         return jax.device_put(members, self.shardings(members))
 
+    def members_here(self, count: int) -> np.ndarray:
+        """Which of `filled(count)` members this process's devices hold, or hold a part of."""
+        return self.members_of(jax.process_index(), count)
+
+    def members_of(self, process: int, count: int) -> np.ndarray:
+        """Which of `filled(count)` members the devices of a process hold, or hold a part of."""
+        groups = [n for n, group in enumerate(self.mesh.devices) if any(d.process_index == process for d in group.flat)]
+        return np.arange(self.filled(count)).reshape(self.mesh.shape[POPULATION], -1)[groups].ravel()
+
+    def place_here(self, members: Sequence[Any], count: int) -> Any:
+        """Songs in host memory of the members that `members_here` names -> arrays [P, ...], as `place` spreads them."""
+        here, filled = self.members_here(count), np.arange(self.filled(count))
+
+        def put(*known: np.ndarray) -> jax.Array:
+            def part(index: Any) -> np.ndarray:
+                return np.stack([known[n] for n in np.searchsorted(here, filled[index[0]])])
+
+            return jax.make_array_from_callback((len(filled), *known[0].shape), self._by_member, part)
+
+        return jax.tree.map(put, *members)
+
+    def together(self, members: Iterable[T], count: int) -> T:
+        """Puts `count` trees into arrays [P, ...], as `place` spreads them; copies of the last one fill up. They come
+        one after the other, so that no device ever holds all of them whole."""
+        trees = iter(members)
+        first = next(trees)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.filled(count), *x.shape), x.dtype), first)
+        shardings = self.shardings(shapes)
+        together = jax.jit(functools.partial(_copies, self.filled(count)), out_shardings=shardings)(first)
+        put = jax.jit(_put, out_shardings=shardings, donate_argnums=0)
+        del first
+        for number, tree in enumerate(trees, start=1):
+            together = put(together, number, tree)
+        return together
+
+    def one(self, members: T, number: int) -> T:
+        """The tree of one member, whole on every device."""
+        return _one(members, number, self.whole)
+
+    @property
+    def _by_member(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(POPULATION))
+
     @property
     def whole(self) -> NamedSharding:
         """Of what every device holds whole."""
@@ -281,3 +332,32 @@ class MeshMembers(Members):
     def everywhere(self, tree: Any) -> Any:
         """Gathers a tree so that every device holds it whole."""
         return jax.device_put(tree, self.whole)
+
+
+def _copies(count: int, tree: T) -> T:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), tree)
+
+
+def _put(members: T, number: int, member: T) -> T:
+    """Members' arrays [P, ...] with `member` from `number` on."""
+
+    def put(all_of: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.where(_numbers(all_of) >= number, x, all_of)
+
+    return jax.tree.map(put, members, member)
+
+
+@functools.partial(jax.jit, static_argnames="sharding")
+def _one(members: T, number: int, sharding: NamedSharding) -> T:
+    def one(x: jax.Array) -> jax.Array:
+        # x[number] would gather all members on every device. The sum is one of bits: it has no other terms but 0.
+        bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
+        its = jnp.sum(jnp.where(_numbers(bits) == number, bits, 0), axis=0, dtype=bits.dtype)
+        return jax.lax.with_sharding_constraint(jax.lax.bitcast_convert_type(its, x.dtype), sharding)
+
+    return jax.tree.map(one, members)
+
+
+def _numbers(x: jax.Array) -> jax.Array:
+    """The number of each member of x [P, ...], with as many axes."""
+    return jnp.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1))

@@ -24,7 +24,7 @@ from gapt_jax.runtime.devices import set_up
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.runtime.mesh import MeshMembers
 from gapt_jax.training import run_folder, turns
-from gapt_jax.training.job import Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all, stage_names
+from gapt_jax.training.job import Job, Upstream, agree, frozen_of, keep_stages, open_job, pretrain_all, stage_names
 from gapt_jax.training.measure import baselines, evaluation_sets, evaluator_of, measure
 from gapt_jax.training.population import Member, post_train
 from gapt_jax.training.post_training import abstract_state, has_checkpoint, restore_policy
@@ -41,7 +41,8 @@ def ablate(
     preset: str,
     at_once: int | None = None,
 ) -> dict[str, Any]:
-    """Trains and evaluates all members that are not finished yet, and returns what ``ablation.json`` holds.
+    """Trains and evaluates all members that are not finished yet, and returns what ``ablation.json`` holds: in the
+    first process, which writes it and decides what the folders say.
 
     Raises Preempted when told to stop; the same command goes on.
     """
@@ -53,9 +54,9 @@ def ablate(
         raise UserError(f"{workdir} is not a folder: choose another --workdir")
     set_up(most_cores=len(arms) * len(seeds))
     hosts.start(console)
-    if jax.process_count() > 1:
-        raise UserError("gapt ablate trains in one process, on all its devices: start it on a single host")
     workdir, base = workdir.resolve(), run_folder.with_absolute_paths(base)
+    asked = {"arms": [(arm.name, settings_of(arm)) for arm in arms], "seeds": list(seeds), "at once": at_once}
+    hosts.agree({"settings": run_folder.run_hash(base)} | {name: str(value) for name, value in asked.items()})
     members = [Member(arm.experiment(base, seed), workdir / f"{arm.name}-seed{seed}") for seed in seeds for arm in arms]
     for member in members:
         run_folder.check_same_run(member.experiment, member.folder)
@@ -63,9 +64,10 @@ def ablate(
         record = _Record(workdir, base, arms, seeds, preset)
         _go_on_if_all_ended(members)
         for member in members:
-            if _entry(member)["status"] == "unfinished":
+            if _is_unfinished(member):
                 stack.enter_context(turns.refused_if_taken(member.folder, console))
         record.write(members)
+        hosts.wait_for_all("the record")  # by which the folders of members know where their stages are
         try:
             with hosts.watching_for_hangs(base.runtime.hang_minutes):
                 for group in _groups(members):
@@ -111,6 +113,8 @@ class _Record:
             self.wall[name] = round(self.wall.get(name, 0.0) + time.monotonic() - started, 1)
 
     def write(self, members: Sequence[Member]) -> dict[str, Any]:
+        if not hosts.is_first():
+            return {}
         entries = [_entry(member) for member in members]
         content = self._content | {"members": entries, "wall_s": self.wall, "population": self.population}
         write_atomic(self.path, strict_json(content, indent=1))
@@ -129,10 +133,14 @@ def _entry(member: Member) -> dict[str, Any]:
     }
 
 
+def _is_unfinished(member: Member) -> bool:
+    return hosts.first_says(lambda: _entry(member)["status"] == "unfinished")
+
+
 def _go_on_if_all_ended(members: Sequence[Member]) -> None:
     """Lets stopped members train on where no other one is unfinished: as a run does, at the command after the one that
     told of it. An interrupted ablation leaves them as they are."""
-    if all(_entry(member)["status"] != "unfinished" for member in members):
+    if hosts.is_first() and all(_entry(member)["status"] != "unfinished" for member in members):
         for member in [member for member in members if member.why_stopped]:
             member.go_on()
 
@@ -149,13 +157,16 @@ def _groups(members: Sequence[Member]) -> list[list[Member]]:
 
 
 def _run_group(members: Sequence[Member], record: _Record, at_once: int | None, console: Console) -> None:
-    unmeasured = [m for m in members if _entry(m)["status"] == "unfinished"]
+    unmeasured = [m for m in members if _is_unfinished(m)]
     if not unmeasured:
         return
     with record.timed("upstream"):
         job = _job_of(unmeasured[0], mesh.build(members[0].experiment.runtime.mesh), console)
-        for member in unmeasured:
-            run_folder.write_facts(member.folder, member.experiment, job.spec.task, job.facts, None)
+        agree(job, {})
+        if hosts.is_first():
+            for member in unmeasured:
+                run_folder.write_facts(member.folder, member.experiment, job.spec.task, job.facts, None)
+        hosts.wait_for_all("facts")
         with hosts.saving_on_interrupt():
             upstream = pretrain_all(job, stage_names(job.experiment)[-1], lambda _: contextlib.nullcontext())
     assert upstream is not None  # the last stage is none of them
@@ -163,7 +174,7 @@ def _run_group(members: Sequence[Member], record: _Record, at_once: int | None, 
     with record.timed("training"), hosts.saving_on_interrupt():
         _train(job, upstream, [m for m in unmeasured if not _is_trained(m, console)], record, at_once)
     with record.timed("evaluation"):
-        _evaluate(job, upstream, [m for m in unmeasured if not m.why_stopped])
+        _evaluate(job, upstream, [m for m in unmeasured if _is_unfinished(m)])
 
 
 def _job_of(member: Member, devices: Any, console: Console) -> Job:
@@ -177,18 +188,19 @@ def _member_job(job: Job, member: Member) -> Job:
 
 def _is_trained(member: Member, console: Console) -> bool:
     folder = member.folder / "checkpoints"
-    if not folder.exists():
+    if not hosts.first_says(folder.exists):
         return False
     with checkpoints(folder, member.experiment.runtime, console) as saved:
-        return member.experiment.algorithm.steps in saved.steps()
+        return hosts.first_says(lambda: member.experiment.algorithm.steps in saved.steps())
 
 
 def _train(job: Job, upstream: Upstream, members: list[Member], record: _Record, at_once: int | None) -> None:
     if not members:
         return
-    size = at_once or _that_fit(job, upstream, members)
+    size = at_once or hosts.first_says(lambda: _that_fit(job, upstream, members))
     # Who was stopped goes on from that very step, and nobody who has begun starts anew beside one who has not.
-    starts = {member.folder: (member.goes_on_from, has_checkpoint(member.folder)) for member in members}
+    found = hosts.first_says(lambda: [(member.goes_on_from, has_checkpoint(member.folder)) for member in members])
+    starts = {member.folder: tuple(start) for member, start in zip(members, found, strict=True)}
     kinds = dict.fromkeys(starts.values())
     alike = [[member for member in members if starts[member.folder] == kind] for kind in kinds]
     chunks = [some[n : n + size] for some in alike for n in range(0, len(some), size)]

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from gapt_jax import models as model_library
 from gapt_jax.algorithm import supervised
 from gapt_jax.algorithm.state import Frozen, Spec
-from gapt_jax.config import Experiment, to_dict
+from gapt_jax.config import Experiment, config_hash, to_dict
 from gapt_jax.errors import UserError
 from gapt_jax.models import fused, kernel
 from gapt_jax.runtime import hosts, native
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.files import read_json
+from gapt_jax.runtime.files import read_json, source_hash
 from gapt_jax.runtime.mesh import MeshLayout
 from gapt_jax.task import Corpus
 from gapt_jax.training import pretrain, run_folder
@@ -52,10 +53,11 @@ class Job:
     def root(self) -> Path:
         return run_folder.root_of(self.workdir)
 
-    def batches(self, seed: int, *, augment: bool = True) -> Any:
-        """Training batches by (rows, start); of each, this host loads what its devices hold."""
+    def batches(self, seed: int, *, augment: bool = True, rows_here: Callable[[int], np.ndarray] | None = None) -> Any:
+        """Training batches by (rows, start); of so many rows this host loads `rows_here`, or what its devices hold."""
+        here = rows_here or self.layout.rows_here
         return lambda rows, start: self.corpus.training_batches(
-            batch_size=rows, seed=seed, augment=augment, start=start, rows=self.layout.rows_here(rows)
+            batch_size=rows, seed=seed, augment=augment, start=start, rows=here(rows)
         )
 
     def valid_songs(self, count: int) -> Any:
@@ -70,6 +72,22 @@ class Upstream:
     policy: Params
     anchor: Params
     rewards: dict[str, Params]  # stacked seeds by name; of the encoder the held-out ones come last
+
+
+def agree(job: Job, flags: Mapping[str, str]) -> None:
+    """All processes must be about to do the same; compared before any of them waits for another's device."""
+    hosts.agree(
+        dict(flags)
+        | {
+            "settings": run_folder.run_hash(job.experiment),
+            "runtime settings": config_hash(job.experiment.runtime, job.experiment.health),
+            "source code": source_hash(),
+            "jax": jax.__version__,
+            "songs": job.corpus.fingerprint,
+            **job.spec.task.identity,
+            "devices": f"{jax.device_count()} in all, {jax.local_device_count()} here",
+        }
+    )
 
 
 def stage_names(experiment: Experiment) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ class Loop(Generic[State]):
     state_of: Callable[[State, int], Any] = lambda state, number: state  # of one run
     account: Account | NoAccount = dataclasses.field(default_factory=NoAccount)
     profile: Profile | NoProfile = dataclasses.field(default_factory=NoProfile)
-    on_saved: Callable[[int, State], Any] = lambda step, state: None  # runs in the first process after each save
+    on_saved: Callable[[int, State], Any] = lambda step, state: None  # runs in every process after each save
     _pending: tuple[int, Any] | None = dataclasses.field(default=None, init=False)
 
     def run(self, state: State, start: int, batches: Iterator[Any], console: Console) -> State:
@@ -120,7 +120,7 @@ class Loop(Generic[State]):
                 if is_due or alarms[number].keys() & {"keep", "stop"}:
                     score = evaluations.get(number, {}).get(self.schedule.score)
                     run.save(step, self.state_of(state, number), score, is_kept="keep" in alarms[number])
-        if hosts.is_first() and going:
+        if going:
             self.on_saved(step, state)
         for number, run in going.items():
             if "stop" in alarms[number]:

@@ -7,16 +7,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from gapt_jax.config import Experiment, config_hash, from_dict
+from gapt_jax.config import Experiment, from_dict
 from gapt_jax.errors import UserError
 from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.devices import set_up
-from gapt_jax.runtime.files import read_json, source_hash
+from gapt_jax.runtime.files import read_json
 from gapt_jax.training import run_folder, turns
-from gapt_jax.training.job import Job, Upstream, frozen_of, keep_stages, open_job, pretrain_all, stage_names, stages_of
+from gapt_jax.training.job import (
+    Job,
+    Upstream,
+    agree,
+    frozen_of,
+    keep_stages,
+    open_job,
+    pretrain_all,
+    stage_names,
+    stages_of,
+)
 from gapt_jax.training.measure import evaluation_sets, evaluator_of, measure, show
 from gapt_jax.training.post_training import has_checkpoint, post_train, restore_policy
 from gapt_jax.types import Params
@@ -46,7 +54,7 @@ def run(
 def _run(experiment: Experiment, workdir: Path, console: Console, last: str, init_from: Path | None) -> dict[str, Any]:
     started = time.monotonic()
     job = open_job(experiment, workdir, mesh.build(experiment.runtime.mesh), console)
-    _agree(job, {"--stage": last, "--init-from": str(init_from)})
+    agree(job, {"--stage": last, "--init-from": str(init_from)})
     if init_from and not has_checkpoint(workdir):
         _check_source(job, init_from)
     if last in experiment.algorithm.rewards.MODELS and last not in {s.name for s in stages_of(job)}:
@@ -83,22 +91,6 @@ def _run(experiment: Experiment, workdir: Path, console: Console, last: str, ini
         result = measure(job, upstream, (int(state.step), state.policy), evaluation_sets(experiment))[0]
     show(experiment.domain(), result, console)
     return result
-
-
-def _agree(job: Job, flags: dict[str, str]) -> None:
-    """All processes must be about to do the same; compared before any of them waits for another's device."""
-    hosts.agree(
-        flags
-        | {
-            "settings": run_folder.run_hash(job.experiment),
-            "runtime settings": config_hash(job.experiment.runtime, job.experiment.health),
-            "source code": source_hash(),
-            "jax": jax.__version__,
-            "songs": job.corpus.fingerprint,
-            **job.spec.task.identity,
-            "devices": f"{jax.device_count()} in all, {jax.local_device_count()} here",
-        }
-    )
 
 
 def _check_source(job: Job, source: Path) -> None:

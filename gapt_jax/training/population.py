@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gapt_jax.algorithm import population
@@ -144,7 +143,7 @@ def post_train(
             stack.callback(runs[-1].close)
         if start is None:
             with account.of("evaluation"):
-                first = first_monitor(evaluator, member_of(states, 0, spread), songs, experiment)
+                first = first_monitor(evaluator, spread.one(states, 0), songs, experiment)
             for run in runs:
                 run.write(0, first)  # all begin with the same policy
         loop = Loop[LearnerState](
@@ -154,10 +153,10 @@ def post_train(
             runs=runs,
             advance=functools.partial(_advance, spec, spread, frozen),
             evaluate=lambda state: monitor(evaluator, state, songs, experiment),
-            state_of=lambda states, number: member_of(states, number, spread),
+            state_of=spread.one,
             account=account,
             profile=Profile(folders[0], experiment.runtime.profile_steps, console),
-            on_saved=write_account,
+            on_saved=lambda step, states: write_account(step, spread.everywhere(states.gate_openings)),
         )
         loop.run(states, start or 0, _batches(job, members, start or 0, spread), console)
 
@@ -169,25 +168,15 @@ def _advance(
     return states, spread.everywhere(measured)
 
 
-def member_of(states: LearnerState, number: int, spread: MeshMembers) -> LearnerState:
-    """The state of one member, whole on every device."""
-    return _take(states, number, spread.whole)
-
-
-@functools.partial(jax.jit, static_argnames="sharding")
-def _take(states: LearnerState, number: jax.Array, sharding: Any) -> LearnerState:
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x[number], sharding), states)
-
-
 def _batches(job: Job, members: Sequence[Member], start: int, spread: MeshMembers) -> Iterator[Any]:
-    """Every member's songs [P, B, T], those of its seed, from batch number `start` on."""
-    rows, seeds = members[0].experiment.algorithm.batch_size, [member.experiment.seed for member in members]
-    sources = {seed: job.batches(seed)(rows, start) for seed in seeds}
+    """Every member's songs [P, B, T], those of its seed, from batch number `start` on; of them this host loads what its
+    devices hold."""
+    rows, last = members[0].experiment.algorithm.batch_size, len(members) - 1
+    seeds = [members[min(number, last)].experiment.seed for number in spread.members_here(len(members))]
+    sources = {seed: job.batches(seed, rows_here=np.arange)(rows, start) for seed in seeds}
     for batches in zip(*sources.values(), strict=False):
         by_seed = {seed: pad_rows(batch, spread.rows_filled(1)) for seed, batch in zip(sources, batches, strict=True)}
-        chosen = [by_seed[seed] for seed in seeds]
-        chosen += chosen[-1:] * (spread.filled(len(members)) - len(members))
-        yield spread.place(jax.tree.map(lambda *rows: np.stack(rows), *chosen))
+        yield spread.place_here([by_seed[seed] for seed in seeds], len(members))
 
 
 def _restored_or_new(
@@ -199,37 +188,30 @@ def _restored_or_new(
     spread: MeshMembers,
 ) -> tuple[int | None, LearnerState]:
     """(step, states [P, ...]) of the newest step that all members can read, (None, the first states) without one."""
-    common = set.intersection(*(set(checkpoint.steps()) for checkpoint in saved))
+    common = set(hosts.first_says(lambda: sorted(set.intersection(*(set(its.steps()) for its in saved)))))
+    read: list[int] = []
 
-    def restored(member: Member, checkpoint: Checkpoints) -> tuple[int, LearnerState]:
-        like = abstract_state(single, policy, member.experiment)
-        found = checkpoint.restore(like, checkpoint_facts(member.spec(single)), common)
-        assert found is not None  # it has all steps that are in common
-        return found
+    def restored() -> Iterator[LearnerState]:
+        for member, checkpoint in zip(members, saved, strict=True):
+            like = abstract_state(single, policy, member.experiment)
+            found = checkpoint.restore(like, checkpoint_facts(member.spec(single)), common)
+            assert found is not None  # it has all steps that are in common
+            read.append(found[0])
+            yield found[1]
 
     while common:
-        steps, states = zip(*(restored(*pair) for pair in zip(members, saved, strict=True)), strict=True)
-        if len(set(steps)) == 1:
-            return steps[0], _together(states, spread)
-        common = {step for step in common if step <= min(steps)}  # a member's newer one is damaged
-    return None, _first_states(spec, members, policy, spread)
+        read.clear()
+        states = spread.together(restored(), len(members))
+        if len(set(read)) == 1:
+            return read[0], states
+        common = {step for step in common if step <= min(read)}  # a member's newer one is damaged
+    return None, spread.together(_first_states(spec, members, policy, spread), len(members))
 
 
-def _first_states(spec: Spec, members: Sequence[Member], policy: Params, spread: MeshMembers) -> LearnerState:
+def _first_states(spec: Spec, members: Sequence[Member], policy: Params, spread: MeshMembers) -> Iterator[LearnerState]:
     """What single runs of these members would start from."""
     frames = members[0].experiment.data.max_frames
     start = jax.jit(lambda seed, policy: init_state(spec, policy, seed, frames))
     whole = spread.everywhere(policy)
-    return _together(
-        [
-            dataclasses.replace(start(m.experiment.seed, whole), hyper=hyperparameters(m.experiment.algorithm))
-            for m in members
-        ],
-        spread,
-    )
-
-
-def _together(states: Sequence[LearnerState], spread: MeshMembers) -> LearnerState:
-    """Fills [P, ...] up with copies of the last member until every device has as many; their results are dropped."""
-    filled = [*states, *[states[-1]] * (spread.filled(len(states)) - len(states))]
-    return spread.place(jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled))
+    for m in members:
+        yield dataclasses.replace(start(m.experiment.seed, whole), hyper=hyperparameters(m.experiment.algorithm))

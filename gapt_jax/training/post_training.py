@@ -70,13 +70,13 @@ def post_train(
                 evaluate=lambda state: monitor(evaluator, state, monitor_songs, experiment),
                 account=account,
                 profile=Profile(folder, runtime.profile_steps, console),
-                on_saved=write_account,
+                on_saved=lambda step, state: write_account(step, state.gate_openings),
             )
             placed = (spec.layout.place(batch, rows) for batch in batches(rows, start or 0))
             state = loop.run(state, start or 0, placed, console)
     watch.raise_if_stopped()
     if hosts.is_first() and (start or 0) < spec.config.steps:
-        show(write_account(spec.config.steps, state), console)
+        show(write_account(spec.config.steps, state.gate_openings), console)
     return state
 
 
@@ -93,18 +93,20 @@ def schedule(experiment: Experiment) -> Schedule:
 
 def account_writer(
     account: Account, experiment: Experiment, spec: Spec, frozen: Frozen, members: int = 1
-) -> Callable[[int, LearnerState], dict[str, Any]]:
-    """What writes the account after a step, given the state or, of a population, the states. Begins the account."""
+) -> Callable[[int, Any], dict[str, Any]]:
+    """What writes the account after a step, in the first process, given how often the gates of all members have opened.
+    Begins the account."""
     frames = members * spec.config.batch_size * experiment.data.max_frames
 
     @functools.cache  # takes seconds: not before the first iteration
     def flops() -> tuple[float, float]:
         return iteration_flops(experiment, spec, frozen)
 
-    def write(step: int, state: LearnerState) -> dict[str, Any]:
+    def write(step: int, openings: Any) -> dict[str, Any]:
+        if not hosts.is_first():
+            return {}
         every_step, update = flops()
-        openings = np.ravel(state.gate_openings)[:members].sum()
-        return account.write(frames, members * every_step + update * int(openings) / step)
+        return account.write(frames, members * every_step + update * int(np.ravel(openings)[:members].sum()) / step)
 
     if hosts.is_first():
         account.write(frames, 0.0)

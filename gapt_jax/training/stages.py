@@ -79,7 +79,7 @@ def run_stage(
 
 
 def _is_done(folder: Path) -> bool:
-    return hosts.gather((folder / DONE).exists())[0]  # the first process decides for all
+    return hosts.first_says((folder / DONE).exists)
 
 
 def _reused(stage: Stage, folder: Path, console: Console) -> Params:

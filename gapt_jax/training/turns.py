@@ -35,7 +35,7 @@ def in_turn(folder: Path, console: Console) -> Iterator[None]:
 def _turn(folder: Path, console: Console, can_reuse: bool) -> Iterator[None]:
     lock, told = locks.Lock(folder), ""
     while True:
-        state, text = hosts.gather(_attempt(lock, can_reuse) if hosts.is_first() else None)[0]
+        state, text = hosts.first_says(lambda: _attempt(lock, can_reuse))
         if state == HELD:
             break
         if state == REFUSED:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gapt_jax.commands.main import parse
 from gapt_jax.errors import UserError
@@ -102,6 +103,14 @@ def test_a_missing_tool_is_one_sentence(tmp_path, monkeypatch):
         ("smoke --on slurm --accelerator h100-8", "slurm needs --workdir"),
         ("smoke --on gk", "'gk' is not one of local, tpu-vm, gke, slurm; did you mean 'gke'"),
         (f"smoke {GKE} --env A", "--env must be NAME=VALUE"),
+        (f"smoke {GKE} --lambdas 0,1", "--lambdas is for 'gapt launch ablate EXPERIMENT': add the word"),
+        (f"ablat smoke {GKE}", "'ablat' is not one of ablate"),
+        (f"ablate smok {GKE}", "did you mean 'smoke'"),
+        (f"ablate smoke {GKE} --lambdas 0,x", "--lambdas takes numbers"),
+        (f"ablate smoke {GKE} --preset lamda", "did you mean 'lambda'"),
+        (f"ablate smoke {GKE} --seeds 1,1", "names a seed twice"),
+        (f"ablate smoke {GKE} --at-once 0", "--at-once must be at least 1"),
+        (f"ablate smoke {GKE} --lambdas 0,0", "would train the same policy"),
     ],
 )
 def test_bad_input_is_one_sentence(line, message, tmp_path):
@@ -127,6 +136,22 @@ def test_local_runs_at_once(tmp_path, monkeypatch, capsys):
     assert f"[1] 1/2 run smoke --set=data.songs=songs --workdir={tmp_path}/run" in lines
 
 
+def test_an_ablation_takes_the_options_of_gapt_ablate(capsys):
+    grid = "--grid algorithm.kl_coef=0.1,0.2 --grid algorithm.gae_lambda=0.9,1"
+    assert (
+        launch(f"ablate smoke {GKE} {grid} --at-once 3 --profile 4 --metrics-port 9 --set data.songs=S --json", True)
+        == 0
+    )
+    manifest = yaml.safe_load(json.loads(capsys.readouterr().out)["files"]["jobset.yaml"])
+    (job,) = manifest["spec"]["replicatedJobs"]
+    words = job["template"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert words[:3] == ["gapt", "ablate", "smoke"] and words[-1] == "--workdir=/mnt/gapt/runs/smoke-ablate-grid"
+    args = parse(words[1:])  # they are what gapt ablate reads
+    assert args.grid == ["algorithm.kl_coef=0.1,0.2", "algorithm.gae_lambda=0.9,1"] and args.seeds == "6"
+    assert (args.at_once, args.profile, args.metrics_port) == (3, 4, ("127.0.0.1", 9))
+    assert args.set == ["data.songs=S"] and manifest["metadata"]["name"] == "smoke-ablate-grid"
+
+
 def test_local_dry_run_runs_nothing(capsys):
     assert launch("smoke --on local --processes 2 --dry-run") == 0
     assert "would run: sh local.sh" in capsys.readouterr().out
@@ -144,7 +169,7 @@ def test_preflight_needs_no_options_of_its_own():
 
 def commands_of_the_guide() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/launch.md").read_text(), re.DOTALL)
-    return [block.replace("\\\n", " ").strip() for block in blocks]
+    return [" ".join(block.replace("\\\n", " ").split()) for block in blocks]
 
 
 @pytest.mark.parametrize("line", [line for line in commands_of_the_guide() if line.startswith("gapt launch")])
@@ -152,6 +177,14 @@ def test_the_guide_is_true(line, capsys):
     words = [word for word in line.split() if word != "--yes"]
     assert launch(" ".join([*words[2:], "--dry-run"])) == 0
     assert "would run: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", [line for line in commands_of_the_guide() if not line.startswith("gapt launch")])
+def test_the_other_commands_of_the_guide_can_be_read(line):
+    program, *words = line.split()
+    assert program in ("gapt", "gcloud")
+    if program == "gapt":
+        assert callable(parse(words).command)
 
 
 def test_preflight_has_a_name_of_its_own(capsys):

@@ -200,7 +200,7 @@ def phase(name: str = "improve_policy", **changes) -> Phase:
 
 
 def result(*phases: Phase, problem: str | None = None) -> Plan:
-    return Plan("tiny", "v5e:2x2", 1, 4, 1, phases[0].chip, 2828, 100, phases, problem)
+    return Plan("tiny", "v5e:2x2", 1, 4, 1, 1, 1, phases[0].chip, 2828, 100, phases, problem)
 
 
 def test_roofline_is_the_longest_of_its_times():

@@ -50,6 +50,19 @@ def test_rendering_is_deterministic_in_any_process(spec):
         assert json.loads(done.stdout) == render.render(spec).files, done.stderr
 
 
+def test_an_ablation_is_rendered_as_a_run_is(spec):
+    more = ("--lambdas=0,0.5", "--seeds=6")
+    ablation = dataclasses.replace(spec, program="ablate", arguments=more)
+    run, grid = render.render(spec), render.render(ablation)
+    found = {
+        name: text.replace(shlex.join(ablation.command), shlex.join(spec.command)) for name, text in grid.files.items()
+    }
+    if "jobset.yaml" in found:
+        lines = found["jobset.yaml"].replace("- ablate\n", "- run\n").splitlines(keepends=True)
+        found["jobset.yaml"] = "".join(line for line in lines if line.strip() not in [f"- {word}" for word in more])
+    assert (found, grid.submit) == (run.files, run.submit)
+
+
 def test_the_readme_has_the_commands(spec):
     rendered = render.render(spec)
     readme = rendered.files["README.md"]
@@ -243,6 +256,8 @@ def test_no_value_breaks_out_of_a_script(target, fakes, tmp_path):
     @given(words, words, words)
     def check(setting, value, folder):
         values = {"settings": (f"a={setting}",), "workdir": f"{spec.workdir}/{folder}"}
+        if value:  # an ablation is rendered as a run is
+            values |= {"program": "ablate", "arguments": (f"--grid={value}",)}
         if target != "local":
             values["env"] = (("A", value),)
         try:
@@ -266,14 +281,15 @@ def test_no_value_breaks_out_of_a_script(target, fakes, tmp_path):
 @given(words, words)
 def test_no_value_breaks_out_of_the_manifest(setting, value):
     try:
-        spec = dataclasses.replace(GKE, settings=(setting,), env=(("A", value),))
+        ablation = {"program": "ablate", "arguments": (f"--grid={value}",)}
+        spec = dataclasses.replace(GKE, settings=(setting,), env=(("A", value),), **ablation)
     except UserError:
         return
     manifest = yaml.safe_load(render.render(spec).files["jobset.yaml"])
     assert manifest == jobset(spec)
     container = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]
-    assert container["args"][3].replace("$$", "$") == f"--set={setting}"
-    assert "$" not in container["args"][3].replace("$$", "")  # nothing left that Kubernetes would expand
+    assert [word.replace("$$", "$") for word in container["args"]] == list(spec.command)
+    assert "$" not in "".join(container["args"]).replace("$$", "")  # nothing left that Kubernetes would expand
 
 
 # TPU VMs, against a gcloud that only pretends

@@ -25,6 +25,7 @@ from tests.launch.launching import GKE, LOCAL, SLURM, TPU_VM
         (GKE, {"songs": "songs"}, "--songs must be an absolute path"),
         (GKE, {"settings": ("a=\x00",)}, "cannot be printed"),
         (GKE, {"experiment": "--debug"}, "EXPERIMENT must be"),
+        (GKE, {"arguments": ("--grid=a=\n",)}, "cannot be printed"),
         (GKE, {"env": (("A B", "1"),)}, "--env must be NAME=VALUE"),
         (GKE, {"env": (("WANDB_API_KEY", "1"),)}, "looks like a secret"),
         (GKE, {"env": (("GAPT_PROCESS", "1"),)}, "is set by the launcher"),
@@ -62,6 +63,11 @@ def test_the_command_is_that_of_the_trainer():
         "--set=data.songs=/mnt/gapt/songs",
         "--workdir=/mnt/gapt/runs/a",
     )
+
+
+def test_an_ablation_is_started_as_a_run_is():
+    ablation = dataclasses.replace(LOCAL, program="ablate", arguments=("--lambdas=0,1", "--seeds=2"))
+    assert ablation.command == ("gapt", "ablate", "smoke", "--lambdas=0,1", "--seeds=2", "--workdir=runs/a b")
 
 
 def test_every_field_is_for_some_target():

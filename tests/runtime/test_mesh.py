@@ -7,7 +7,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from gapt_jax import models
 from gapt_jax.algorithm import gradients, learner, supervised
@@ -26,7 +26,7 @@ from gapt_jax.errors import UserError
 from gapt_jax.runtime import mesh
 from gapt_jax.runtime.checkpoint import checkpoints
 from gapt_jax.runtime.console import Console
-from gapt_jax.runtime.mesh import MeshLayout
+from gapt_jax.runtime.mesh import MeshLayout, MeshMembers
 from gapt_jax.tasks.accompaniment.config import AlgorithmConfig
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import pretrain
@@ -227,6 +227,56 @@ def test_slices_are_an_axis_of_their_own():
         mesh.build(MeshConfig(data=3), chips)
     gpus = [dataclasses.replace(chip, platform="gpu") for chip in chips]
     assert dict(mesh.build(MeshConfig(), gpus).shape)["slice"] == 1  # their index counts hosts
+
+
+@pytest.mark.parametrize(
+    "slices, members, groups, of_each",
+    [(2, 16, 16, 1), (2, 2, 2, 1), (2, 1, 1, 2), (4, 2, 2, 2), (4, 4, 4, 1), (2, 24, 8, 1)],
+)
+def test_members_are_divided_over_slices_first(slices, members, groups, of_each):
+    chips = np.array([FakeChip(n, n // (16 // slices)) for n in range(16)]).reshape(slices, 16 // slices, 1, 1)
+    whole = Mesh(chips, mesh.AXES)
+    split = mesh.split(whole, members)
+    assert split.shape[mesh.POPULATION] == groups and split.shape["slice"] == of_each and split.size == 16
+    assert {len({chip.slice_index for chip in group.flat}) for group in split.devices} == {of_each}
+    assert list(split.devices.flat) == list(whole.devices.flat)
+
+
+def test_a_host_has_the_members_whose_devices_it_has():
+    hosts = 0, 0, 1, 1, 0, 0, 2, 2  # of each device
+    chips = np.array([FakeChip(n, 0, host) for n, host in enumerate(hosts)]).reshape(1, 8, 1, 1)
+
+    def on_hosts(members):
+        spread = MeshMembers.of(mesh.split(Mesh(chips, mesh.AXES), members))
+        return [spread.members_of(host, members).tolist() for host in range(3)]
+
+    assert on_hosts(8) == [[0, 1, 4, 5], [2, 3], [6, 7]]
+    assert on_hosts(15) == [[0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7], [12, 13, 14, 15]]  # 15 fills up
+    assert on_hosts(2) == [[0, 1], [0], [1]]
+    assert on_hosts(1) == [[0]] * 3
+
+
+def test_members_are_put_together_and_taken_out_bit_by_bit():
+    spread, count = MeshMembers.of(mesh.split(mesh.build(MeshConfig()), 15)), 15
+    odd = np.array([-0.0, np.nan, np.inf, 1e-45], np.float32)
+    trees = [{"x": np.append(odd, np.float32(n)), "key": np.uint32([n, 2**32 - 1 - n])} for n in range(count)]
+    together = spread.together(iter(trees), count)
+    assert together["x"].shape == (16, 5) and {s.data.shape for s in together["x"].addressable_shards} == {(2, 5)}
+    assert together["x"].sharding == spread.shardings(together)["x"]
+    for number in (0, 7, 14, 15):
+        found, expected = spread.one(together, number), trees[min(number, 14)]
+        assert found["x"].sharding.is_fully_replicated
+        for name, x in expected.items():
+            assert np.asarray(found[name]).tobytes() == x.tobytes(), (number, name)
+
+
+def test_songs_of_members_go_where_these_are():
+    spread = MeshMembers.of(mesh.split(mesh.build(MeshConfig()), 15))
+    here = spread.members_here(15)
+    assert here.tolist() == list(range(16))
+    placed = spread.place_here([{"x": np.full((3, 2), min(n, 14))} for n in here], 15)["x"]
+    assert placed.sharding == spread.shardings({"x": placed})["x"]
+    assert placed[:, 0, 0].tolist() == [*range(15), 14] and placed.shape == (16, 3, 2)
 
 
 def test_a_mesh_that_does_not_come_out_is_refused(monkeypatch):

@@ -1,13 +1,15 @@
 """Traces: which steps they hold, under which names, and that a run which ends early loses none.
 
-In a process of their own: with libtpu in the process, as other tests have it, the profiler ends it.
+Real ones are made in a process of their own: with libtpu in the process, as other tests have it, the profiler ends it.
 """
 
 import gzip
+import itertools
 import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,11 @@ import pytest
 
 from gapt_jax import models
 from gapt_jax.config import ModelsConfig, TransformerConfig
+from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.health import Alarm
+from gapt_jax.runtime.profile import Profile
+from gapt_jax.training.loop import Loop, Schedule
+from gapt_jax.training.watch import Watch
 
 TRACED = """
 import sys
@@ -67,6 +74,37 @@ def test_nothing_is_traced_unless_asked(traced):
 
 def test_runs_are_traced_one_by_one(traced):
     assert steps_of(traced[0] / "row", "run") == {0, 1, 2}
+
+
+@pytest.mark.parametrize("stops_at, last", [(4, 4), (6, 5)])
+def test_a_run_that_an_alarm_stops_keeps_its_trace(tmp_path, monkeypatch, capsys, stops_at, last):
+    """Two steps are asked for, 4 and 5: it is stopped within the trace, or just behind it."""
+    traced, reached = [], []
+    monkeypatch.setattr(jax.profiler, "start_trace", traced.append)
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: traced.append(reached[-1]))
+    log = SimpleNamespace(write=lambda *_: None, take=lambda: [Alarm(stops_at, "silence", "", "stop")] * is_due())
+    saved = SimpleNamespace(check=lambda: None, save=lambda *_, **__: None)
+
+    def is_due():
+        return reached[-1] == stops_at
+
+    def advance(state, batch, call):
+        reached.append(state + 1)
+        return state + 1, {}
+
+    loop = Loop[int](
+        name="gapt",
+        title="post-training",
+        schedule=Schedule(9, is_evaluated=lambda step: False, is_saved=lambda step: False, shown=()),
+        runs=[watch := Watch("gapt", log, saved, {}, 1, 99)],
+        advance=advance,
+        evaluate=lambda state: {},
+        profile=Profile(tmp_path, 2, Console()),
+    )
+    assert loop.run(0, 0, itertools.repeat(0), Console()) == stops_at
+    assert f"gapt stopped at step {stops_at}, which is saved: silence" in str(watch.stopped)
+    assert traced == [tmp_path / "profile" / "process-0", last]
+    assert "wrote a trace into" in capsys.readouterr().out
 
 
 def test_operations_say_which_network_they_belong_to():
