@@ -142,6 +142,10 @@ class RewardsConfig:
         """By term."""
         return {name: x for name, x in vars(self).items() if not name.startswith("ensemble")}
 
+    def fitted(self) -> tuple[str, ...]:
+        """The reward models that a run needs: those with a weight, and the encoder, by which it is evaluated."""
+        return tuple(name for name in self.MODELS if name == self.ENCODER or getattr(self, name) > 0)
+
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:

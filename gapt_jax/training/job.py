@@ -158,12 +158,10 @@ def stages_of(job: Job) -> list[Stage]:
         return stage(name, network, loss, any_token, size, task.role, None)
 
     stages = [agent("policy", supervised.policy_loss(models)), agent("anchor", supervised.anchor_loss(models))]
-    for name, reward in task.reward_models.items():
-        is_encoder = name == weights.ENCODER
-        if is_encoder or getattr(weights, name) > 0:
-            network, members = models.rewards[name], fits.members + fits.held_out * is_encoder
-            size = config.models.reward
-            stages.append(stage(name, network, reward.loss(network), reward.guessing, size, {}, members))
+    for name in weights.fitted():
+        reward, network, size = task.reward_models[name], models.rewards[name], config.models.reward
+        seeds = fits.members + fits.held_out * (name == weights.ENCODER)
+        stages.append(stage(name, network, reward.loss(network), reward.guessing, size, {}, seeds))
     return stages
 
 

@@ -23,7 +23,6 @@ from gapt_jax.training.job import (
     open_job,
     pretrain_all,
     stage_names,
-    stages_of,
 )
 from gapt_jax.training.measure import evaluation_sets, evaluator_of, measure, show
 from gapt_jax.training.post_training import has_checkpoint, post_train, restore_policy
@@ -40,6 +39,9 @@ def run(
     stages = stage_names(experiment)
     if stage is not None and stage not in stages:
         raise UserError(f"unknown stage '{stage}': choose one of {', '.join(stages)}")
+    rewards = experiment.algorithm.rewards
+    if stage in rewards.MODELS and stage not in rewards.fitted():
+        raise UserError(f"stage '{stage}' is not part of this run: its reward has weight 0")
     set_up()
     hosts.start(console)
     workdir, experiment = workdir.resolve(), run_folder.with_absolute_paths(experiment)
@@ -57,8 +59,6 @@ def _run(experiment: Experiment, workdir: Path, console: Console, last: str, ini
     agree(job, {"--stage": last, "--init-from": str(init_from)})
     if init_from and not has_checkpoint(workdir):
         _check_source(job, init_from)
-    if last in experiment.algorithm.rewards.MODELS and last not in {s.name for s in stages_of(job)}:
-        raise UserError(f"stage '{last}' is not part of this run: its reward has weight 0")
     if hosts.is_first():
         source = str(init_from.resolve()) if init_from else None
         run_folder.write_facts(workdir, experiment, job.spec.task, job.facts, source)

@@ -78,6 +78,7 @@ def test_help_names_no_command_that_does_not_exist(tmp_path):
     others = {
         "jam",
         "play",
+        "listen",
         "export",
         "verify",
         "import-torch",
