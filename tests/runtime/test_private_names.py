@@ -1,4 +1,4 @@
-"""Private names of JAX that are used: one that is gone, or means something else, is named here first."""
+"""Private names of JAX and Orbax that are used: one that is gone, or means something else, is named here first."""
 
 import ast
 import functools
@@ -7,6 +7,7 @@ import inspect
 from pathlib import Path
 
 import jax
+import orbax.checkpoint as ocp
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -78,3 +79,9 @@ def test_the_cluster_is_detected_from_what_is_not_given():
     given = list(inspect.signature(detect).parameters)
     assert given[:3] == ["coordinator_address", "num_processes", "process_id"] and len(given) == 6
     assert detect("host:1", 2, 1, None, "deactivate", 1)[:3] == ("host:1", 2, 1)
+
+
+def test_orbax_keeps_how_the_items_of_a_step_are_finished(tmp_path):
+    """`runtime.checkpoint` sets it, since Orbax 0.11 does not pass it on."""
+    with ocp.CheckpointManager(tmp_path) as manager:
+        assert hasattr(manager._checkpointer.handler, "_temporary_path_class")
