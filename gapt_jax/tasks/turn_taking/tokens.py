@@ -97,7 +97,7 @@ def _changes(speech: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def context_of(others: np.ndarray) -> np.ndarray:
     """[T] int32: what is heard of the others, whose speech is [S, T] bool."""
     begun, ended = _changes(others)
-    return _context(others.sum(axis=0), begun.any(axis=0), ended.any(axis=0))
+    return _context(others.sum(axis=0), begun.sum(axis=0) > 0, ended.sum(axis=0) > 0)
 
 
 def encode(speech: np.ndarray, vocal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
