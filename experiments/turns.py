@@ -1,6 +1,6 @@
 """When to speak in a meeting, on a laptop: 51 s, 0.2 M parameters, one contrastive and one discriminative reward.
 
-Hardware: 2 CPU cores. Trained results: none yet (docs/turn_taking.md). Command, with a folder of RTTM files:
+Hardware: 2 CPU cores. Trained results and times: none yet (docs/turn_taking.md). Command, with a folder of RTTM files:
 
     gapt run turns --set data.songs=FOLDER
     gapt ablate turns --lambdas 0,0.5,1,2 --seeds 6 --set data.songs=FOLDER
@@ -46,27 +46,27 @@ def turns() -> Experiment:
             members=1,
         ),
         algorithm=AlgorithmConfig(
-            steps=150,
+            steps=120,
             batch_size=32,
             minibatch_size=8,
             gae_lambda=0.988,
             kl_coef=0.001,
             entropy_coef=0.0,
             validity_mask=True,
-            policy=OptimizerConfig(5e-4, 20, 1.0, 0.9, 0.95),
+            policy=OptimizerConfig(8e-4, 20, 1.0, 0.9, 0.95),
             critic=OptimizerConfig(1e-3, 20, 1.0, 0.9, 0.95),
             discriminator_optimizer=OptimizerConfig(1e-3, 20, 1.0, 0.9, 0.95),
             rewards=RewardsConfig(
                 contrastive=2.0, discriminative=2.0, rhythm_contrastive=0.0, rhythm_discriminative=0.0
             ),
             discriminator=DiscriminatorConfig(
-                gate_warmup_steps=75,
+                gate_warmup_steps=60,
                 steps_per_update=20,
                 minibatch_size=16,
                 buffer_rollouts=5,
                 schedule_follows_updates=False,
             ),
         ),
-        evaluation=EvaluationConfig(songs=512, sampling="masked", every=25, monitor_songs=64),
-        runtime=RuntimeConfig(checkpoint_every=50, microbatch_rows=4),
+        evaluation=EvaluationConfig(songs=512, sampling="masked", every=20, monitor_songs=64),
+        runtime=RuntimeConfig(checkpoint_every=40, microbatch_rows=4),
     )
