@@ -13,7 +13,7 @@ from gapt_jax.tasks.turn_taking import tokens
 from gapt_jax.tasks.turn_taking.rules import ONSET_LIMIT, TURN_LIMIT, WINDOW
 from gapt_jax.tasks.turn_taking.stretches import spans
 
-EXCERPT = 320  # frames
+EXCERPT = 256  # frames
 
 
 def main(folder: Path) -> None:

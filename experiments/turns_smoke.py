@@ -32,21 +32,20 @@ def supervised(steps: int) -> FitConfig:
 def turns_smoke() -> Experiment:
     return Experiment(
         name="turns_smoke",
-        data=DataConfig(songs="simulated", max_frames=128),
+        data=DataConfig(songs="simulated", max_frames=64),
         models=ModelsConfig(policy=TINY, anchor=TINY, reward=TINY, discriminator=TINY),
         pretrain=PretrainConfig(
-            policy=supervised(300),
-            anchor=supervised(150),
-            contrastive=supervised(200),
-            discriminative=supervised(200),
+            policy=supervised(200),
+            anchor=supervised(80),
+            contrastive=supervised(120),
+            discriminative=supervised(120),
             members=1,
         ),
         algorithm=AlgorithmConfig(
-            steps=40,
+            steps=30,
             batch_size=32,
             minibatch_size=16,
-            gae_lambda=0.98,
-            kl_coef=0.002,
+            kl_coef=0.004,
             entropy_coef=0.0,
             validity_mask=True,
             policy=OptimizerConfig(1e-3, 10, 0.1, 0.9, 0.95),
@@ -56,9 +55,9 @@ def turns_smoke() -> Experiment:
                 contrastive=2.0, discriminative=2.0, rhythm_contrastive=0.0, rhythm_discriminative=0.0
             ),
             discriminator=DiscriminatorConfig(
-                steps_per_update=10, minibatch_size=32, buffer_rollouts=5, schedule_follows_updates=False
+                steps_per_update=10, minibatch_size=16, buffer_rollouts=5, schedule_follows_updates=False
             ),
         ),
-        evaluation=EvaluationConfig(songs=128, sampling="masked", every=20, monitor_songs=64),
-        runtime=RuntimeConfig(checkpoint_every=20),
+        evaluation=EvaluationConfig(songs=128, sampling="masked", every=15, monitor_songs=64),
+        runtime=RuntimeConfig(checkpoint_every=15),
     )

@@ -41,6 +41,8 @@ def _listen(args: argparse.Namespace, console: Console) -> None:
     if args.seconds is not None and not args.seconds > 0:
         raise UserError(f"--seconds must be above 0, not {args.seconds:g}")
     recorded = _recording(args.rttm, args.recording, console)
+    import numpy as np
+
     from gapt_jax.tasks.turn_taking import tokens
 
     context = tokens.context_of(_others(recorded, args.instead_of))
@@ -62,9 +64,9 @@ def _listen(args: argparse.Namespace, console: Console) -> None:
         controls = dataclasses.replace(controls, plan_per_tick=model.affordable(tokens.FRAME_SECONDS))
     with console.progress("listening", len(context)) as progress:
         engine, found = listen(model, controls, context.tolist(), realtime=args.realtime, report=progress.update)
-    actions = engine.decided[: engine.now]
+    actions = np.array(engine.decided[: engine.now])
     write_atomic(out, rttm(recorded.id, actions))
-    share = sum(map(tokens.speaks, actions)) / len(actions)
+    share = float(tokens.speaks(actions).mean())
     console.emit(found | {"model": model.name, "frames": engine.now, "speaks": round(share, 4), "path": out})
     console.say(
         f"{engine.now} frames of {recorded.id}; the agent speaks {share:.0%} of the time; a frame took "

@@ -63,8 +63,8 @@ def listen(
     return engine, in_time(engine, heard, tokens.FRAME_SECONDS, realtime=realtime, report=report)
 
 
-def rttm(recording: str, actions: Sequence[int]) -> str:
-    """What the agent said, as an RTTM file."""
-    starts, ends = tokens.runs(tokens.speaks(np.array(actions)))
+def rttm(recording: str, actions: np.ndarray) -> str:
+    """What the agent said, actions [F], as an RTTM file."""
+    starts, ends = tokens.runs(tokens.speaks(actions))
     times = zip(tokens.FRAME_SECONDS * starts, tokens.FRAME_SECONDS * (ends - starts), strict=True)
     return "".join(f"SPEAKER {recording} 1 {at:.2f} {long:.2f} <NA> <NA> {AGENT} <NA> <NA>\n" for at, long in times)

@@ -85,4 +85,4 @@ def test_nothing_changes_where_nothing_is_said():
 def test_what_is_said_becomes_an_rttm_file():
     said = [tokens.REST, tokens.TURN_ONSET, tokens.TURN_HOLD, tokens.VOCAL_ONSET, tokens.BACKCHANNEL_ONSET]
     lines = ["0.20 0.40", "0.80 0.20"]
-    assert rttm("a", said) == "".join(f"SPEAKER a 1 {line} <NA> <NA> agent <NA> <NA>\n" for line in lines)
+    assert rttm("a", np.array(said)) == "".join(f"SPEAKER a 1 {line} <NA> <NA> agent <NA> <NA>\n" for line in lines)

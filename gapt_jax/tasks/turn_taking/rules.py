@@ -1,8 +1,8 @@
 """Validity of what a participant does, and rule penalties. All [B, T] arrays, no loops.
 
 The limits are rates of the AMI meetings that are trained on (docs/turn_taking.md has the command): of the turns 99 %
-last 200 frames (40 s) or less; in 99 % of the conversations of 64 s, no 10 s have more than 5 beginnings of anything.
-In 17 % of these conversations the participant says nothing at all: there is no limit within a minute that the data
+last 200 frames (40 s) or less; in 99 % of the excerpts of 51 s, no 10 s have more than 5 beginnings of anything.
+In 20 % of these excerpts the participant says nothing at all: there is no limit within a minute that the data
 keeps, and `mute` is paid by it too.
 """
 

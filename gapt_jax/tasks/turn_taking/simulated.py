@@ -109,7 +109,7 @@ class Simulated:
         places = max(1, parts.shape[2] - self.frames + 1)
         for number in range(start, 1 << 62):
             index = number * batch_size + rows
-            draws = np.array([np.random.default_rng([seed, i]).random(2) for i in index]).reshape(-1, 2).T
+            draws = np.array([np.random.default_rng([seed, i]).random(2) for i in index.tolist()]).reshape(-1, 2).T
             row, first = (draws * np.array([[parts.shape[1]], [places]])).astype(np.int64)
             yield Batch(*self._excerpts(parts, row, first), index.astype(np.int32))
 

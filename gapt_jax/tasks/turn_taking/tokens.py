@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gapt_jax.task import BOS, EOS, PAD
+from gapt_jax.types import Array
 
 FRAME_SECONDS = 0.2
 SHORT = 5  # frames, which is 1 s
@@ -115,7 +116,7 @@ def kind_of(actions: np.ndarray) -> np.ndarray:
     return np.where(is_kind, (actions - TURN_ONSET) // 2, -1)
 
 
-def speaks(actions: np.ndarray) -> np.ndarray:
+def speaks(actions: Array) -> Array:
     """[...] bool: whether an action is speech."""
     return (actions >= TURN_ONSET) & (actions < VOCAL_ONSET)
 
