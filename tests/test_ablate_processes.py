@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.conftest import QUICK
+from tests import quick
 from tests.small_runs import SETTINGS, Run
 from tests.toy import gapt
 
@@ -44,13 +44,13 @@ class Launched:
     def start(self, restarts: int = 0) -> "Launched":
         command = [sys.executable, "-m", "gapt_jax", "launch", "ablate", "smoke", "--on=local", "--processes=2"]
         limits = ["--devices-per-process=4", f"--restarts={restarts}", "--grace=20", f"--workdir={self.workdir}"]
-        quick = {"XLA_FLAGS": " ".join(f"{name}={value}" for name, value in QUICK.items())}  # as in this process
+        changes = {"XLA_FLAGS": quick.added_to("")}  # as in this process
         if not self._page:
             (self.workdir.parent / "sitecustomize.py").write_text("import sys; sys.modules['matplotlib'] = None")
-            quick["PYTHONPATH"] = os.pathsep.join([str(self.workdir.parent), os.environ.get("PYTHONPATH", "")])
+            changes["PYTHONPATH"] = os.pathsep.join([str(self.workdir.parent), os.environ.get("PYTHONPATH", "")])
         with self.log.open("ab") as log:
             self._launcher = subprocess.Popen(
-                [*command, *limits, *GRID], env=os.environ | quick, stdout=log, stderr=log
+                [*command, *limits, *GRID], env=os.environ | changes, stdout=log, stderr=log
             )
         return self
 
