@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gapt_jax.commands.live import controls_of
 from gapt_jax.commands.parsing import add_command
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
@@ -14,7 +15,6 @@ from gapt_jax.runtime.files import write_atomic
 
 if TYPE_CHECKING:
     from gapt_jax.data_pipeline.conversations.conversation import Conversation
-    from gapt_jax.live.engine import Controls
 
 
 def add_parser(commands: Any) -> None:
@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _listen(args: argparse.Namespace, console: Console) -> None:
-    controls = _controls(args)
+    controls = controls_of(args, intro_frames=0, lookahead_frames=1, commit_frames=1)
     if args.seconds is not None and not args.seconds > 0:
         raise UserError(f"--seconds must be above 0, not {args.seconds:g}")
     recorded = _recording(args.rttm, args.recording, console)
@@ -75,20 +75,6 @@ def _listen(args: argparse.Namespace, console: Console) -> None:
     )
     console.say(f"wrote {out}")
     console.say(f"next: gapt report {args.run}")
-
-
-def _controls(args: argparse.Namespace) -> Controls:
-    from gapt_jax.live.engine import RANGES, Controls
-
-    given = {name: getattr(args, name) for name in RANGES if getattr(args, name, None) is not None}
-    for name, value in given.items():
-        low, high = RANGES[name]
-        if not low <= value <= high:
-            raise UserError(f"--{name.replace('_', '-')} must be in {low:g}..{high:g}, not {value:g}")
-    controls = Controls(**{"intro_frames": 0, "lookahead_frames": 1, "commit_frames": 1} | given)
-    if controls.commit_frames > controls.lookahead_frames:
-        raise UserError("--commit-frames must not be above --lookahead-frames")
-    return controls
 
 
 def _recording(path: Path, name: str | None, console: Console) -> Conversation:

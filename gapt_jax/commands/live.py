@@ -16,6 +16,7 @@ from gapt_jax.runtime.files import write_atomic
 from gapt_jax.runtime.loopback import until_stopped
 
 if TYPE_CHECKING:
+    from gapt_jax.live.engine import Controls
     from gapt_jax.live.model import LiveModel
     from gapt_jax.vocabulary import Vocabulary
 
@@ -86,7 +87,8 @@ def song_model(path: Path, vocabulary: Vocabulary) -> LiveModel:
     return songs.song_model(path.resolve().name, chords, melody, vocabulary)
 
 
-def _play(args: argparse.Namespace, console: Console) -> None:
+def controls_of(args: argparse.Namespace, **defaults: int) -> Controls:
+    """The controls that the arguments set, else these defaults, else those of `Controls`. Raises UserError."""
     from gapt_jax.live.engine import RANGES, Controls
 
     given = {name: getattr(args, name) for name in RANGES if getattr(args, name, None) is not None}
@@ -94,9 +96,14 @@ def _play(args: argparse.Namespace, console: Console) -> None:
         low, high = RANGES[name]
         if not low <= value <= high:
             raise UserError(f"--{name.replace('_', '-')} must be in {low:g}..{high:g}, not {value:g}")
-    controls = Controls(**{"intro_frames": 0} | given)
+    controls = Controls(**defaults | given)
     if controls.commit_frames > controls.lookahead_frames:
         raise UserError("--commit-frames must not be above --lookahead-frames")
+    return controls
+
+
+def _play(args: argparse.Namespace, console: Console) -> None:
+    controls = controls_of(args, intro_frames=0)
     out = args.out or args.melody.with_name(f"{args.melody.stem}-accompanied.mid")
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file in it")

@@ -18,13 +18,15 @@ from gapt_jax.algorithm.adversary import discriminator_input
 from gapt_jax.algorithm.rollout import distribution, opened, roll_out, sample, valid_along
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import EvaluationConfig
-from gapt_jax.evaluation import diversity, post_hoc
+from gapt_jax.evaluation import diversity, embeddings, post_hoc
 from gapt_jax.models.networks import interleave
 from gapt_jax.task import EOS, PAD
 from gapt_jax.types import Params
 
 INDEPENDENT = "independent"  # the encoder that rewarded no policy
 TIMED_FRAMES = 256  # at least
+PLAYS = 16  # over one context
+_OTHER_DRAWS = 1  # seed of these plays
 Songs = tuple[jax.Array, ...]  # arrays with a row a song
 Carry = tuple[jax.Array, Any, jax.Array]  # logits [1, V], cache, the last action [1]
 
@@ -189,18 +191,18 @@ class Evaluator:
         self, context: np.ndarray, actions: np.ndarray, data: np.ndarray
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """(metrics, embeddings [N, D] of the actions by encoder)."""
-        embeddings, similarity = {}, {}
+        embedded, similarity = {}, {}
         for name in self.encoders:
-            embeddings[name], similarity[name] = self.embed(name, context, actions)
+            embedded[name], similarity[name] = self.embed(name, context, actions)
         measured, kept = self.spec.task.measure(context, actions, data), sounding(context, actions)
-        for name, rows in embeddings.items():  # a song in which nothing is played is skipped (docs/method.md §12.3)
+        for name, rows in embedded.items():  # a song in which nothing is played is skipped (docs/method.md §12.3)
             measured[f"vendi_{name}"] = diversity.vendi(rows[kept])
             measured[f"self_similarity_{name}"] = diversity.self_similarity(rows[kept])
         if INDEPENDENT in similarity:
             measured["held_out_coherence"] = float(similarity[INDEPENDENT].mean())
         if self.rewards:
             measured["proxy_coherence"] = self.proxy(context, actions)
-        return measured, embeddings
+        return measured, embedded
 
     def proxy(self, context: np.ndarray, actions: np.ndarray) -> float:
         """Mean score over songs by the reward models that paid the policy (`rewards` has some)."""
@@ -209,6 +211,15 @@ class Evaluator:
     def embed(self, encoder: str, context: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """([N, D] embeddings of the actions, [N] their similarity to the context)."""
         return self.in_batches(functools.partial(_embed, self.spec, self.encoders[encoder]), context, actions)
+
+    def same_context_vendi(self, policy: Params, context: np.ndarray, *, sampling: str) -> float:
+        """`embeddings.mean_vendi` over `PLAYS` plays over each context [N, T], in the independent encoder."""
+        repeated = np.repeat(context, PLAYS, axis=0)
+        index = np.arange(len(repeated), dtype=np.int32)
+        actions = self.play(policy, repeated, index, sampling=sampling, seed=_OTHER_DRAWS)
+        embedded, _ = self.embed(INDEPENDENT, repeated, actions)
+        sounds = sounding(repeated, actions)
+        return embeddings.mean_vendi(embedded.reshape(-1, PLAYS, embedded.shape[1]), sounds.reshape(-1, PLAYS))
 
     def divergence(
         self, policy: Params, context: np.ndarray, actions: np.ndarray, *, sampling: str

@@ -9,9 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gapt_jax.evaluation import embeddings
 from gapt_jax.evaluation.evaluator import INDEPENDENT, Evaluator
-from gapt_jax.evaluation.scorecard import sounding
 from gapt_jax.evaluation.statistics import share
 from gapt_jax.task import Collapse, Domain, Opened, Pages
 from gapt_jax.tasks.accompaniment import adaptation
@@ -24,9 +22,7 @@ from gapt_jax.tasks.accompaniment.task import FILE_NAME, Accompaniment, accompan
 from gapt_jax.types import Batch, Params
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, Vocabulary, read_vocabulary
 
-SAMPLES_PER_MELODY = 16
 ASSUMED_QUALITIES = 107  # interval sets that cover 99.9 % of the training chords of Hooktheory, POP909 and Nottingham
-_OTHER_DRAWS = 1  # seed of the accompaniments of one melody
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +110,8 @@ class _Domain(Domain):
         assert isinstance(config, EvaluationConfig)
         if INDEPENDENT in evaluator.encoders and config.same_melody_songs:
             melodies = songs.context[: config.same_melody_songs]
-            found["same_melody_vendi_independent"] = same_melody_vendi(evaluator, policy, melodies, sampling)
+            same = evaluator.same_context_vendi(policy, melodies, sampling=sampling)
+            found["same_melody_vendi_independent"] = same
         if accompaniment_of(evaluator.spec).part != "chords" or not config.adaptation_songs:
             return found, {}
         long_enough = np.flatnonzero(adaptation.long_enough(songs.context, change))[: config.adaptation_songs]
@@ -130,16 +127,6 @@ class _Domain(Domain):
 
 
 DOMAIN = _Domain()
-
-
-def same_melody_vendi(evaluator: Evaluator, policy: Params, melody: np.ndarray, sampling: str) -> float:
-    """`embeddings.mean_vendi` over 16 accompaniments of each melody."""
-    heard = np.repeat(melody, SAMPLES_PER_MELODY, axis=0)
-    index = np.arange(len(heard), dtype=np.int32)
-    chords = evaluator.play(policy, heard, index, sampling=sampling, seed=_OTHER_DRAWS)
-    embedded, _ = evaluator.embed(INDEPENDENT, heard, chords)
-    shape = (-1, SAMPLES_PER_MELODY)
-    return embeddings.mean_vendi(embedded.reshape(*shape, embedded.shape[1]), sounding(heard, chords).reshape(shape))
 
 
 def adapt(

@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gapt_jax.evaluation import embeddings
 from gapt_jax.evaluation.evaluator import INDEPENDENT, Evaluator
-from gapt_jax.evaluation.scorecard import sounding
 from gapt_jax.evaluation.statistics import share
 from gapt_jax.task import Change, Corpus, Domain, Opened, Pages
 from gapt_jax.tasks.turn_taking import simulated, timing, tokens
@@ -22,9 +20,6 @@ from gapt_jax.tasks.turn_taking.stretches import heard
 from gapt_jax.tasks.turn_taking.symptoms import ON_EVALUATIONS
 from gapt_jax.tasks.turn_taking.task import TurnTaking
 from gapt_jax.types import Batch, Params
-
-PLAYS = 16  # beside each of the conversations that are played several times
-_OTHER_DRAWS = 1  # seed of these plays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +49,7 @@ class Conversations:
 def as_begun(actions: np.ndarray) -> np.ndarray:
     """Actions [N, T] in which a hold in the first frame, which would hold nothing, is its onset."""
     first = actions[:, 0]
-    is_hold = (tokens.kind_of(first) >= 0) & ((first - tokens.TURN_ONSET) % 2 == 1)
-    return np.concatenate([(first - is_hold)[:, None], actions[:, 1:]], axis=1)
+    return np.concatenate([(first - tokens.is_hold(first))[:, None], actions[:, 1:]], axis=1)
 
 
 class _Domain(Domain):
@@ -105,7 +99,8 @@ class _Domain(Domain):
         config, metrics = evaluator.config, dict[str, float]()
         assert isinstance(config, EvaluationConfig)
         if INDEPENDENT in evaluator.encoders and config.same_context:
-            same = same_context_vendi(evaluator, policy, songs.context[: config.same_context], sampling)
+            chosen = songs.context[: config.same_context]
+            same = evaluator.same_context_vendi(policy, chosen, sampling=sampling)
             metrics["same_context_vendi_independent"] = same
         played = {"played": actions, "data": songs.actions}
         counts = {name: timing.offset_counts(heard(songs.context, part)).tolist() for name, part in played.items()}
@@ -116,13 +111,3 @@ class _Domain(Domain):
 
 
 DOMAIN = _Domain()
-
-
-def same_context_vendi(evaluator: Evaluator, policy: Params, context: np.ndarray, sampling: str) -> float:
-    """`embeddings.mean_vendi` over 16 plays beside each context."""
-    others = np.repeat(context, PLAYS, axis=0)
-    index = np.arange(len(others), dtype=np.int32)
-    actions = evaluator.play(policy, others, index, sampling=sampling, seed=_OTHER_DRAWS)
-    embedded, _ = evaluator.embed(INDEPENDENT, others, actions)
-    shape = (-1, PLAYS)
-    return embeddings.mean_vendi(embedded.reshape(*shape, embedded.shape[1]), sounding(others, actions).reshape(shape))

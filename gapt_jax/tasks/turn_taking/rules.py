@@ -13,30 +13,20 @@ import jax.numpy as jnp
 
 from gapt_jax.algorithm.rollout import before
 from gapt_jax.tasks.turn_taking.tokens import (
-    BACKCHANNEL_HOLD,
-    BACKCHANNEL_ONSET,
     CONTEXT,
     FRAME_SECONDS,
     REST,
     SIZE,
     TURN_HOLD,
     TURN_ONSET,
-    VOCAL_HOLD,
-    VOCAL_ONSET,
+    is_hold,
+    is_onset,
     speaks,
 )
 
 TURN_LIMIT = 200  # frames of a turn
 WINDOW, ONSET_LIMIT = 50, 5  # frames, and what may begin in so many
 PENALTY_UNIT = 0.1
-
-
-def is_onset(actions: jax.Array) -> jax.Array:
-    return (actions == TURN_ONSET) | (actions == BACKCHANNEL_ONSET) | (actions == VOCAL_ONSET)
-
-
-def is_hold(actions: jax.Array) -> jax.Array:
-    return (actions == TURN_HOLD) | (actions == BACKCHANNEL_HOLD) | (actions == VOCAL_HOLD)
 
 
 def valid_tokens(previous: jax.Array) -> jax.Array:

@@ -68,8 +68,7 @@ def stretches(actions: np.ndarray) -> Stretches:
     kind = tokens.kind_of(actions)
     edge = np.full((len(kind), 1), -1)
     before = np.concatenate([edge, kind[:, :-1]], axis=1)
-    is_onset = (actions - tokens.TURN_ONSET) % 2 == 0
-    starts = (kind >= 0) & ((kind != before) | is_onset)
+    starts = (kind >= 0) & ((kind != before) | tokens.is_onset(actions))
     goes_on = np.concatenate([(kind[:, 1:] == kind[:, :-1]) & ~starts[:, 1:], edge >= 0], axis=1)
     row, start = np.nonzero(starts)
     return Stretches(row, start, np.nonzero((kind >= 0) & ~goes_on)[1] + 1, kind[row, start])

@@ -43,9 +43,8 @@ class TurnTaking(Task):
     def going_on(self) -> np.ndarray:
         """The hold of each onset; of what is heard, that nothing changes."""
         token = np.arange(tokens.SIZE, dtype=np.int32)
-        begins = (tokens.kind_of(token) >= 0) & ((token - tokens.TURN_ONSET) % 2 == 0)
         unchanged = token - (token - tokens.CONTEXT) % 4
-        return np.where(token >= tokens.CONTEXT, unchanged, token + begins).astype(np.int32)
+        return np.where(token >= tokens.CONTEXT, unchanged, token + tokens.is_onset(token)).astype(np.int32)
 
     def rule_terms(self, context: jax.Array, actions: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
         """Monologues and chatter are punished frame by frame, all else on the last frame."""

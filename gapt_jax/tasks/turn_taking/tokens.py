@@ -116,6 +116,16 @@ def kind_of(actions: np.ndarray) -> np.ndarray:
     return np.where(is_kind, (actions - TURN_ONSET) // 2, -1)
 
 
+def is_onset(actions: Array) -> Array:
+    """[...] bool: whether something begins."""
+    return (actions >= TURN_ONSET) & (actions < CONTEXT) & ((actions - TURN_ONSET) % 2 == 0)
+
+
+def is_hold(actions: Array) -> Array:
+    """[...] bool: whether something goes on."""
+    return (actions >= TURN_ONSET) & (actions < CONTEXT) & ((actions - TURN_ONSET) % 2 == 1)
+
+
 def speaks(actions: Array) -> Array:
     """[...] bool: whether an action is speech."""
     return (actions >= TURN_ONSET) & (actions < VOCAL_ONSET)

@@ -13,9 +13,7 @@ from gapt_jax.tasks.turn_taking.stretches import Heard, spans
 def invalid(context: np.ndarray, actions: np.ndarray) -> np.ndarray:
     """[N] bool: something is no action (stopping early counts), or a hold holds nothing."""
     previous = np.pad(actions, ((0, 0), (1, 0)), constant_values=tokens.REST)[:, :-1]
-    kind = tokens.kind_of(actions)
-    is_hold = (kind >= 0) & ((actions - tokens.TURN_ONSET) % 2 == 1)
-    broken = is_hold & (previous != actions) & (previous != actions - 1)
+    broken = tokens.is_hold(actions) & (previous != actions) & (previous != actions - 1)
     foreign = (actions < tokens.REST) | (actions >= tokens.CONTEXT)
     return np.asarray(((broken | foreign) & (context != PAD)).any(1))
 
