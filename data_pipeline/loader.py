@@ -17,7 +17,15 @@ from gapt_jax.data_pipeline.examples import ALL_SPLITS, SPLITS
 from gapt_jax.data_pipeline.preparing import PreparedDataset, Progress
 from gapt_jax.data_pipeline.songs import FILE_ENDINGS, mask_intervals
 from gapt_jax.data_pipeline.store import SplitFrames
-from gapt_jax.data_pipeline.stream import EvaluationSongs, TokenisedSplit, TrainingBatches, crop, derived_seed, id_hash
+from gapt_jax.data_pipeline.stream import (
+    EvaluationSongs,
+    TokenisedSplit,
+    TrainingBatches,
+    check_open,
+    crop,
+    derived_seed,
+    id_hash,
+)
 from gapt_jax.errors import UserError
 from gapt_jax.vocabulary import CHORD_HOLD, FRAMES_PER_BEAT, NOTE_HOLD, NUM_PITCHES, Vocabulary
 
@@ -117,10 +125,7 @@ class Corpus:
 
     def split(self, dataset: str, split: str) -> TokenisedSplit:
         """Tokens of one split, or of all three with split "all"; made once."""
-        if dataset not in self.datasets:
-            raise UserError(f"dataset '{dataset}' is not open (open: {', '.join(self.datasets)}): choose one of these")
-        if split not in (*SPLITS, ALL_SPLITS):
-            raise UserError(f"there is no split '{split}': choose one of {', '.join(SPLITS)}, {ALL_SPLITS}")
+        check_open(self.datasets, dataset, split)
         if (dataset, split) not in self._tokenised:
             splits = self.datasets[dataset]
             frames = store.join(list(splits.values())) if split == ALL_SPLITS else splits[split]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Collection
 
 import grain
 import numpy as np
 
+from gapt_jax.data_pipeline.examples import ALL_SPLITS, SPLITS
 from gapt_jax.errors import UserError
 from gapt_jax.types import Batch
 from gapt_jax.vocabulary import PAD
@@ -40,6 +42,14 @@ class TokenisedSplit:
     def example(self, n: int) -> np.ndarray:
         """[2, length] tokens of example n (a view)."""
         return self.tokens[:, self.starts[n] : self.starts[n + 1]]
+
+
+def check_open(datasets: Collection[str], dataset: str, split: str) -> None:
+    """Raises UserError where a dataset is not open or there is no such split."""
+    if dataset not in datasets:
+        raise UserError(f"dataset '{dataset}' is not open (open: {', '.join(datasets)}): choose one of these")
+    if split not in (*SPLITS, ALL_SPLITS):
+        raise UserError(f"there is no split '{split}': choose one of {', '.join(SPLITS)}, {ALL_SPLITS}")
 
 
 def crop(tokens: np.ndarray, start: int, max_frames: int) -> np.ndarray:

@@ -17,7 +17,15 @@ from gapt_jax.data_pipeline.conversations.builders import Splits, open_splits, p
 from gapt_jax.data_pipeline.conversations.conversation import Conversation
 from gapt_jax.data_pipeline.examples import ALL_SPLITS, SPLITS
 from gapt_jax.data_pipeline.preparing import PreparedDataset, Progress
-from gapt_jax.data_pipeline.stream import EvaluationSongs, TokenisedSplit, TrainingBatches, crop, derived_seed, id_hash
+from gapt_jax.data_pipeline.stream import (
+    EvaluationSongs,
+    TokenisedSplit,
+    TrainingBatches,
+    check_open,
+    crop,
+    derived_seed,
+    id_hash,
+)
 from gapt_jax.errors import UserError
 
 Encode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -78,10 +86,7 @@ class Corpus:
 
     def split(self, dataset: str, split: str) -> TokenisedSplit:
         """Tokens of all agents of one split, or of all three with split "all"; made once."""
-        if dataset not in self.datasets:
-            raise UserError(f"dataset '{dataset}' is not open (open: {', '.join(self.datasets)}): choose one of these")
-        if split not in (*SPLITS, ALL_SPLITS):
-            raise UserError(f"there is no split '{split}': choose one of {', '.join(SPLITS)}, {ALL_SPLITS}")
+        check_open(self.datasets, dataset, split)
         if (dataset, split) not in self._tokenised:
             chosen = SPLITS if split == ALL_SPLITS else (split,)
             conversations = [found for name in chosen for found in self.datasets[dataset][name]]
