@@ -13,7 +13,7 @@ from gapt_jax.tasks.turn_taking import tokens
 from gapt_jax.tasks.turn_taking.rules import ONSET_LIMIT, TURN_LIMIT, WINDOW
 from gapt_jax.tasks.turn_taking.stretches import spans
 
-EXCERPT = 256  # frames
+EXCERPT = 128  # frames
 
 
 def main(folder: Path) -> None:
@@ -21,8 +21,8 @@ def main(folder: Path) -> None:
     agents = [tokens.encode(*c.frames(tokens.FRAME_SECONDS))[1] for c in conversations]
     turns = [spans(tokens.kind_of(actions) == tokens.TURN) for actions in agents]
     lengths = np.concatenate([found.end - found.start for found in turns])
-    print(f"{len(conversations)} conversations, {len(lengths)} turns; 99 % last at most "
-          f"{np.quantile(lengths, 0.99):g} frames (the limit is {TURN_LIMIT})")  # fmt: skip
+    print(f"{len(conversations)} conversations, {len(lengths)} turns; 95 % last at most "
+          f"{np.quantile(lengths, 0.95):g} frames (the limit is {TURN_LIMIT})")  # fmt: skip
     excerpts = np.concatenate(
         [
             actions[:, : actions.shape[1] // EXCERPT * EXCERPT].reshape(-1, EXCERPT)

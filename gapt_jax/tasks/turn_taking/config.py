@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class DataConfig(config.DataConfig):
     # RTTM file, or folder of some (docs/turn_taking.md); or "simulated" for built-in conversations.
     songs: FolderPath = "simulated"
-    max_frames: config.Fours = 256  # T, of 200 ms each
+    max_frames: config.Fours = 128  # T, of 200 ms each
 
 
 @dataclass(frozen=True)

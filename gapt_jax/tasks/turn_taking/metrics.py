@@ -77,7 +77,7 @@ METRICS: dict[str, Metric] = {
     "precision_independent": _EVERY_TASK["precision_independent"],
     "coverage_independent": _EVERY_TASK["coverage_independent"],
     "mute_share": Metric("Says nothing", "share of conversations", "near data", "In the whole excerpt."),
-    "monologue_share": Metric("Monologues", "share of conversations", "near data", "A turn of more than 40 s."),
+    "monologue_share": Metric("Monologues", "share of conversations", "near data", "A turn of more than 22.4 s."),
     "chatter_share": Metric(
         "Chatter", "share of conversations", "near data", "More than 5 stretches begin within 10 s."),
     "invalid_share": Metric(

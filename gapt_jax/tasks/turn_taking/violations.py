@@ -24,7 +24,7 @@ def mute(heard: Heard) -> np.ndarray:
 
 
 def monologue(context: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """[N] bool: turns without a pause of more than 40 s."""
+    """[N] bool: turns without a pause of more than 22.4 s."""
     is_turn = (tokens.kind_of(actions) == tokens.TURN) & (context != PAD)
     found = spans(is_turn)
     return np.bincount(found.row[found.end - found.start > TURN_LIMIT], minlength=len(actions)) > 0
