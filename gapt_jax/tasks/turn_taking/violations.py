@@ -31,7 +31,7 @@ def monologue(context: np.ndarray, actions: np.ndarray) -> np.ndarray:
 
 
 def chatter(heard: Heard) -> np.ndarray:
-    """[N] bool: more than 5 stretches begin within some 10 s."""
+    """[N] bool: more than 4 stretches begin within some 10 s."""
     begins = np.zeros(heard.speech.shape, np.int64)
     begins[heard.stretches.row, heard.stretches.start] = 1
     known = np.cumsum(begins, axis=1)

@@ -64,12 +64,12 @@ def test_a_monologue_is_paid_from_the_limit_on():
     np.testing.assert_array_equal(violations.monologue(np.full_like(actions, CONTEXT), actions), [1, 0, 0, 0])
 
 
-def test_chatter_is_paid_from_the_sixth_onset_in_ten_seconds():
-    quick = [BACKCHANNEL_ONSET, REST] * 6
-    slow = [*[TURN_ONSET, REST] * 5, *[REST] * (rules.WINDOW - 10), VOCAL_ONSET]
+def test_chatter_is_paid_from_the_fifth_onset_in_ten_seconds():
+    quick = [BACKCHANNEL_ONSET, REST] * 5
+    slow = [*[TURN_ONSET, REST] * 4, *[REST] * (rules.WINDOW - 8), VOCAL_ONSET]
     actions = rows(quick, slow)
     paid = np.asarray(rules.chatter(actions, np.ones(actions.shape)))
-    assert paid[0, 10] == np.float32(-0.1) and paid.sum() == np.float32(-0.1)
+    assert paid[0, 8] == np.float32(-0.1) and paid.sum() == np.float32(-0.1)
     context = np.full_like(actions, CONTEXT)
     np.testing.assert_array_equal(violations.chatter(heard(context, actions)), [True, False])
 

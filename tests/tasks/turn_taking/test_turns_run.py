@@ -75,4 +75,4 @@ def test_commands_for_music_refuse_it():
 
 def test_the_settings_of_turns_hold_together():
     experiment = override(turns(), ["algorithm.rewards.mute=0"])
-    assert experiment.task == "turn_taking" and experiment.data.max_frames == 256
+    assert experiment.task == "turn_taking" and experiment.data.max_frames == 128
