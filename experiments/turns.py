@@ -27,6 +27,7 @@ from gapt_jax.tasks.turn_taking.config import (
 )
 
 TINY = TransformerConfig(dim=64, depth=2, heads=2, head_dim=32, dropout=0.0)
+REWARD = TransformerConfig(dim=64, depth=2, heads=4, head_dim=32, dropout=0.0)
 
 
 def supervised(steps: int, *, batch_size: int = 32) -> FitConfig:
@@ -37,31 +38,31 @@ def turns() -> Experiment:
     return Experiment(
         name="turns",
         data=DataConfig(songs="conversations", max_frames=128),
-        models=ModelsConfig(policy=TINY, anchor=TINY, reward=TINY, discriminator=TINY),
+        models=ModelsConfig(policy=TINY, anchor=TINY, reward=REWARD, discriminator=TINY),
         pretrain=PretrainConfig(
             policy=supervised(500),
             anchor=supervised(200),
-            contrastive=supervised(400, batch_size=64),
+            contrastive=supervised(1_000, batch_size=64),
             discriminative=supervised(400),
             members=1,
         ),
         algorithm=AlgorithmConfig(
-            steps=100,
+            steps=60,
             batch_size=32,
             minibatch_size=8,
             gae_lambda=0.975,
             kl_coef=0.002,
             entropy_coef=0.0,
             validity_mask=True,
-            policy=OptimizerConfig(1e-3, 10, 1.0, 0.9, 0.95),
+            policy=OptimizerConfig(3e-4, 10, 1.0, 0.9, 0.95),
             critic=OptimizerConfig(1e-3, 20, 1.0, 0.9, 0.95),
             discriminator_optimizer=OptimizerConfig(1e-3, 20, 1.0, 0.9, 0.95),
             rewards=RewardsConfig(
                 contrastive=2.0, discriminative=2.0, rhythm_contrastive=0.0, rhythm_discriminative=0.0
             ),
             discriminator=DiscriminatorConfig(
-                gate_warmup_steps=50,
-                steps_per_update=20,
+                gate_warmup_steps=60,
+                steps_per_update=40,
                 minibatch_size=16,
                 buffer_rollouts=5,
                 schedule_follows_updates=False,
