@@ -1,3 +1,5 @@
+import { FRAMES_PER_BEAT } from "./clock.js";
+
 const DRAWN_PAST = 64;
 
 export function sameChord(a, b) {
@@ -54,6 +56,12 @@ export class Plan {
     const end = chords[chords.length - 1].f + 1;
     for (let frame = Math.max(end, this.commitUntil); frame < this.end; frame++) this.chords.delete(frame);
     this.end = Math.max(end, this.commitUntil);
+  }
+
+  /** The first other chord after a frame, and the beats until it; null where there is none. */
+  nextAfter(frame, symbol) {
+    const next = this.runs.find((run) => run.start > frame && run.sym !== symbol);
+    return next ? { sym: next.sym, beats: Math.ceil((next.start - frame) / FRAMES_PER_BEAT) } : null;
   }
 
   setIntro(chords) {
