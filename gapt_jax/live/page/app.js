@@ -321,7 +321,7 @@ function showSuggestion(budget) {
   suggested = session.latency.suggest(budget, commit, mostAhead.get(model));
   const beats = suggested / FRAMES_PER_BEAT;
   $("take").classList.toggle("away", suggested === null || suggested === settings.values.lookahead_frames);
-  const text = `${beats} beats ahead are enough`;
+  const text = `Look ${beats} beats ahead`;
   if ($("take").textContent === text) return;
   $("take").textContent = text;
   $("take").title = `Set the look-ahead to ${suggested} sixteenths`;
