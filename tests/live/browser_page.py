@@ -287,6 +287,41 @@ def midi_is_asked_for_by_its_button_alone(open_page: Opener) -> None:
         assert not page.locator("#connect-midi").is_visible()
 
 
+@check
+def space_starts_and_stops(open_page: Opener) -> None:
+    with open_page() as page:
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("Space")
+        page.wait_for_function("gaptLive.phase === 'playing'")
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("Space")
+        page.wait_for_function("gaptLive.phase === 'stopped'")
+        page.focus("[name=metronome]")
+        page.keyboard.press("Space")
+        assert not page.is_checked("[name=metronome]") and page.evaluate("gaptLive.phase") == "stopped"
+        page.focus("#start")
+        page.keyboard.press("Space")  # once, by the button itself
+        page.wait_for_function("gaptLive.phase === 'playing'")
+        assert page.evaluate("document.activeElement.id") == "stop"
+        page.keyboard.press("Space")
+        page.wait_for_function("gaptLive.phase === 'stopped'")
+        assert len(sent(page, "start")) == 2
+
+
+@check
+def the_last_takes_are_listed(open_page: Opener) -> None:
+    with open_page() as page:
+        assert not page.locator("#takes").is_visible()
+        page.route("**/api/sessions/take*", lambda route: route.fulfill(status=200, body="here"))
+        for number in range(1, 4):
+            play(page)
+            page.click("#stop")
+            page.wait_for_function(f"document.querySelectorAll('#takes li').length === {number}")
+        page.reload()
+        page.wait_for_function("document.querySelectorAll('#takes li').length === 3")
+        assert page.locator("#takes li").first.locator("a").all_text_contents() == ["MIDI", "JSON", "WAV"]
+
+
 COLOURS = """() => {
   const of = (selector) => getComputedStyle(document.querySelector(selector)).backgroundColor;
   const canvas = document.querySelector("#roll");
@@ -392,12 +427,14 @@ CONTRAST = """(selector) => {
     return found;
   };
   const ratio = (one, other) => (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-  return [...document.querySelectorAll(selector)].filter((element) => element.checkVisibility({ visibilityProperty: true })
-    && element.ariaDisabled !== "true").map((element) => {
+  const counts = (element) =>
+    element.checkVisibility({ visibilityProperty: true }) && element.ariaDisabled !== "true";
+  return [...document.querySelectorAll(selector)].filter(counts).map((element) => {
     const outside = layers(element.parentElement);
     const edge = light([...outside, getComputedStyle(element).borderBottomColor]);
     const fill = light(layers(element));
-    return [element.name || element.id || element.className, Math.max(ratio(edge, light(outside)), ratio(fill, light(outside)))];
+    const around = light(outside);
+    return [element.name || element.id || element.className, Math.max(ratio(edge, around), ratio(fill, around))];
   });
 }"""
 CONTROLS = "button, select, input[type=number], input:not([type]), .light, #beats span, .key.white"

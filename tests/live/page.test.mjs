@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 const load = (name) => import(`${pathToFileURL(process.env.PAGE)}/${name}.js`);
 const { Clock, FRAMES_PER_BEAT, frameSeconds } = await load("clock");
-const { Plan, sameChord } = await load("plan");
+const { Plan, sameChord, stretchesOf } = await load("plan");
 const { Follower } = await load("follower");
 const { Latency } = await load("latency");
 const { Melody } = await load("melody");
@@ -392,6 +392,17 @@ test("what comes next is counted from the frame that sounds, at every frame", ()
   assert.deepEqual(plan.nextAfter(0, ""), { sym: "B", beats: 2 });
   plan.apply(planned(2, 4, "aaCccc", 2), 4); // the plan has changed between two beats
   assert.deepEqual(plan.nextAfter(5, "A"), { sym: "B", beats: 1 }); // settled chords stay
+});
+
+test("a note is outside where a chord sounds without its pitch class", () => {
+  const plan = new Plan();
+  plan.apply(planned(1, 0, "AaBb..", 6), 0); // pitches 65 and 66
+  const found = (pitch, start, end) =>
+    stretchesOf(pitch, start, end, plan.chords).map(({ start: from, end: to, isOutside }) => [from, to, isOutside]);
+  assert.deepEqual(found(65, 0, 5.5), [[0, 2, false], [2, 4, true], [4, 5.5, false]]);
+  assert.deepEqual(found(65 + 12, 1, 2), [[1, 2, false]]);
+  assert.deepEqual(found(60, 0, 3), [[0, 3, true]]);
+  assert.deepEqual(found(60, 8, 9), [[8, 9, false]]); // no chord known
 });
 
 test("numbers of fields are stepped, bounded, and their default where they are none", () => {

@@ -7,7 +7,7 @@ import pytest
 from tests.live.browser_page import CHECKS
 from tests.live.browsers import NEEDS_BROWSER, run
 
-SECONDS = 600  # of all checks: two minutes on two idle cores
+SECONDS = 900  # of all checks: two minutes on two idle cores
 
 pytestmark = [pytest.mark.timeout(SECONDS + 60), *NEEDS_BROWSER]
 

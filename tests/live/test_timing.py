@@ -7,7 +7,6 @@ import mido
 import numpy as np
 import pytest
 
-from gapt_jax import midi
 from gapt_jax.live.engine import Controls
 from gapt_jax.live.notes import Event
 from gapt_jax.live.recording import Recording

@@ -9,6 +9,7 @@ import { Session } from "./session.js";
 import { Settings } from "./settings.js";
 import { Socket } from "./socket.js";
 import { CHORD_TIMBRES, MELODY_TIMBRES, Sound } from "./sound.js";
+import { showTakes } from "./shelf.js";
 import { Study } from "./study.js";
 import { Takes } from "./takes.js";
 
@@ -16,6 +17,7 @@ const TICKER_MILLISECONDS = 25;
 const NOTICE_MILLISECONDS = 6000;
 const FLASH_MILLISECONDS = 120;
 const HEALTH_MILLISECONDS = 1000;
+const OF_SPACE = "button, input, select, summary, a, dialog"; // what Space is for already
 const HANDS = "The letter keys and the piano below work.";
 
 const $ = (id) => document.getElementById(id);
@@ -140,6 +142,7 @@ session.onmodels = (models) => {
   for (const { name, lookahead_frames: most } of models) mostAhead.set(name, most);
   boundByModel();
   offerLastTake();
+  showTakes($("takes"), study.on ? [] : takes.list, addressOf, exists);
 };
 session.oncontrols = (controls) => {
   boundByModel();
@@ -211,6 +214,7 @@ session.onphase = () => {
   settings.form.elements.intro_frames.disabled = playing;
   if (phase === "stopped") (session.ending ? offerKept : offerDownloads)(session.id, "Download");
   if (phase === "stopped" && session.recorded) study.ask();
+  if (phase === "stopped" && !study.on) showTakes($("takes"), takes.list, addressOf, exists);
   roll.shown = null;
 };
 
@@ -251,7 +255,13 @@ $("forget").addEventListener("click", () => session.forget());
 $("panic").addEventListener("click", panic);
 $("octave-down").addEventListener("click", () => keys.shift(-1));
 $("octave-up").addEventListener("click", () => keys.shift(1));
-window.addEventListener("keydown", (event) => event.key === "Escape" && panic());
+window.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") panic();
+  if (event.code !== "Space" || event.repeat || event.target.closest?.(OF_SPACE)) return;
+  event.preventDefault();
+  if (session.playing) session.stop();
+  else if (session.phase !== "starting") start();
+});
 
 // Browsers start audio, and pause it, as they like; any key or touch brings it back.
 for (const type of ["pointerdown", "keydown"]) window.addEventListener(type, () => context.resume(), true);

@@ -70,6 +70,19 @@ export class Plan {
   }
 }
 
+/** Stretches {start, end, isOutside} of a note: outside is where a chord sounds that has not its pitch class. */
+export function stretchesOf(pitch, start, end, chords) {
+  const found = [];
+  for (let frame = start; frame < end; frame++) {
+    const pitches = chords.get(frame)?.pitches ?? [];
+    const isOutside = pitches.length > 0 && !pitches.some((other) => other % 12 === pitch % 12);
+    const last = found[found.length - 1];
+    if (last?.isOutside === isOutside) last.end = Math.min(frame + 1, end);
+    else found.push({ start: frame, end: Math.min(frame + 1, end), isOutside });
+  }
+  return found;
+}
+
 /** Chords frame by frame as stretches {start, end, sym, pitches} from strike to end, silence left out. */
 function asRuns(chords, from, to) {
   const runs = [];

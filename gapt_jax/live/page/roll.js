@@ -1,9 +1,10 @@
 import { FRAMES_PER_BEAT } from "./clock.js";
 import { isBlack, pitchName } from "./keys.js";
 import { chordName } from "./names.js";
+import { stretchesOf } from "./plan.js";
 import { FIRST_RANGE, including } from "./range.js";
 
-const COLOURS = ["ink", "muted", "line", "strong-line", "shade", "melody", "chord", "now", "panel"];
+const COLOURS = ["ink", "muted", "line", "strong-line", "shade", "melody", "outside", "chord", "now", "panel"];
 const RESTYLED = ["(prefers-color-scheme: dark)", "(forced-colors: active)"];
 const SOLID = [];
 const DASHED = [4, 3];
@@ -216,15 +217,26 @@ export class Roll {
   }
 
   drawMelody() {
-    const { notes } = this.session.melody;
-    this.g.fillStyle = this.colours.melody;
+    const { melody, plan } = this.session;
+    const { notes } = melody;
     for (let index = notes.length - 1; index >= 0; index--) {
       const note = notes[index];
       const end = Math.max(note.on + 0.6, Math.min(note.off ?? Infinity, this.now));
       if (end < this.origin) break;
-      this.box(note.on, end, note.p, this.thick / 2, 0);
-      this.g.fill();
+      for (const stretch of stretchesOf(note.p, note.on, end, plan.chords)) this.drawStretch(note.p, stretch);
     }
+  }
+
+  /** Full where the note is in the chord, hollow and of another colour where it is not. */
+  drawStretch(pitch, { start, end, isOutside }) {
+    const { g, colours } = this;
+    this.box(start, end, pitch, this.thick / 2, isOutside ? 1 : 0);
+    g.fillStyle = isOutside ? colours.panel : colours.melody;
+    g.fill();
+    if (!isOutside) return;
+    g.lineWidth = 2;
+    g.strokeStyle = colours.outside;
+    g.stroke();
   }
 
   drawNow() {
