@@ -44,8 +44,14 @@ class Opener:
         self.faults: list[str] = []
 
     @contextlib.contextmanager
-    def __call__(self, size: tuple[int, int] = (1280, 800), stored: dict[str, Any] | None = None, **options: Any):
+    def __call__(self, size: tuple[int, int] = (1280, 800), stored: str | None = None, **options: Any) -> Iterator[Any]:
         context = self.browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
+        try:
+            yield self._opened(context, stored)
+        finally:
+            context.close()
+
+    def _opened(self, context: Any, stored: str | None) -> Any:
         page = context.new_page()
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
@@ -56,8 +62,7 @@ class Opener:
             page.add_init_script(f"localStorage.getItem('gapt-live') ?? localStorage.setItem('gapt-live', {stored!r})")
         page.goto(self.url)
         page.wait_for_function("window.gaptLive?.connected && document.querySelector('[name=model]').value")
-        yield page
-        context.close()
+        return page
 
     def shot(self, page: Any, name: str) -> None:
         if self.shots:

@@ -636,8 +636,8 @@ test("a server without answers is frozen and asked seldom; its answer thaws it",
 test("at rest the server is asked for a sign of life", () => {
   const { session, sent } = makeSession();
   session.stop();
-  session.ping();
-  session.ping();
+  session.watch();
+  session.watch();
   assert.deepEqual(sent.slice(-2).map(({ type }) => type), ["stop", "ping"]);
   session.asked -= 5000;
   assert.equal(session.link, "frozen");
@@ -672,4 +672,18 @@ test("a metre change while playing keeps the bar that is played, and moves no cl
   for (session.nextClick = 0; session.nextClick < 15;) session.click(Infinity);
   const accents = clicks.flatMap((isAccent, beat) => (isAccent ? [beat] : []));
   assert.deepEqual(accents, [0, 4, 8, 11, 14]);
+});
+
+test("a start that a frozen server answers later begins nothing", () => {
+  const { session, sent } = makeSession();
+  session.stop();
+  session.begin();
+  session.watch();
+  assert.equal(session.phase, "starting");
+  session.asked -= 5000;
+  session.watch();
+  assert.deepEqual([session.phase, session.link], ["idle", "frozen"]);
+  session.receive({ type: "started", session: "two", controls: {} });
+  assert.deepEqual([session.phase, session.link, session.id], ["idle", "open", "one"]);
+  assert.equal(sent.at(-1).type, "stop");
 });

@@ -207,6 +207,7 @@ session.onphase = () => {
   $("transport").classList.toggle("away", !playing);
   $("beats").classList.toggle("away", !playing);
   if (playing) roll.clear();
+  if (playing) $("downloads").classList.add("away");
   if (playing && !study.on) takes.add({ id: session.id, model: session.model, at: Date.now() });
   band.clear();
   if (focusMoves) $(playing ? "stop" : "start").focus();
@@ -373,7 +374,7 @@ function paint() {
 
 /** Once a second: is the server there, and fast enough? */
 function look() {
-  session.ping();
+  session.watch();
   showStatus();
   showHealth();
 }

@@ -67,8 +67,10 @@ export class Session {
     return linkOf(this.socket.connected, this.waiting);
   }
 
-  /** Asks the server for a sign of life where nothing else does. */
-  ping() {
+  /** Called once a second. Asks the server for a sign of life where nothing else does; a start without an answer is given
+   * up. */
+  watch() {
+    if (this.phase === "starting" && this.link !== "open") this.enter("idle");
     if (!this.socket.connected || this.asked !== null || !RESTING.includes(this.phase)) return;
     this.asked = performance.now();
     this.socket.send({ type: "ping", t: this.asked });
@@ -222,8 +224,12 @@ const HANDLERS = {
 
   started({ session, model, controls, take }) {
     const goesOn = this.resuming && session === this.id;
-    this.resuming = false;
     this.asked = null;
+    if (!this.resuming && this.phase !== "starting") {
+      this.socket.send({ type: "stop" }); // it was given up
+      return;
+    }
+    this.resuming = false;
     this.id = session;
     this.model = model;
     this.recorded = Number.isInteger(take);
