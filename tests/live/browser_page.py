@@ -205,12 +205,12 @@ def a_lost_server_is_said_and_no_take_begins_by_itself(open_page: Opener) -> Non
         light = "getComputedStyle(document.querySelector('#link-light')).backgroundColor"
         assert page.evaluate(light) != grey and text(page, "#chord") != "" and text(page, "#trouble") == ""
         page.evaluate("fakeServer.drop()")
-        page.wait_for_function("document.querySelector('#trouble').textContent.startsWith('The server is not there.')")
+        said = "document.querySelector('#trouble').textContent.startsWith('The server is not there.')"
+        page.wait_for_function(f"{said} && document.querySelector('#chord').textContent !== ''")  # held at first
         open_page.shot(page, "lost")
         stage, said = page.locator(".stage").bounding_box(), page.locator("#trouble").bounding_box()
         assert said["width"] >= stage["width"] - 4 and stage["y"] < said["y"] < stage["y"] + stage["height"]
         assert page.evaluate(light) == grey
-        assert text(page, "#chord") != ""  # held at first
         page.wait_for_function("gaptLive.hasFaded && document.querySelector('#chord').textContent === ''")
         assert page.evaluate("gaptLive.phase") == "playing"
         page.evaluate("fakeServer.comeBack(true)")
