@@ -33,7 +33,7 @@ class Downloads:
         self._files, self._sounds = _Gate("file", FILES), _Gate("sound", SOUNDS)
 
     async def answer(self, recording: Recording | None, ending: str, *, is_asked: bool, is_blind: bool) -> Response:
-        """A recording in the form that the ending names. `is_asked`: HEAD, which needs no sound made; `is_blind`: the
+        """A recording in the form that the ending names. `is_asked`: HEAD, for which nothing is made; `is_blind`: the
         form that names the model is not handed out."""
         if recording is None:
             return refusal(404, "that recording is not kept any more")
@@ -45,7 +45,7 @@ class Downloads:
         if ending == "wav" and recording.seconds > SOUND_SECONDS:
             return refusal(404, f"sound is made of at most {SOUND_SECONDS // 60} minutes: take the MIDI file")
         headers = {"Content-Disposition": f'attachment; filename="gapt-session.{ending}"'}
-        if ending == "wav" and is_asked:
+        if is_asked:
             return Response(media_type=_MEDIA[ending], headers=headers)
         gate = self._sounds if ending == "wav" else self._files
         if not gate.enter():

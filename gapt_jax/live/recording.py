@@ -19,6 +19,7 @@ from gapt_jax.live.engine import Controls, Engine
 from gapt_jax.live.limits import RECORDING_SIZE
 from gapt_jax.live.model import LiveModel
 from gapt_jax.live.notes import Event, chord_entries
+from gapt_jax.live.timing import timing_of
 from gapt_jax.tasks.accompaniment.midi import accompaniment
 from gapt_jax.vocabulary import SILENCE
 
@@ -43,6 +44,7 @@ class Recording:
         self._model = engine.model
         self._notes, self._decided = engine.heard, engine.decided  # lists that go on growing
         self.entries: list[dict[str, Any]] = []
+        self.seconds = 0.0  # how long it sounds
         self.size, self.limit = 0, RECORDING_SIZE
         self.is_full = False
 
@@ -50,13 +52,15 @@ class Recording:
         """One step: ``tick``, ``commit``, ``set`` or ``model``, before the engine takes it."""
         if self.is_full:
             return
-        size = 1 + len(what.get("events", ())) + max(0, what.get("now_frame", 0) - len(self._notes))
+        frames = max(0, what.get("now_frame", 0) - len(self._notes))
+        size = 1 + len(what.get("events", ())) + frames
         if self.size + size > self.limit:
             self.is_full = True
             self._notes = list(self._notes)
             self._decided = self._decided[: len(self._notes)]
             return
         self.size += size
+        self.seconds += frames * 15 / self._last.bpm
         self.entries.append({"type": kind, **what})
         if kind == "set":
             self._last = Controls(**what["controls"])
@@ -85,17 +89,21 @@ class Recording:
         parts = [f"{json.dumps(name)}:{_in_pieces(value)}" for name, value in self.to_dict().items()]
         return f"{{{','.join(parts)}}}".encode()
 
-    @property
-    def seconds(self) -> float:
-        """How long it sounds."""
-        return len(self._notes) * 15 / self._last.bpm
-
     def to_midi(self) -> bytes:
-        """The tracks ``melody`` and ``chords``; chords of the intro are silent, as they were."""
+        """The tracks ``melody`` and ``chords`` as they were heard: tempos, metres, how hard the keys were struck, and
+        no chords in the intro."""
+        timing = timing_of(self._first, self.entries[:])
         notes = np.array(self._notes, np.int32)
         chords = np.array(self._decided[: len(notes)], np.int32)
-        chords[: self._last.intro_frames] = SILENCE
-        return accompaniment(notes, chords, self._model.vocabulary, self._last.bpm)
+        chords[: timing.silent] = SILENCE
+        return accompaniment(
+            notes,
+            chords,
+            self._model.vocabulary,
+            tempos=timing.tempos,
+            meters=timing.meters,
+            velocities=timing.velocities,
+        )
 
 
 def _in_pieces(value: Any) -> str:

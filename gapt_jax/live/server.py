@@ -281,7 +281,7 @@ def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS, study: Study
         return {"ready": True}
 
     @app.get("/api/models")
-    async def names() -> list[dict[str, str]]:
+    async def names() -> list[dict[str, Any]]:
         return [
             {name: text for name, text in model.items() if name != "weights_sha256"} for model in studio.described()
         ]

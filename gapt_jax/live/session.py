@@ -11,7 +11,7 @@ import numpy as np
 
 from gapt_jax.live import limits
 from gapt_jax.live.engine import FUTURE, RANGES, Controls, Engine, Planned
-from gapt_jax.live.model import LiveModel
+from gapt_jax.live.model import LEAST_PLANNED, LiveModel
 from gapt_jax.live.notes import Event, chord_entries, note_entries
 from gapt_jax.live.recording import Recording
 from gapt_jax.vocabulary import SILENCE
@@ -24,6 +24,7 @@ MAX_EVENTS = 128  # of one message
 MAX_DEPTH = 4  # of objects and lists in a message
 MAX_GAP = limits.FRAMES_AT_ONCE  # frames that a tick may lie ahead of the engine
 SLICE = 4  # frames that are committed in one go
+_RANGES = RANGES | {"lookahead_frames": (LEAST_PLANNED, RANGES["lookahead_frames"][1])}  # 1: no chord is ever in time
 _WHOLE = {"beats_per_bar", "seed", "lookahead_frames", "commit_frames", "intro_frames", "plan_per_tick"}
 
 
@@ -81,7 +82,7 @@ def read_time(message: dict[str, Any]) -> float | None:
 def read_controls(message: dict[str, Any], before: Controls) -> Controls:
     """The controls of a message over those that hold. Raises Fault on a value that is out of its range."""
     changes: dict[str, Any] = {}
-    for name, (low, high) in RANGES.items():
+    for name, (low, high) in _RANGES.items():
         if name in message:
             value = message[name]
             kinds = (int,) if name in _WHOLE else (int, float)
@@ -156,6 +157,11 @@ class LiveSession:
         """What holds from the next tick on."""
         return self._changes.get("set", self.engine.controls)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a tick has come since its begin, or since the last reset."""
+        return bool(self.recording.entries)
+
     def notes(self, message: dict[str, Any]) -> None:
         """Keeps events for the next tick."""
         events = read_events(message)
@@ -166,7 +172,10 @@ class LiveSession:
         self._pending += events
 
     def change(self, kind: str, value: Any) -> None:
-        """Keeps a change of controls or model for the next tick; the last of each kind counts."""
+        """Keeps a change of controls or model for the next tick; the last of each kind counts. Raises Fault where it
+        would change chords that are final."""
+        if kind == "set" and self.has_begun and value.intro_frames != self.controls.intro_frames:
+            raise Fault("bad_value", "intro_frames cannot change while a session plays: start anew with it")
         self._changes[kind] = value
 
     def check_tick(self, message: dict[str, Any]) -> int:

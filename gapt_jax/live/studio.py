@@ -49,12 +49,19 @@ class Studio:
             return self.models
         return {letter: self.models[name] for letter, name in conditions(self.models, participant or "").items()}
 
-    def described(self) -> list[dict[str, str]]:
-        """What a player may know of the models: in a study their letters alone."""
+    def described(self) -> list[dict[str, Any]]:
+        """What a player may know of the models: in a study their letters and the longest plan that each of them can
+        make."""
         if self.study:
-            return [{"name": letter} for letter in self.offered(None)]
+            most = min(model.most_ahead for model in self.models.values())
+            return [{"name": letter, "lookahead_frames": most} for letter in self.offered(None)]
         return [
-            {"name": model.name, "family": model.system, "weights_sha256": model.weights_sha256}
+            {
+                "name": model.name,
+                "family": model.system,
+                "weights_sha256": model.weights_sha256,
+                "lookahead_frames": model.most_ahead,
+            }
             for model in self.models.values()
         ]
 

@@ -2,11 +2,11 @@
 
 from gapt_jax.midi.file import MAX_BEATS, File, Harmony, Meters, Note, Tempos, music
 from gapt_jax.midi.parts import Part, chords_of, find_chords, melody_of, melody_part, one_at_a_time, recognise
-from gapt_jax.midi.writer import TICKS_PER_BEAT, build
+from gapt_jax.midi.writer import MELODY_VELOCITY, TICKS_PER_BEAT, build
 
 __all__ = [
-    "MAX_BEATS", "MAX_BYTES", "TICKS_PER_BEAT", "File", "Harmony", "Meters", "Note", "Part", "Tempos", "build",
-    "chords_of", "find_chords", "melody_of", "melody_part", "one_at_a_time", "parse", "recognise",
+    "MAX_BEATS", "MAX_BYTES", "MELODY_VELOCITY", "TICKS_PER_BEAT", "File", "Harmony", "Meters", "Note", "Part",
+    "Tempos", "build", "chords_of", "find_chords", "melody_of", "melody_part", "one_at_a_time", "parse", "recognise",
 ]  # fmt: skip
 MAX_BYTES = 4 << 20
 

@@ -15,6 +15,7 @@ TICKS_PER_BEAT = 480
 MELODY_VELOCITY, CHORD_VELOCITY, BASS_VELOCITY = 76, 50, 56
 CHORD_OCTAVE, BASS_OCTAVE = 48, 36  # lowest pitch of the chord tones and of the bass
 _LEAST_UNIT = 32  # of a time signature
+_Sound = tuple[float, float, list[tuple[int, int]], mido.MetaMessage | None]  # onset, offset, (pitch, velocity), text
 
 
 def build(
@@ -27,14 +28,20 @@ def build(
     pickup: float = 0,
     tempos: Tempos = (),
     meters: Meters = (),
+    velocities: Sequence[int] = (),
 ) -> bytes:
     """A MIDI file of two tracks, ``melody`` and ``chords``; each chord is struck with its symbol as a text.
 
     The tracks end after `beats`, or with their last note where that is later. A pickup of so many beats is a first bar
     with a time signature of its own. `tempos` and `meters`, where there are any, count in the place of `bpm` and
-    `meter`.
+    `meter`; `velocities`, where there are any, those of the melody's notes.
     """
-    tune = [(note.onset, note.offset, [(note.pitch, MELODY_VELOCITY)], None) for note in melody]
+    notes = list(melody)
+    strengths = velocities or [MELODY_VELOCITY] * len(notes)
+    tune: list[_Sound] = [
+        (note.onset, note.offset, [(note.pitch, strength)], None)
+        for note, strength in zip(notes, strengths, strict=True)
+    ]
     accompaniment = [
         (onset, offset, _keys(chord), mido.MetaMessage("text", text=chords.symbol(chord)))
         for onset, offset, chord in harmony
@@ -69,9 +76,6 @@ def _keys(chord: Chord) -> list[tuple[int, int]]:
     """(pitch, velocity) of each key of a chord: its bass, and its notes."""
     tones = sorted((chord.root + step) % 12 for step in chord.intervals)
     return [(BASS_OCTAVE + chord.bass, BASS_VELOCITY), *((CHORD_OCTAVE + tone, CHORD_VELOCITY) for tone in tones)]
-
-
-_Sound = tuple[float, float, list[tuple[int, int]], mido.MetaMessage | None]
 
 
 def _track(

@@ -31,6 +31,7 @@ def jam(browser, url: str, seconds: float, shots: Path | None) -> dict:
     page.add_init_script(path=str(Path(__file__).with_name("fake_midi.js")))
     page.goto(url)
     page.wait_for_timeout(800)
+    page.evaluate("document.querySelector('#connect-midi').click()")
     page.click("#start")
     rng, shown, held = random.Random(0), {}, None
     until = time.monotonic() + seconds

@@ -1,6 +1,7 @@
 // Init script for browser tests: a Web MIDI with devices that exist only here.
 // fakeMidi.play(pitch, on, velocity, channel, id) plays; plug(name) and unplug(id) are hot-plugging; sent lists
-// {id, data, stamp} of what the page sent out; refuse = true makes the browser say no.
+// {id, data, stamp} of what the page sent out; refuse = true makes the browser say no; asked counts the
+// times that the page asked.
 (() => {
   const inputs = new Map();
   const outputs = new Map();
@@ -43,11 +44,12 @@
     send([(on ? 0x90 : 0x80) | channel, pitch, on ? velocity : 0], id);
   };
 
-  window.fakeMidi = { play, send, plug: addInput, plugOut: addOutput, unplug, sent, refuse: false };
+  window.fakeMidi = { play, send, plug: addInput, plugOut: addOutput, unplug, sent, refuse: false, asked: 0 };
   addInput("Fake Keys");
   addOutput("Fake Synth");
 
   Navigator.prototype.requestMIDIAccess = async () => {
+    window.fakeMidi.asked++;
     if (window.fakeMidi.refuse) throw new DOMException("refused", "NotAllowedError");
     const access = { inputs, outputs, onstatechange: null };
     accesses.push(access);

@@ -5,12 +5,19 @@ import { test } from "node:test";
 
 const load = (name) => import(`${pathToFileURL(process.env.PAGE)}/${name}.js`);
 const { Clock, FRAMES_PER_BEAT, frameSeconds } = await load("clock");
-const { Plan, sameChord } = await load("plan");
+const { Plan, sameChord, stretchesOf } = await load("plan");
 const { Follower } = await load("follower");
 const { Latency } = await load("latency");
 const { Melody } = await load("melody");
 const { chordName } = await load("names");
 const { Session } = await load("session");
+const { Settings } = await load("settings");
+const { cleanNumber, cleanStored } = await load("values");
+const { Meter } = await load("meter");
+const { FIRST_RANGE, including } = await load("range");
+const { linkOf, troubleOf } = await load("link");
+const { Takes } = await load("takes");
+const { isBlack, lastOf, whitesIn } = await load("keys");
 
 const close = (found, expected) => assert.ok(Math.abs(found - expected) < 1e-9, `${found} is not ${expected}`);
 const chord = (f, sym, on = true) => ({ f, sym, pitches: sym ? [sym.charCodeAt(0)] : [], on });
@@ -176,7 +183,7 @@ test("chords are the same by symbol, pitches and strike", () => {
 });
 
 /** A follower at 120 BPM whose frame 0 begins at 0, and the list of what it sounded. */
-const makeFollower = (plan, ahead = 0.1) => {
+const makeFollower = (plan, ahead = 0.1, patience = 1000) => {
   const clock = makeClock();
   clock.start(120, 0);
   const sounded = [];
@@ -190,8 +197,11 @@ const makeFollower = (plan, ahead = 0.1) => {
       assert.equal(handle.before, before);
       sounded.splice(sounded.indexOf(handle), 1);
     },
+    fade(handle, time) {
+      sounded.push({ pitches: [...`fade of ${String.fromCharCode(...handle.pitches)}`].map((c) => c.charCodeAt(0)), time });
+    },
   };
-  return { follower: new Follower(clock, plan, sink, ahead), sounded };
+  return { follower: new Follower(clock, plan, sink, ahead, () => patience), sounded };
 };
 const heard = (sounded) => sounded.map(({ pitches, time }) => [String.fromCharCode(...pitches), Math.round(time * 8)]);
 
@@ -354,17 +364,202 @@ test("chord names for the eye", () => {
   assert.equal(chordName("C#dim").text, "C♯dim");
 });
 
+test("without a plan the chord fades once, and sounds again with the next plan that holds it", () => {
+  const plan = new Plan();
+  plan.apply(planned(1, 0, "Aa", 2), 0);
+  const { follower, sounded } = makeFollower(plan, 0.1, 3);
+  for (let now = 0; now < 1; now += 0.025) follower.run(now); // frames 2 to 7 begin
+  assert.deepEqual(heard(sounded), [["A", 0], ["fade of A", 4]]);
+  assert.ok(follower.hasFaded);
+  assert.equal(follower.underruns, 6);
+  plan.apply(planned(2, 8, "aa", 2), 8); // goes on, but nothing sounds any more
+  for (let now = 1; now < 1.2; now += 0.025) follower.run(now);
+  assert.deepEqual(heard(sounded).slice(2), [["A", 8]]);
+  assert.ok(!follower.hasFaded);
+});
+
+test("what comes next is counted from the frame that sounds, at every frame", () => {
+  const plan = new Plan();
+  plan.apply(planned(1, 0, "AaaaaaaaBbbb.bDddd", 18), 0);
+  for (let frame = 0; frame < 8; frame++) {
+    assert.deepEqual(plan.nextAfter(frame, "A"), { sym: "B", beats: frame < 4 ? 2 : 1 }, `frame ${frame}`);
+  }
+  for (let frame = 8; frame < 14; frame++) { // D is struck off the beat
+    assert.deepEqual(plan.nextAfter(frame, "B"), { sym: "D", beats: frame < 10 ? 2 : 1 }, `frame ${frame}`);
+  }
+  assert.equal(plan.nextAfter(14, "D"), null);
+  assert.equal(plan.nextAfter(17, "D"), null);
+  assert.deepEqual(plan.nextAfter(0, ""), { sym: "B", beats: 2 });
+  plan.apply(planned(2, 4, "aaCccc", 2), 4); // the plan has changed between two beats
+  assert.deepEqual(plan.nextAfter(5, "A"), { sym: "B", beats: 1 }); // settled chords stay
+});
+
+test("a note is outside where a chord sounds without its pitch class", () => {
+  const plan = new Plan();
+  plan.apply(planned(1, 0, "AaBb..", 6), 0); // pitches 65 and 66
+  const found = (pitch, start, end) =>
+    stretchesOf(pitch, start, end, plan.chords).map(({ start: from, end: to, isOutside }) => [from, to, isOutside]);
+  assert.deepEqual(found(65, 0, 5.5), [[0, 2, false], [2, 4, true], [4, 5.5, false]]);
+  assert.deepEqual(found(65 + 12, 1, 2), [[1, 2, false]]);
+  assert.deepEqual(found(60, 0, 3), [[0, 3, true]]);
+  assert.deepEqual(found(60, 8, 9), [[8, 9, false]]); // no chord known
+});
+
+test("numbers of fields are stepped, bounded, and their default where they are none", () => {
+  const tempo = { min: 30, max: 240, step: 1, fallback: 120 };
+  for (const nonsense of [NaN, Infinity, -Infinity, null, undefined, "", "fast", "100", {}, [], true]) {
+    assert.equal(cleanNumber(nonsense, tempo), 120, String(nonsense));
+  }
+  for (const [given, expected] of [[29, 30], [-5, 30], [1e9, 240], [99.4, 99], [120, 120]]) {
+    assert.equal(cleanNumber(given, tempo), expected);
+  }
+  assert.equal(cleanNumber(0.33, { min: 0, max: 2, step: 0.05, fallback: 1 }), 0.35);
+});
+
+test("of what was kept only known names with values of their type count", () => {
+  const types = { bpm: "number", metronome: "boolean", model: "string" };
+  const found = { bpm: null, metronome: "yes", model: "small", other: 3, toString: "x" };
+  assert.deepEqual(cleanStored(found, types), { model: "small" });
+  assert.deepEqual(cleanStored({ bpm: 90, metronome: false }, types), { bpm: 90, metronome: false });
+  for (const nonsense of [null, undefined, 7, "text", true]) assert.deepEqual(cleanStored(nonsense, types), {});
+});
+
+/** Settings over fields like those of a page, and what localStorage holds. */
+const makeSettings = (stored) => {
+  const store = new Map([["gapt-live", JSON.stringify(stored)]]);
+  globalThis.localStorage = { getItem: (name) => store.get(name) ?? null, setItem: (name, text) => store.set(name, text) };
+  const field = (type, name, rest) => ({
+    type, name, tagName: "INPUT", listeners: [], ...rest,
+    get valueAsNumber() { return this.value === "" ? NaN : Number(this.value); },
+    addEventListener(kind, listener) { this.listeners.push(listener); },
+    type_(value) { this.value = value; for (const listener of this.listeners) listener(); },
+  });
+  const bpm = field("number", "bpm", { value: "120", defaultValue: "120", min: "30", max: "240", step: "1" });
+  const ahead = field("number", "ahead", { value: "16", defaultValue: "16", min: "2", max: "32", step: "1" });
+  const metronome = field("checkbox", "metronome", { checked: true });
+  const changed = [];
+  const form = { elements: Object.assign([bpm, ahead, metronome], { bpm, ahead, metronome }) };
+  const settings = new Settings(form, (name) => changed.push(name));
+  return { settings, bpm, ahead, metronome, changed, kept: () => JSON.parse(store.get("gapt-live")) };
+};
+
+test("an emptied setting is its default at once, and nonsense is never kept", () => {
+  const { settings, bpm, changed, kept } = makeSettings({});
+  bpm.type_("90");
+  assert.equal(settings.values.bpm, 90);
+  bpm.type_("");
+  assert.equal(settings.values.bpm, 120);
+  assert.equal(Number(bpm.value), 120);
+  assert.equal(kept().bpm, 120);
+  bpm.type_("9999");
+  assert.equal(settings.values.bpm, 240);
+  assert.deepEqual(changed, ["bpm", "bpm", "bpm"]);
+});
+
+test("nonsense that was kept is not used and does not stay", () => {
+  const { settings, ahead, kept } = makeSettings({ bpm: null, metronome: "no", ahead: "x", old: 1 });
+  assert.deepEqual(settings.values, { bpm: 120, ahead: 16, metronome: true });
+  ahead.type_("8");
+  assert.deepEqual(kept(), { ahead: 8 });
+});
+
+test("a bound of the model holds, and what was kept comes back with another model", () => {
+  const { settings, ahead, kept } = makeSettings({ ahead: 20 });
+  settings.bound("ahead", 12);
+  assert.equal(settings.values.ahead, 12);
+  ahead.type_("30");
+  assert.equal(settings.values.ahead, 12);
+  settings.set({ ahead: 20 });
+  assert.equal(kept().ahead, 12);
+  const other = makeSettings({ ahead: 20 });
+  other.settings.bound("ahead", 12);
+  other.settings.bound("ahead", 32);
+  assert.equal(other.settings.values.ahead, 20);
+});
+
+test("a metre change waits for the bar line, and bars go on being counted", () => {
+  const meter = new Meter(4);
+  assert.deepEqual(meter.place(-16), { bar: -1, start: -16, beat: 0, beats: 4 }); // the count-in
+  assert.deepEqual(meter.place(37), { bar: 2, start: 32, beat: 1, beats: 4 });
+  meter.change(3, 37);
+  assert.deepEqual(meter.place(47), { bar: 2, start: 32, beat: 3, beats: 4 });
+  assert.deepEqual(meter.place(48), { bar: 3, start: 48, beat: 0, beats: 3 });
+  assert.deepEqual(meter.place(60), { bar: 4, start: 60, beat: 0, beats: 3 });
+  meter.change(5, 60); // on a bar line: at once
+  assert.deepEqual(meter.place(60), { bar: 4, start: 60, beat: 0, beats: 5 });
+  assert.ok(meter.isBar(80) && !meter.isBar(72));
+  let bars = 0; // bar lines are one bar apart, whatever was changed
+  for (let frame = 0; frame <= 80; frame++) {
+    if (meter.isBar(frame)) assert.equal(meter.place(frame).bar, bars++);
+  }
+  assert.equal(bars, 6);
+});
+
+test("of metre changes within a bar the last one counts", () => {
+  const meter = new Meter(4);
+  for (const beats of [3, 7, 2]) meter.change(beats, 5);
+  assert.deepEqual(meter.segments, [{ frame: 0, beats: 4, bar: 0 }, { frame: 16, beats: 2, bar: 1 }]);
+});
+
+test("a note outside the range moves the range, and every key can be seen", () => {
+  let range = FIRST_RANGE;
+  for (let pitch = 46; pitch <= 80; pitch++) assert.deepEqual(including(range, pitch), FIRST_RANGE);
+  range = including(range, 96);
+  assert.deepEqual(range, [45, 99]);
+  for (const pitch of [0, 127]) {
+    range = including(range, pitch);
+    assert.ok(range[0] <= pitch && pitch <= range[1]);
+  }
+  assert.deepEqual(range, [0, 127]);
+});
+
+test("a link is lost without a connection and frozen without an answer, and is said in words", () => {
+  assert.equal(linkOf(true, 0), "open");
+  assert.equal(linkOf(true, 2900), "open");
+  assert.equal(linkOf(true, 3100), "frozen");
+  assert.equal(linkOf(false, 0), "lost");
+  assert.equal(troubleOf("open", true), "");
+  const said = ["lost", "frozen"].flatMap((link) => [troubleOf(link, true), troubleOf(link, false)]);
+  assert.equal(new Set(said).size, 4);
+  assert.ok(said.every((text) => text.startsWith("The server")));
+});
+
+test("the last ten takes are kept, the newest first, and nonsense is not", () => {
+  const store = new Map();
+  globalThis.localStorage = { getItem: (name) => store.get(name) ?? null, setItem: (name, text) => store.set(name, text) };
+  const take = (number) => ({ id: `take${number}`, model: "small", at: number });
+  const takes = new Takes();
+  assert.equal(takes.last, undefined);
+  for (let number = 0; number < 12; number++) takes.add(take(number));
+  takes.add(take(11)); // begun again
+  assert.deepEqual(new Takes().list.map(({ at }) => at), [11, 10, 9, 8, 7, 6, 5, 4, 3, 2]);
+  for (const nonsense of ["{", "3", '[{"id":3}]', "null"]) {
+    store.set("gapt-live-takes", nonsense);
+    assert.deepEqual(new Takes().list, []);
+  }
+});
+
+test("white keys are 36 px wide at least, and fill the width", () => {
+  for (let width = 288; width < 1400; width++) {
+    const whites = whitesIn(width);
+    assert.ok(width / whites >= 36);
+    let count = 0;
+    for (let pitch = 60; pitch <= lastOf(60, whites); pitch++) count += !isBlack(pitch);
+    assert.equal(count, whites);
+  }
+});
+
 /** A session that plays with itself: what it sent, and a way to answer. */
 const makeSession = () => {
   const sent = [];
   const socket = { connected: true, send: (message) => sent.push(message) };
-  const sink = { strike: () => ({}), undo() {}, click() {} };
+  const sink = { strike: () => ({}), undo() {}, click() {}, fade() {} };
   const values = { bpm: 120, beats_per_bar: 4, lookahead_frames: 16, commit_frames: 4, model: "" };
   const session = new Session({ socket, clock: makeClock(), sound: sink, midi: sink, settings: { values } });
-  Object.assign(session, { onphase() {}, onplan() {}, onerror() {}, onmodels() {}, oncontrols() {} });
+  Object.assign(session, { onphase() {}, onplan() {}, onerror() {}, onmodels() {}, oncontrols() {}, onstudy() {} });
   session.begin();
   session.receive({ type: "started", session: "one", controls: {} });
-  return { session, sent };
+  return { session, sent, socket, values };
 };
 
 test("a session counts in, ticks, and drops plans of what it has forgotten", () => {
@@ -390,5 +585,105 @@ test("a session counts in, ticks, and drops plans of what it has forgotten", () 
   assert.equal(shown(session.plan, 0, 4), "ABCD");
   session.stop();
   assert.equal(session.phase, "stopped");
+  assert.equal(sent.at(-1).type, "stop");
+});
+
+test("a session that the server forgot ends its take and nothing begins by itself", () => {
+  const { session, sent, socket } = makeSession();
+  const told = [];
+  session.onerror = (text) => told.push(text);
+  socket.connected = false;
+  assert.equal(session.link, "lost");
+  socket.connected = true;
+  session.receive({ type: "ready", models: [] });
+  assert.deepEqual([sent.at(-1).type, sent.at(-1).session], ["start", "one"]);
+  const before = sent.length;
+  session.receive({ type: "error", code: "no_session", msg: "that session is over", fatal: false });
+  assert.equal(session.phase, "stopped");
+  assert.equal(session.ending, told[0]);
+  assert.ok(told[0].endsWith("Your take ends here."));
+  session.step();
+  session.receive({ type: "ready", models: [] });
+  assert.equal(sent.length, before);
+});
+
+test("a session that the server still knows goes on where it was", () => {
+  const { session, sent } = makeSession();
+  const position = session.position;
+  session.receive({ type: "ready", models: [] });
+  session.receive({ type: "started", session: "one", controls: {} });
+  assert.equal(session.phase, "playing");
+  assert.ok(session.position - position < 4);
+  assert.equal(sent.filter(({ type, session: id }) => type === "start" && id === "one").length, 1);
+});
+
+test("a server without answers is frozen and asked seldom; its answer thaws it", () => {
+  const { session, sent } = makeSession();
+  session.asked -= 5000;
+  session.lastTick = performance.now();
+  session.clock.start(120, session.clock.now() - 1); // frame 8
+  session.step();
+  assert.equal(session.link, "frozen");
+  assert.equal(sent.filter(({ type }) => type === "tick").length, 1);
+  session.lastTick -= 1100;
+  session.step();
+  const ticks = sent.filter(({ type }) => type === "tick");
+  assert.equal(ticks.length, 2);
+  session.receive({ type: "plan", ...planned(1, 8, "ABCD", 2), t: ticks[1].t, late: true });
+  assert.equal(session.link, "open");
+});
+
+test("at rest the server is asked for a sign of life", () => {
+  const { session, sent } = makeSession();
+  session.stop();
+  session.watch();
+  session.watch();
+  assert.deepEqual(sent.slice(-2).map(({ type }) => type), ["stop", "ping"]);
+  session.asked -= 5000;
+  assert.equal(session.link, "frozen");
+  session.receive({ type: "pong", t: 0 });
+  assert.equal(session.link, "open");
+});
+
+test("after a long silence notes are never far ahead of the last tick", () => {
+  const { session, sent } = makeSession();
+  for (let frame = 0; frame < 300; frame += 4) session.melody.press(60 + (frame % 7), 80, frame);
+  session.tick(300);
+  let ticked = 0;
+  for (const message of sent) {
+    if (message.type === "tick") ticked = message.now_frame;
+    if (message.type === "notes") assert.ok(message.events.every(({ f }) => f <= ticked + 64));
+  }
+  assert.equal(ticked, 300);
+});
+
+test("a metre change while playing keeps the bar that is played, and moves no click", () => {
+  const { session, sent, values } = makeSession();
+  const clicks = [];
+  session.sound.click = (time, isAccent) => clicks.push(isAccent);
+  values.metronome = true;
+  session.clock.start(120, session.clock.now() - 2.3); // frame 18.4: bar 2
+  assert.equal(session.meter.place(session.position).bar, 1);
+  values.beats_per_bar = 3;
+  session.change(["beats_per_bar"]);
+  assert.equal(sent.at(-1).beats_per_bar, 3);
+  assert.equal(session.meter.place(session.position).bar, 1);
+  assert.deepEqual(session.meter.segments.at(-1), { frame: 32, beats: 3, bar: 2 });
+  for (session.nextClick = 0; session.nextClick < 15;) session.click(Infinity);
+  const accents = clicks.flatMap((isAccent, beat) => (isAccent ? [beat] : []));
+  assert.deepEqual(accents, [0, 4, 8, 11, 14]);
+});
+
+test("a start that a frozen server answers later begins nothing", () => {
+  const { session, sent } = makeSession();
+  session.stop();
+  session.begin();
+  session.watch();
+  assert.equal(session.phase, "starting");
+  session.asked -= 5000;
+  session.watch();
+  assert.deepEqual([session.phase, session.link], ["idle", "frozen"]);
+  session.receive({ type: "started", session: "two", controls: {} });
+  assert.deepEqual([session.phase, session.link, session.id], ["idle", "open", "one"]);
   assert.equal(sent.at(-1).type, "stop");
 });

@@ -50,6 +50,12 @@ class Player:
             assert message["type"] != "error" or kind == "pong", message
             self.others.append(message)
 
+    def error(self):
+        """The code of the error that comes next; other messages are kept."""
+        while (message := json.loads(self.socket.receive_text()))["type"] != "error":
+            self.others.append(message)
+        return message["code"]
+
     def start(self, **changes):
         self.send(**START | changes)
         self.started = self.take("started")
@@ -111,6 +117,42 @@ def test_a_session_and_its_recording(client, make_model):
     assert client.head(f"/api/sessions/{identity}.wav").status_code in (200, 404)
     assert client.get(f"/api/sessions/{identity}.exe").status_code == 404
     assert client.get("/api/sessions/unknown.json").status_code == 404
+
+
+def test_ready_says_the_longest_plan_of_each_model(client, make_model):
+    with connected(client) as socket:
+        player = Player(socket)
+        most = make_model().most_ahead
+        assert [model["lookahead_frames"] for model in player.ready["models"]] == [most, most]
+        player.start(lookahead_frames=most)
+        assert len(player.tick(0)["chords"]) == most
+        for refused in (1, most + 1, 33):
+            player.send(type="set", lookahead_frames=refused)
+            assert player.error() == "bad_value"
+        player.send(type="set", lookahead_frames=2)
+        assert len(player.tick(1)["chords"]) >= 2
+
+
+def test_the_silent_beats_are_fixed_while_a_session_plays(client):
+    with connected(client) as socket:
+        player = Player(socket).start(intro_frames=4)
+        player.send(type="set", intro_frames=2)  # nothing has been planned yet
+        player.jam(12)
+        for refused in (0, 64):
+            player.send(type="set", intro_frames=refused)
+            assert player.error() == "bad_value"
+        player.send(type="set", intro_frames=2, temperature=0.5)
+        player.jam(8, first=12)  # the player checks that nothing final changes
+        identity = player.started["session"]
+        player.send(type="reset")
+        player.final, player.rev = {}, player.rev
+        player.send(type="set", intro_frames=8)
+        player.jam(12)
+        assert all(player.final[frame]["pitches"] == [] for frame in range(8))
+    with connected(client) as socket:
+        other = Player(socket)
+        other.send(type="start", session=identity, intro_frames=0)
+        assert other.error() == "bad_value"
 
 
 def test_reset_begins_again_with_the_same_chords(client):

@@ -119,7 +119,9 @@ def test_no_message_names_a_model(client, make_model):
         player.start("p01", model="B").jam().stop()
         player.answer(GOOD)
         identity = player.started["session"]
-        assert player.ready["models"] == [{"name": "A"}, {"name": "B"}] and player.started["model"] == "B"
+        assert [model["name"] for model in player.ready["models"]] == ["A", "B"]
+        assert all(model.keys() == {"name", "lookahead_frames"} for model in player.ready["models"])
+        assert player.started["model"] == "B"
     answers = [client.get(f"/api/sessions/{identity}.{ending}") for ending in ("json", "mid", "wav")]
     assert answers[0].status_code == 404 and answers[1].status_code == 200
     answers += [client.get("/api/models"), client.get("/readyz"), client.get("/")]

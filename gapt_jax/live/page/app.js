@@ -1,6 +1,7 @@
 import { Band } from "./band.js";
 import { Clock, FRAMES_PER_BEAT, frameSeconds, startTicker } from "./clock.js";
 import { Keys } from "./keys.js";
+import { troubleOf } from "./link.js";
 import { Midi } from "./midi.js";
 import { Player } from "./player.js";
 import { Roll } from "./roll.js";
@@ -8,13 +9,15 @@ import { Session } from "./session.js";
 import { Settings } from "./settings.js";
 import { Socket } from "./socket.js";
 import { CHORD_TIMBRES, MELODY_TIMBRES, Sound } from "./sound.js";
+import { showTakes } from "./shelf.js";
 import { Study } from "./study.js";
+import { Takes } from "./takes.js";
 
 const TICKER_MILLISECONDS = 25;
 const NOTICE_MILLISECONDS = 6000;
 const FLASH_MILLISECONDS = 120;
 const HEALTH_MILLISECONDS = 1000;
-const NOT_THERE = "The server is not there. Trying again.";
+const OF_SPACE = "button, input, select, summary, a, dialog"; // what Space is for already
 const HANDS = "The letter keys and the piano below work.";
 
 const $ = (id) => document.getElementById(id);
@@ -31,14 +34,17 @@ settings.fill("chordTimbre", same(CHORD_TIMBRES));
 const session = new Session({ socket, clock, sound, midi, settings });
 const player = new Player(sound, session);
 const keys = new Keys($("keys"), player);
-const band = new Band(session, settings, player, keys);
+const band = new Band(session, player, keys);
 const roll = new Roll($("roll"), session, settings);
+const takes = new Takes();
+const mostAhead = new Map(); // frames, by model
 const study = new Study({ consent: $("consent"), dialog: $("questionnaire") });
 
 // Settings
 
 function changed(name) {
   const names = [name];
+  if (name === "model") names.push(...boundByModel());
   const { lookahead_frames: ahead, commit_frames: commit } = settings.values;
   if (commit > ahead) {
     settings.set({ commit_frames: ahead });
@@ -48,11 +54,19 @@ function changed(name) {
   applySettings();
 }
 
+/** A plan may be as long as the model allows. The names of what has changed with it. */
+function boundByModel() {
+  const bounded = ["lookahead_frames", "commit_frames"];
+  const before = { ...settings.values };
+  const most = mostAhead.get(before.model);
+  if (most) for (const name of bounded) settings.bound(name, most);
+  return bounded.filter((name) => settings.values[name] !== before[name]);
+}
+
 function applySettings() {
   sound.set(settings.values);
   midi.choose(settings.values);
   $("imagined-legend").hidden = !settings.values.imagined;
-  band.layBeats();
   roll.shown = null;
 }
 
@@ -85,19 +99,27 @@ function clearNotice() {
 }
 
 function showStatus() {
-  $("link-light").classList.toggle("on", socket.connected);
-  $("start").setAttribute("aria-disabled", String(!socket.connected));
-  $("status-text").textContent = statusText();
-  $("invitation").textContent = invitation();
+  const isOpen = session.link === "open";
+  $("link-light").classList.toggle("on", isOpen);
+  $("start").setAttribute("aria-disabled", String(!isOpen));
+  const trouble = tried ? troubleOf(session.link, session.playing) : "";
+  write("status-text", statusText());
+  write("trouble", session.playing ? trouble : "");
+  write("invitation", (!session.playing && trouble) || invitation());
+}
+
+function write(id, text) {
+  if ($(id).textContent !== text) $(id).textContent = text;
 }
 
 function invitation() {
-  if (!socket.connected && tried) return "The server is not there yet. This page keeps trying.";
-  return session.phase === "stopped" ? "Once more?" : "Play a melody. The band plans its chords ahead and joins in.";
+  if (session.phase === "stopped") return session.ending || "Once more?";
+  return "Play a melody. The band plans its chords ahead and joins in.";
 }
 
 function statusText() {
-  if (!socket.connected) return session.playing ? `${NOT_THERE} Your own notes still sound.` : NOT_THERE;
+  if (!tried) return "Connecting…";
+  if (session.link !== "open") return session.link === "lost" ? "No server" : "The server does not answer";
   if (noticed) return noticed;
   if (session.phase === "starting") return "Starting…";
   if (!session.playing) return "Ready";
@@ -117,8 +139,13 @@ socket.onclose = () => {
 session.onmodels = (models) => {
   const title = ({ name, family }) => (family && family !== name ? `${name} (${family})` : name);
   settings.fill("model", models.map((model) => [model.name, title(model)]));
+  for (const { name, lookahead_frames: most } of models) mostAhead.set(name, most);
+  boundByModel();
+  offerLastTake();
+  showTakes($("takes"), study.on ? [] : takes.list, addressOf, exists);
 };
 session.oncontrols = (controls) => {
+  boundByModel();
   settings.set(controls);
   applySettings();
 };
@@ -134,30 +161,34 @@ session.onanswered = () => study.answered();
 study.onsubmit = start;
 study.onanswers = (answers) => {
   if (socket.connected) socket.send({ type: "answers", session: session.id, answers });
-  else study.fail(NOT_THERE);
+  else study.fail(troubleOf("lost", false));
 };
 study.ondone = () => {
   const { options, selectedIndex } = settings.form.elements.model;
   const next = options[selectedIndex + 1]?.value;
-  if (next) settings.set({ model: next });
+  if (next) choose(next);
   $("start").textContent = next ? "Next take" : "Again";
   $("start").focus();
 };
 // Every participant begins with the first model.
 $("consent").elements.participant.addEventListener("change", () => {
-  settings.set({ model: settings.form.elements.model.options[0].value });
+  choose(settings.form.elements.model.options[0].value);
 });
+
+function choose(model) {
+  settings.set({ model });
+  boundByModel();
+}
 
 // Start and stop
 
 function start() {
-  if (!socket.connected) {
+  if (session.link !== "open") {
     socket.retryNow();
     return;
   }
   if (!study.check()) return;
   context.resume();
-  openMidi();
   session.begin(study.said);
 }
 
@@ -173,29 +204,47 @@ session.onphase = () => {
   showStatus();
   const focusMoves = document.activeElement === $(playing ? "start" : "stop");
   $("welcome").hidden = playing;
-  $("transport").hidden = !playing;
-  $("beats").hidden = !playing;
+  $("transport").classList.toggle("away", !playing);
+  $("beats").classList.toggle("away", !playing);
   if (playing) roll.clear();
+  if (playing) $("downloads").classList.add("away");
+  if (playing && !study.on) takes.add({ id: session.id, model: session.model, at: Date.now() });
   band.clear();
   if (focusMoves) $(playing ? "stop" : "start").focus();
   settings.form.elements.model.disabled = study.on && playing;
-  if (phase === "stopped") offerDownloads();
+  settings.form.elements.intro_frames.disabled = playing;
+  if (phase === "stopped") (session.ending ? offerKept : offerDownloads)(session.id, "Download");
   if (phase === "stopped" && session.recorded) study.ask();
+  if (phase === "stopped" && !study.on) showTakes($("takes"), takes.list, addressOf, exists);
   roll.shown = null;
 };
 
-async function offerDownloads() {
-  const address = `api/sessions/${encodeURIComponent(session.id)}`;
-  for (const kind of ["mid", "json", "wav"]) $(`get-${kind}`).href = `${address}.${kind}`;
-  $("start").textContent = "Again";
-  $("downloads").hidden = false;
+async function offerDownloads(id, called) {
+  for (const kind of ["mid", "json", "wav"]) $(`get-${kind}`).href = addressOf(id, kind);
+  if (session.phase === "stopped") $("start").textContent = "Again";
+  $("downloads-of").textContent = called;
+  $("downloads").classList.remove("away");
   $("get-json").hidden = study.on;
-  $("get-wav").hidden = !(await exists($("get-wav").href));
+  $("get-wav").classList.toggle("away", !(await exists(addressOf(id, "wav"))));
+}
+
+/** The take of before a reload, where the server still has it. */
+function offerLastTake() {
+  if (session.phase === "idle" && !study.on && takes.last) offerKept(takes.last.id, "Your last take");
+}
+
+async function offerKept(id, called) {
+  const { phase } = session;
+  if ((await exists(addressOf(id, "mid"))) && session.phase === phase) offerDownloads(id, called);
+}
+
+function addressOf(id, kind) {
+  return `api/sessions/${encodeURIComponent(id)}.${kind}`;
 }
 
 async function exists(address) {
   try {
-    return (await fetch(address, { method: "HEAD" })).status !== 404;
+    return (await fetch(address, { method: "HEAD" })).ok;
   } catch {
     return false;
   }
@@ -207,7 +256,13 @@ $("forget").addEventListener("click", () => session.forget());
 $("panic").addEventListener("click", panic);
 $("octave-down").addEventListener("click", () => keys.shift(-1));
 $("octave-up").addEventListener("click", () => keys.shift(1));
-window.addEventListener("keydown", (event) => event.key === "Escape" && panic());
+window.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") panic();
+  if (event.code !== "Space" || event.repeat || event.target.closest?.(OF_SPACE)) return;
+  event.preventDefault();
+  if (session.playing) session.stop();
+  else if (session.phase !== "starting") start();
+});
 
 // Browsers start audio, and pause it, as they like; any key or touch brings it back.
 for (const type of ["pointerdown", "keydown"]) window.addEventListener(type, () => context.resume(), true);
@@ -216,16 +271,11 @@ for (const type of ["pointerdown", "keydown"]) window.addEventListener(type, () 
 
 async function openMidi() {
   if (midi.access) return;
-  if (!Midi.supported) {
-    $("midi-text").textContent = `This browser has no MIDI. ${HANDS}`;
-    return;
-  }
   try {
     await midi.open();
     midi.onports();
   } catch {
     $("midi-text").textContent = `MIDI was not allowed. ${HANDS}`;
-    $("connect-midi").hidden = false;
   }
 }
 
@@ -236,7 +286,7 @@ midi.onports = () => {
   midi.choose(settings.values);
   $("midi-light").classList.toggle("on", midi.inputs.length > 0);
   $("midi-text").textContent = midi.inputs.map(({ name }) => name).join(", ") || "No MIDI device; letter keys";
-  $("connect-midi").hidden = true;
+  $("connect-midi").classList.add("away");
 };
 
 let flashTimer;
@@ -251,7 +301,10 @@ midi.onpedal = (down, stamp) => player.setPedal(down, stamp);
 midi.onlost = () => player.releaseAll();
 $("connect-midi").addEventListener("click", openMidi);
 
-player.onkeys = () => band.markKeys();
+player.onkeys = () => {
+  band.markKeys();
+  if (session.playing) for (const pitch of player.held) roll.include(pitch);
+};
 session.onplan = () => roll.includePlan();
 
 // Health: round trip against the time of a frame
@@ -275,10 +328,11 @@ function showHealth() {
 }
 
 function showSuggestion(budget) {
-  suggested = session.latency.suggest(budget, settings.values.commit_frames);
+  const { model, commit_frames: commit } = settings.values;
+  suggested = session.latency.suggest(budget, commit, mostAhead.get(model));
   const beats = suggested / FRAMES_PER_BEAT;
-  $("take").hidden = suggested === null || suggested === settings.values.lookahead_frames;
-  const text = `${beats} beats ahead are enough`;
+  $("take").classList.toggle("away", suggested === null || suggested === settings.values.lookahead_frames);
+  const text = `Look ${beats} beats ahead`;
   if ($("take").textContent === text) return;
   $("take").textContent = text;
   $("take").title = `Set the look-ahead to ${suggested} sixteenths`;
@@ -296,6 +350,9 @@ window.gaptLive = Object.freeze({
   get connected() { return socket.connected; },
   get session() { return session.id; },
   get phase() { return session.phase; },
+  get link() { return session.link; },
+  get range() { return [roll.low, roll.high]; },
+  get hasFaded() { return session.audio.hasFaded; },
   get running() { return session.playing; },
   get frame() { return session.playing ? Math.floor(session.position) : null; },
   get rev() { return session.plan.rev; },
@@ -315,14 +372,22 @@ function paint() {
   requestAnimationFrame(paint);
 }
 
+/** Once a second: is the server there, and fast enough? */
+function look() {
+  session.watch();
+  showStatus();
+  showHealth();
+}
+
 async function open() {
   applySettings();
   startTicker(TICKER_MILLISECONDS, () => session.step());
-  setInterval(showHealth, HEALTH_MILLISECONDS);
+  setInterval(look, HEALTH_MILLISECONDS);
   socket.connect();
   paint();
-  if (!Midi.supported || (await Midi.allowed())) openMidi();
-  else $("connect-midi").hidden = false;
+  if (!Midi.supported) $("midi-text").textContent = `This browser has no MIDI. ${HANDS}`;
+  else if (await Midi.allowed()) openMidi();
+  else $("connect-midi").classList.remove("away");
 }
 
 open();

@@ -8,10 +8,12 @@ const $ = (id) => document.getElementById(id);
 
 /** The chord of the moment in large letters, the beat, and what comes next. */
 export class Band {
-  constructor(session, settings, player, keys) {
-    Object.assign(this, { session, settings, player, keys });
+  constructor(session, player, keys) {
+    Object.assign(this, { session, player, keys });
     this.chord = NO_CHORD;
     this.beat = null;
+    this.frame = null;
+    this.said = "";
     this.spokenAt = -SPOKEN_EVERY;
   }
 
@@ -21,29 +23,29 @@ export class Band {
 
   /** Called for every picture; touches the page only where something changed. */
   show() {
-    const { position } = this.session;
+    const { position, plan, audio } = this.session;
+    this.frame = position === null ? null : Math.floor(position);
     const beat = position === null ? null : Math.floor(position / FRAMES_PER_BEAT);
     if (beat !== this.beat) this.showBeat(beat);
-    if (position === null || position < 0) return;
-    const planned = this.session.plan.chords.get(Math.floor(position));
+    const planned = this.frame === null ? null : plan.chords.get(this.frame);
     if (planned && planned !== this.chord) this.showChord(planned);
+    else if (!planned && audio.hasFaded && this.chord.sym) this.showChord(NO_CHORD);
+    this.showNext();
   }
 
-  layBeats() {
-    const { beats_per_bar: count } = this.settings.values;
+  layBeats(count) {
     if ($("beats").childElementCount === count) return;
     $("beats").replaceChildren(...Array.from({ length: count }, () => document.createElement("span")));
-    this.beat = null;
   }
 
   showBeat(beat) {
     this.beat = beat;
-    const { beats_per_bar: beats } = this.settings.values;
-    const index = beat === null ? -1 : ((beat % beats) + beats) % beats;
-    [...$("beats").children].forEach((dot, place) => dot.classList.toggle("on", place === index));
+    const place = this.session.meter.place((beat ?? 0) * FRAMES_PER_BEAT);
+    const index = beat === null ? -1 : place.beat;
+    this.layBeats(place.beats);
+    [...$("beats").children].forEach((dot, at) => dot.classList.toggle("on", at === index));
     if (beat !== null && beat < 0) showParts({ root: String(index + 1), accidental: "", rest: "" });
     if (beat === 0) showParts(chordName(this.chord.sym));
-    this.showNext();
   }
 
   showChord(chord) {
@@ -51,9 +53,7 @@ export class Band {
     this.chord = chord;
     this.markKeys();
     showParts(chordName(chord.sym));
-    if (!news) return;
-    this.showNext();
-    this.speak();
+    if (news) this.speak();
   }
 
   markKeys() {
@@ -67,22 +67,25 @@ export class Band {
     $("spoken").textContent = chordName(this.chord.sym).text;
   }
 
+  /** What comes next, or what the band does; written where it has changed. */
   showNext() {
-    const { beat, chord } = this;
-    if (beat === null || beat < 0) {
-      $("next").textContent = beat === null ? "" : "Count-in";
-      return;
-    }
-    const next = this.session.plan.runs.find((run) => run.start > this.session.position && run.sym !== chord.sym);
-    if (!next) {
-      $("next").textContent = chord.sym ? "" : "Listening";
-      return;
-    }
-    const beats = Math.max(1, Math.ceil(next.start / FRAMES_PER_BEAT - beat));
-    const name = document.createElement("b");
-    name.textContent = chordName(next.sym).text;
-    $("next").replaceChildren("then ", name, ` in ${beats} beat${beats > 1 ? "s" : ""}`);
+    const { frame, chord, session } = this;
+    const next = frame !== null && frame >= 0 ? session.plan.nextAfter(frame, chord.sym) : null;
+    const beats = next ? ` in ${next.beats} beat${next.beats > 1 ? "s" : ""}` : "";
+    const name = next ? chordName(next.sym).text : "";
+    const said = next ? `then ${name}${beats}` : doing(frame, chord);
+    if (said === this.said) return;
+    this.said = said;
+    const strong = document.createElement("b");
+    strong.textContent = name;
+    $("next").replaceChildren(...(next ? ["then ", strong, beats] : [said]));
   }
+}
+
+function doing(frame, chord) {
+  if (frame === null) return "";
+  if (frame < 0) return "Count-in";
+  return chord.sym ? "" : "Listening";
 }
 
 function showParts(parts) {

@@ -4,18 +4,21 @@ const CANNOT_UNDO_SECONDS = 0.005;
 
 /**
  * Plays the plan into a sink, at most `ahead` seconds before a frame begins. What has not begun is taken back when the
- * plan changes. Where no plan covers a frame that begins, the sounding chord is held and an underrun counted.
+ * plan changes. Where no plan covers a frame that begins, the sounding chord is held and an underrun counted; after
+ * `patience()` such frames in a row the chord fades.
  *
- * A sink has strike(pitches, time, before) -> handle and undo(handle, before).
+ * A sink has strike(pitches, time, before) -> handle, undo(handle, before) and fade(handle, time).
  */
 export class Follower {
-  constructor(clock, plan, sink, ahead) {
-    Object.assign(this, { clock, plan, sink, ahead, struck: 0, underruns: 0 });
+  constructor(clock, plan, sink, ahead, patience) {
+    Object.assign(this, { clock, plan, sink, ahead, patience, struck: 0, underruns: 0 });
     this.reset();
   }
 
   reset() {
     this.next = 0;
+    this.missing = 0; // frames in a row
+    this.hasFaded = false;
     this.state = { pitches: [], handle: null };
     this.waiting = [];
   }
@@ -24,14 +27,25 @@ export class Follower {
     while (this.clock.timeOf(this.next) < now + this.ahead) {
       const chord = this.plan.chords.get(this.next);
       if (chord) this.follow(chord);
-      else if (this.clock.timeOf(this.next) <= now) this.underruns++;
+      else if (this.clock.timeOf(this.next) <= now) this.miss();
       else break;
       this.next++;
     }
     while (this.waiting.length && this.clock.timeOf(this.waiting[0].frame) <= now) this.waiting.shift();
   }
 
+  miss() {
+    this.underruns++;
+    this.missing++;
+    if (this.hasFaded || this.missing < this.patience()) return;
+    this.hasFaded = true;
+    this.sink.fade(this.state.handle, this.clock.timeOf(this.next));
+    this.state = { pitches: [], handle: null };
+  }
+
   follow(chord) {
+    this.missing = 0;
+    this.hasFaded = false;
     this.waiting.push({ frame: this.next, chord, before: this.state });
     const strike = chord.pitches.length > 0 && chord.on;
     if (strike || !samePitches(chord.pitches, this.state.pitches)) this.change(chord.pitches);

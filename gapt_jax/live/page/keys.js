@@ -3,14 +3,28 @@ const NAMES = ["C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B�
 const LETTERS = ["KeyA", "KeyW", "KeyS", "KeyE", "KeyD", "KeyF", "KeyT", "KeyG", "KeyY", "KeyH", "KeyU", "KeyJ", "KeyK",
   "KeyO", "KeyL", "KeyP", "Semicolon"];
 const KEYBOARD_VELOCITY = 88;
-const NARROWEST_KEY = 34;
+const NARROWEST_KEY = 36;
+const WHITES = [8, 36];
 const LOWEST_BASE = 24;
 const HIGHEST_BASE = 84;
-const FIELDS = "input, select, textarea";
+const WRITTEN = "input:not([type]), input[type=text], textarea";
 
 export const isBlack = (pitch) => BLACK.has(pitch % 12);
 export const pitchName = (pitch) => NAMES[pitch % 12] + (Math.floor(pitch / 12) - 1);
 
+/** White keys that fit into a width, none narrower than `NARROWEST_KEY`. */
+export function whitesIn(width) {
+  const [fewest, most] = WHITES;
+  return Math.min(most, Math.max(fewest, Math.floor(width / NARROWEST_KEY)));
+}
+
+/** The highest of so many white keys from a C on. */
+export function lastOf(low, whites) {
+  const steps = [0, 2, 4, 5, 7, 9, 11];
+  return low + 12 * Math.floor((whites - 1) / 7) + steps[(whites - 1) % 7];
+}
+
+const isLetter = (key) => /^\p{L}$/u.test(key);
 const letterOf = (code) => (code === "Semicolon" ? ";" : code.slice(3).toLowerCase());
 
 /** The drawn piano: pointers and the letter keys. `base` is the pitch of the letter a. */
@@ -22,6 +36,7 @@ export class Keys {
     this.keys = new Map();
     this.pointers = new Map();
     this.pressed = new Map();
+    this.marked = [[], []];
     this.listenToPointers();
     this.listenToLetters();
     new ResizeObserver(() => this.layout()).observe(element);
@@ -34,19 +49,20 @@ export class Keys {
   }
 
   layout() {
-    const octaves = Math.min(5, Math.max(2, Math.floor(this.element.clientWidth / (7 * NARROWEST_KEY))));
+    const whites = whitesIn(this.element.clientWidth);
+    const octaves = Math.floor((whites - 1) / 7);
     const below = octaves > 2 ? Math.floor(octaves / 2) : 0;
     const low = Math.min(96, Math.max(12, this.base - 12 * below));
     this.keys.clear();
     this.element.replaceChildren();
-    this.element.style.setProperty("--white", `${100 / (7 * octaves + 1)}%`);
+    this.element.style.setProperty("--white", `${100 / whites}%`);
     let white = 0;
-    for (let pitch = low; pitch <= low + 12 * octaves; pitch++) {
+    for (let pitch = low; pitch <= lastOf(low, whites); pitch++) {
       const key = this.draw(pitch);
       key.style.left = `calc(${white} * var(--white))`;
       if (!isBlack(pitch)) white++;
     }
-    this.mark([], []);
+    this.mark(...this.marked);
   }
 
   draw(pitch) {
@@ -63,6 +79,7 @@ export class Keys {
 
   /** Shows the player's keys and the band's. */
   mark(mine, theirs) {
+    this.marked = [mine, theirs];
     for (const [pitch, key] of this.keys) {
       key.classList.toggle("mine", mine.includes(pitch));
       key.classList.toggle("theirs", theirs.includes(pitch));
@@ -103,12 +120,13 @@ export class Keys {
   }
 
   letterDown(event) {
-    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.(FIELDS)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.(WRITTEN)) return;
+    if (isLetter(event.key) || LETTERS.includes(event.code)) event.preventDefault(); // else a select takes it
+    if (event.repeat) return;
     if (event.code === "KeyZ") this.shift(-1);
     if (event.code === "KeyX") this.shift(1);
     const step = LETTERS.indexOf(event.code);
     if (step < 0) return;
-    event.preventDefault();
     this.pressed.set(event.code, this.base + step);
     this.player.press(this.base + step, KEYBOARD_VELOCITY, event.timeStamp);
   }

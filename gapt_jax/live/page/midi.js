@@ -94,6 +94,10 @@ export class Midi {
     return pitches;
   }
 
+  fade(pitches, time) {
+    this.sendNotes(NOTE_OFF, pitches, 0, this.clock.stampOf(time));
+  }
+
   /** What was sent cannot be called back: the chord is ended and the one before it begun again. */
   undo(pitches, before) {
     this.sendNotes(NOTE_OFF, pitches, 0);

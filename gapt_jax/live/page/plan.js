@@ -1,3 +1,5 @@
+import { FRAMES_PER_BEAT } from "./clock.js";
+
 const DRAWN_PAST = 64;
 
 export function sameChord(a, b) {
@@ -56,10 +58,29 @@ export class Plan {
     this.end = Math.max(end, this.commitUntil);
   }
 
+  /** The first other chord after a frame, and the beats until it; null where there is none. */
+  nextAfter(frame, symbol) {
+    const next = this.runs.find((run) => run.start > frame && run.sym !== symbol);
+    return next ? { sym: next.sym, beats: Math.ceil((next.start - frame) / FRAMES_PER_BEAT) } : null;
+  }
+
   setIntro(chords) {
     const byFrame = new Map(chords.map(({ f, sym, pitches, on }) => [f, { sym, pitches, on }]));
     this.intro = asRuns(byFrame, 0, Math.max(0, ...byFrame.keys()) + 1);
   }
+}
+
+/** Stretches {start, end, isOutside} of a note: outside is where a chord sounds that has not its pitch class. */
+export function stretchesOf(pitch, start, end, chords) {
+  const found = [];
+  for (let frame = start; frame < end; frame++) {
+    const pitches = chords.get(frame)?.pitches ?? [];
+    const isOutside = pitches.length > 0 && !pitches.some((other) => other % 12 === pitch % 12);
+    const last = found[found.length - 1];
+    if (last?.isOutside === isOutside) last.end = Math.min(frame + 1, end);
+    else found.push({ start: frame, end: Math.min(frame + 1, end), isOutside });
+  }
+  return found;
 }
 
 /** Chords frame by frame as stretches {start, end, sym, pitches} from strike to end, silence left out. */

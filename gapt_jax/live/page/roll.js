@@ -1,15 +1,17 @@
 import { FRAMES_PER_BEAT } from "./clock.js";
 import { isBlack, pitchName } from "./keys.js";
 import { chordName } from "./names.js";
+import { stretchesOf } from "./plan.js";
+import { FIRST_RANGE, including } from "./range.js";
 
-const COLOURS = ["ink", "muted", "line", "strong-line", "shade", "melody", "chord", "now", "panel"];
+const COLOURS = ["ink", "muted", "line", "strong-line", "shade", "melody", "outside", "chord", "now", "panel"];
+const RESTYLED = ["(prefers-color-scheme: dark)", "(forced-colors: active)"];
 const SOLID = [];
 const DASHED = [4, 3];
 const DOTTED = [1.5, 3];
 const NARROW = 600;
 const LANE = 52;
 const NARROW_LANE = 40;
-const FIRST_RANGE = [45, 81];
 const NAME_GAP = 10;
 const MARGIN = 28;
 
@@ -21,7 +23,7 @@ export class Roll {
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.barNumbers = [];
     this.clear();
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.restyle());
+    for (const query of RESTYLED) matchMedia(query).addEventListener("change", () => this.restyle());
     new ResizeObserver(() => this.resize()).observe(canvas);
     this.restyle();
   }
@@ -57,8 +59,7 @@ export class Roll {
 
   /** Keeps every pitch in sight: the range only grows. */
   include(pitch) {
-    if (pitch < this.low + 1) this.low = Math.max(0, pitch - 3);
-    if (pitch > this.high - 1) this.high = Math.min(127, pitch + 3);
+    [this.low, this.high] = including([this.low, this.high], pitch);
   }
 
   includePlan() {
@@ -68,17 +69,16 @@ export class Roll {
 
   /** Where things lie. With reduced motion the picture turns bar by bar and the now-line steps. */
   place() {
-    const { lookahead_frames: ahead, beats_per_bar: beats } = this.settings.values;
+    const { lookahead_frames: ahead } = this.settings.values;
     const past = this.narrow ? 7 : 12;
-    const bar = beats * FRAMES_PER_BEAT;
     let span = past + Math.max(16, ahead) + 3;
-    this.bar = bar;
     this.now = this.session.position ?? this.shownWhenStopped ?? 0;
     this.origin = this.now - past;
     if (this.still.matches) {
       this.now = Math.floor(this.now);
-      this.origin = Math.floor(this.now / bar) * bar - FRAMES_PER_BEAT;
-      span += bar;
+      const { start, beats } = this.session.meter.place(this.now);
+      this.origin = start - FRAMES_PER_BEAT;
+      span += beats * FRAMES_PER_BEAT;
     }
     this.step = this.width / span;
     this.end = this.origin + span;
@@ -142,13 +142,14 @@ export class Roll {
     g.textBaseline = "alphabetic";
     const first = Math.max(0, Math.ceil(this.origin / FRAMES_PER_BEAT) * FRAMES_PER_BEAT);
     for (let frame = first; frame < this.end; frame += FRAMES_PER_BEAT) {
-      const isBar = frame % this.bar === 0;
+      const { bar, start } = this.session.meter.place(frame);
+      const isBar = start === frame;
       const x = Math.round(this.x(frame));
       g.fillStyle = isBar ? colours["strong-line"] : colours.line;
       g.fillRect(x, isBar ? 0 : this.lane, 1, this.height);
       if (!isBar) continue;
       g.fillStyle = colours.muted;
-      g.fillText(this.barNumber(frame / this.bar), x + 5, this.height - 5);
+      g.fillText(this.barNumber(bar), x + 5, this.height - 5);
     }
   }
 
@@ -216,15 +217,26 @@ export class Roll {
   }
 
   drawMelody() {
-    const { notes } = this.session.melody;
-    this.g.fillStyle = this.colours.melody;
+    const { melody, plan } = this.session;
+    const { notes } = melody;
     for (let index = notes.length - 1; index >= 0; index--) {
       const note = notes[index];
       const end = Math.max(note.on + 0.6, Math.min(note.off ?? Infinity, this.now));
       if (end < this.origin) break;
-      this.box(note.on, end, note.p, this.thick / 2, 0);
-      this.g.fill();
+      for (const stretch of stretchesOf(note.p, note.on, end, plan.chords)) this.drawStretch(note.p, stretch);
     }
+  }
+
+  /** Full where the note is in the chord, hollow and of another colour where it is not. */
+  drawStretch(pitch, { start, end, isOutside }) {
+    const { g, colours } = this;
+    this.box(start, end, pitch, this.thick / 2, isOutside ? 1 : 0);
+    g.fillStyle = isOutside ? colours.panel : colours.melody;
+    g.fill();
+    if (!isOutside) return;
+    g.lineWidth = 2;
+    g.strokeStyle = colours.outside;
+    g.stroke();
   }
 
   drawNow() {
@@ -252,7 +264,7 @@ export class Roll {
     for (let index = 0; index < runs.length; index++) {
       const next = runs[index + 1];
       const goesOn = next && next.sym === runs[begin].sym && next.start === runs[index].end;
-      if (goesOn && next.start % this.bar !== 0) continue;
+      if (goesOn && !this.session.meter.isBar(next.start)) continue;
       const run = runs[begin];
       begin = index + 1;
       if (runs[index].end <= this.origin || run.start >= this.end) continue;

@@ -1,7 +1,9 @@
 import { FRAMES_PER_BEAT } from "./clock.js";
 import { Follower } from "./follower.js";
 import { Latency } from "./latency.js";
+import { linkOf } from "./link.js";
 import { Melody } from "./melody.js";
+import { Meter } from "./meter.js";
 import { Plan } from "./plan.js";
 
 const AUDIO_AHEAD = 0.1;
@@ -9,9 +11,17 @@ const MIDI_AHEAD = 0.03;
 const LEAD_IN = 0.12;
 const CONTROLS = ["model", "bpm", "beats_per_bar", "temperature", "seed", "lookahead_frames", "commit_frames",
   "intro_frames", "masked"];
+const RESTING = ["idle", "stopped"];
+const PATIENCE_BARS = 2;
+const AGAIN_MILLISECONDS = 1000;
+const STRIDE = 32;
 const WORDS = {
   busy: "The server is full. Try again in a while.",
   too_fast: "The server cannot take this many messages.",
+};
+const ENDINGS = {
+  future_frame: "The server was away too long. Your take ends here.",
+  no_session: "The server forgot this session. Your take ends here.",
 };
 
 /**
@@ -24,13 +34,16 @@ export class Session {
     Object.assign(this, { socket, clock, sound, settings });
     this.phase = "idle";
     this.id = null;
-    this.studied = {};
     this.recorded = false;
+    this.ending = ""; // why the server ended the take
     this.plan = new Plan();
     this.melody = new Melody();
     this.latency = new Latency();
-    this.audio = new Follower(clock, this.plan, sound, AUDIO_AHEAD);
-    this.midi = new Follower(clock, this.plan, midi, MIDI_AHEAD);
+    this.meter = new Meter(settings.values.beats_per_bar);
+    const patience = () => PATIENCE_BARS * settings.values.beats_per_bar * FRAMES_PER_BEAT;
+    this.audio = new Follower(clock, this.plan, sound, AUDIO_AHEAD, patience);
+    this.midi = new Follower(clock, this.plan, midi, MIDI_AHEAD, patience);
+    this.asked = null;
     this.latePlans = 0;
     this.sent = { ticks: 0, notes: 0 };
     socket.onmessage = (message) => this.receive(message);
@@ -45,9 +58,22 @@ export class Session {
     return this.playing ? this.clock.frameAt(this.clock.heard()) : null;
   }
 
-  /** How long the oldest tick without an answer has waited, in ms. */
+  /** How long the oldest question (start, tick or ping) without an answer has waited, in ms. */
   get waiting() {
-    return this.playing && this.asked !== null ? performance.now() - this.asked : 0;
+    return this.asked === null ? 0 : performance.now() - this.asked;
+  }
+
+  get link() {
+    return linkOf(this.socket.connected, this.waiting);
+  }
+
+  /** Called once a second. Asks the server for a sign of life where nothing else does; a start without an answer is given
+   * up. */
+  watch() {
+    if (this.phase === "starting" && this.link !== "open") this.enter("idle");
+    if (!this.socket.connected || this.asked !== null || !RESTING.includes(this.phase)) return;
+    this.asked = performance.now();
+    this.socket.send({ type: "ping", t: this.asked });
   }
 
   enter(phase) {
@@ -62,7 +88,8 @@ export class Session {
 
   /** `studied` is what a study's participant says with it. */
   begin(studied) {
-    this.studied = studied;
+    this.ending = "";
+    this.asked = performance.now();
     this.enter("starting");
     this.socket.send({ type: "start", ...studied, ...this.controls(CONTROLS) });
   }
@@ -82,6 +109,7 @@ export class Session {
 
   end() {
     this.silence();
+    this.asked = null;
     this.enter("stopped");
   }
 
@@ -90,10 +118,13 @@ export class Session {
     this.countIn();
   }
 
-  /** Sends the changed ones that are controls; a new tempo takes effect after what is already scheduled. */
+  /** Sends the changed ones that are controls; a new tempo takes effect after what is already scheduled, a new metre at
+   * the next bar line. */
   change(names) {
     const changed = this.controls(names.filter((name) => CONTROLS.includes(name)));
+    if (this.phase === "idle") this.meter.start(this.settings.values.beats_per_bar);
     if (!this.playing || !Object.keys(changed).length) return;
+    if (changed.beats_per_bar) this.meter.change(changed.beats_per_bar, Math.max(0, Math.ceil(this.position)));
     this.socket.send({ type: "set", ...changed });
     if (changed.bpm) this.clock.setTempo(changed.bpm, this.clock.now() + AUDIO_AHEAD);
   }
@@ -116,10 +147,12 @@ export class Session {
     this.audio.reset();
     this.midi.reset();
     const bar = (beats * 60) / bpm;
+    this.meter.start(beats);
     this.clock.start(bpm, this.clock.now() + LEAD_IN + bar);
     this.nextClick = -beats;
     this.begun = performance.now();
     this.asked = null;
+    this.nextTick = 0;
     this.tick(0);
     this.enter("playing");
   }
@@ -133,14 +166,21 @@ export class Session {
     this.midi.run(now);
     this.click(now);
     const frame = Math.floor(this.position);
-    if (frame >= this.nextTick && this.socket.connected && !this.resuming) this.tick(frame);
+    if (frame >= this.nextTick && this.mayTick) this.tick(frame);
+  }
+
+  /** A server that does not answer is asked once in a while, so that it does not wake up to a flood. */
+  get mayTick() {
+    if (!this.socket.connected || this.resuming) return false;
+    return this.link === "open" || performance.now() - this.lastTick > AGAIN_MILLISECONDS;
   }
 
   click(now) {
-    const { beats_per_bar: beats, metronome } = this.settings.values;
-    const time = this.clock.timeOf(this.nextClick * FRAMES_PER_BEAT);
+    const frame = this.nextClick * FRAMES_PER_BEAT;
+    const time = this.clock.timeOf(frame);
     if (time > now + AUDIO_AHEAD) return;
-    if (metronome || this.nextClick < 0) this.sound.click(time, this.nextClick % beats === 0);
+    const { metronome } = this.settings.values;
+    if (metronome || this.nextClick < 0) this.sound.click(time, this.meter.isBar(frame));
     this.nextClick++;
   }
 
@@ -151,7 +191,13 @@ export class Session {
     }
   }
 
+  /** In strides where many frames have passed: notes may lie only so far ahead of the last tick. */
   tick(frame) {
+    for (let step = this.nextTick + STRIDE; step < frame; step += STRIDE) this.sendTick(step);
+    this.sendTick(frame);
+  }
+
+  sendTick(frame) {
     this.sendNotes(frame);
     this.lastTick = performance.now();
     this.asked ??= this.lastTick;
@@ -170,15 +216,22 @@ const HANDLERS = {
   ready({ models, study }) {
     this.onstudy(study);
     this.onmodels(models);
+    this.asked = null;
     if (!this.playing) return;
     this.resuming = true;
     this.socket.send({ type: "start", session: this.id, ...this.controls(CONTROLS) });
   },
 
-  started({ session, controls, take }) {
+  started({ session, model, controls, take }) {
     const goesOn = this.resuming && session === this.id;
+    this.asked = null;
+    if (!this.resuming && this.phase !== "starting") {
+      this.socket.send({ type: "stop" }); // it was given up
+      return;
+    }
     this.resuming = false;
     this.id = session;
+    this.model = model;
     this.recorded = Number.isInteger(take);
     this.oncontrols(controls);
     if (goesOn) return;
@@ -206,15 +259,21 @@ const HANDLERS = {
   },
 
   error({ code, msg, fatal }) {
-    if (this.resuming && code === "no_session") {
-      this.resuming = false;
-      this.begin(this.studied);
-      this.onerror("The server forgot the session. It begins again.");
-      return;
+    const ends = this.playing && (fatal || this.resuming || code in ENDINGS);
+    const text = (ends && ENDINGS[code]) || (WORDS[code] ?? msg);
+    this.resuming = false;
+    if (ends) {
+      this.ending = text;
+      this.end();
+    } else if (this.phase === "starting") {
+      this.asked = null;
+      this.enter("idle");
     }
-    this.onerror(WORDS[code] ?? msg);
-    if (this.phase === "starting") this.enter("idle");
-    else if (fatal && this.playing) this.end();
+    this.onerror(text);
+  },
+
+  pong() {
+    if (RESTING.includes(this.phase)) this.asked = null;
   },
 
   answered() {

@@ -1,11 +1,14 @@
+import { cleanNumber, cleanStored } from "./values.js";
+
 const STORE = "gapt-live";
+const NUMBERS = ["number", "range"];
 
 /** The form's named fields, kept in localStorage. The bounds and defaults are those written in the page. */
 export class Settings {
   constructor(form, onchange) {
     this.form = form;
-    this.stored = load();
     this.fields = [...form.elements].filter((field) => field.name);
+    this.stored = cleanStored(load(), Object.fromEntries(this.fields.map((field) => [field.name, kindOf(field)])));
     for (const field of this.fields) {
       this.restore(field);
       field.addEventListener(field.type === "range" ? "input" : "change", () => {
@@ -20,11 +23,8 @@ export class Settings {
 
   restore(field) {
     const value = this.stored[field.name];
-    if (value === undefined) return;
-    if (field.type === "checkbox") field.checked = value === true;
-    else field.value = value;
+    if (value !== undefined) put(field, value);
     if (field.tagName === "SELECT" && !field.value) field.selectedIndex = 0;
-    clean(field);
   }
 
   refresh() {
@@ -38,13 +38,17 @@ export class Settings {
 
   set(values) {
     const names = Object.keys(values).filter((name) => this.form.elements[name]);
-    for (const name of names) {
-      const field = this.form.elements[name];
-      if (field.type === "checkbox") field.checked = values[name];
-      else field.value = values[name];
-    }
+    for (const name of names) put(this.form.elements[name], values[name]);
     this.refresh();
     this.keep(...names);
+  }
+
+  /** The most that a number may be. What is kept stays as it is. */
+  bound(name, most) {
+    const field = this.form.elements[name];
+    field.max = most;
+    put(field, this.stored[name] ?? field.valueAsNumber);
+    this.refresh();
   }
 
   /** Options [value, text] that are known only later; what was kept is chosen when it is among them. */
@@ -56,25 +60,37 @@ export class Settings {
   }
 }
 
+function kindOf(field) {
+  if (field.type === "checkbox") return "boolean";
+  return NUMBERS.includes(field.type) ? "number" : "string";
+}
+
 function valueOf(field) {
   if (field.type === "checkbox") return field.checked;
-  return field.type === "number" || field.type === "range" ? field.valueAsNumber : field.value;
+  return NUMBERS.includes(field.type) ? field.valueAsNumber : field.value;
+}
+
+function put(field, value) {
+  if (field.type === "checkbox") field.checked = value;
+  else if (NUMBERS.includes(field.type)) field.value = cleaned(field, value);
+  else field.value = value;
 }
 
 function clean(field) {
-  if (field.type !== "number" || field.checkValidity()) return;
-  const { min, max, step, defaultValue } = field;
-  const number = Number.isNaN(field.valueAsNumber) ? Number(defaultValue) : field.valueAsNumber;
-  const stepped = Math.round(number / step) * step;
-  field.value = Number(Math.min(Number(max), Math.max(Number(min), stepped)).toFixed(2));
+  if (NUMBERS.includes(field.type)) field.value = cleaned(field, field.valueAsNumber);
+}
+
+function cleaned({ min, max, step, defaultValue }, value) {
+  const [least, most, by, fallback] = [min, max, step || 1, defaultValue].map(Number);
+  return cleanNumber(value, { min: least, max: most, step: by, fallback });
 }
 
 /** Storage may be forbidden or hold anything; the page works without it. */
 function load() {
   try {
-    return Object(JSON.parse(localStorage.getItem(STORE)));
+    return JSON.parse(localStorage.getItem(STORE));
   } catch {
-    return {};
+    return null;
   }
 }
 

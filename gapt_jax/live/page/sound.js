@@ -1,5 +1,6 @@
 const FOREVER = 1e9;
 const CHORD_VELOCITY = 76;
+const FADE_SECONDS = 0.8;
 const hertz = (pitch) => 440 * 2 ** ((pitch - 69) / 12);
 
 /** Each timbre builds its sources into `out` and says how it begins, settles and ends (time constants in s). */
@@ -215,9 +216,13 @@ export class Sound {
     }
   }
 
-  letGo(voices, time) {
+  fade(voices, time) {
+    this.letGo(voices, time, FADE_SECONDS);
+  }
+
+  letGo(voices, time, fade) {
     for (const voice of voices ?? []) {
-      voice.release(Math.max(time, this.context.currentTime));
+      voice.release(Math.max(time, this.context.currentTime), fade);
       this.ringing.delete(voice);
     }
   }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -63,19 +63,19 @@ def accompaniment(
     bpm: float = 100,
     tempos: Tempos = (),
     meters: Meters = (),
+    velocities: Mapping[int, int] | None = None,
 ) -> bytes:
     """A MIDI file of the two tracks ``melody`` and ``chords``. Tokens [T] int; the first PAD ends a part. `tempos`,
-    where there are any, count in the place of `bpm`."""
+    where there are any, count in the place of `bpm`; `velocities` are those of notes, by the frame of the onset."""
     tables = vocabulary.tables
-    melody = [
-        Note(*_beats(sound), int(tables.event[sound.token]))
-        for sound in _sounds(melody_tokens, tables.is_note, vocabulary)
-    ]
+    sounds = _sounds(melody_tokens, tables.is_note, vocabulary)
+    melody = [Note(*_beats(sound), int(tables.event[sound.token])) for sound in sounds]
+    strengths = [(velocities or {}).get(sound.start, midi.MELODY_VELOCITY) for sound in sounds]
     harmony = [
         Harmony(*_beats(sound), _chord(sound.token, vocabulary))
         for sound in _sounds(chord_tokens, tables.is_chord, vocabulary)
     ]
-    return midi.build(melody, harmony, bpm, tempos=tempos, meters=meters)
+    return midi.build(melody, harmony, bpm, tempos=tempos, meters=meters, velocities=strengths)
 
 
 def _beats(sound: _Sound) -> tuple[float, float]:

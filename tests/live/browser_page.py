@@ -1,0 +1,542 @@
+"""The page in a browser, beside a server of its own (fake_server.js): ``python -m tests.live.browser_page [NAME...]``.
+
+Needs Playwright and a Chromium (``--browser``). Prints one JSON object: by the name of each check what was wrong, empty
+where nothing was. ``--shots DIR`` also takes pictures.
+"""
+
+import argparse
+import base64
+import contextlib
+import functools
+import http.server
+import json
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.live.browser_jam import FLAGS
+
+TESTS = Path(__file__).parent
+PAGE = TESTS.parents[1] / "gapt_jax" / "live" / "page"
+SHIFTS = """window.shifts = [];
+new PerformanceObserver((list) => {
+  for (const shift of list.getEntries()) {
+    const named = ({ node }) => node ? `${node.nodeName}#${node.id ?? ""}.${node.className ?? ""}` : "?";
+    window.shifts.push({ value: shift.value, what: shift.sources.map(named) });
+  }
+}).observe({ type: "layout-shift", buffered: true });"""
+PORTRAIT, LANDSCAPE = [(320, 568), (360, 640), (390, 844)], [(667, 375), (844, 390)]
+SIZES = [(1280, 800), (1280, 640), *PORTRAIT, *LANDSCAPE]
+CHECKS: dict[str, Callable[["Opener"], None]] = {}
+
+
+def check(function: Callable[["Opener"], None]) -> Callable[["Opener"], None]:
+    CHECKS[function.__name__] = function
+    return function
+
+
+class Opener:
+    """Opens the page in contexts of its own; what a page throws is a fault."""
+
+    def __init__(self, browser: Any, url: str, shots: Path | None) -> None:
+        self.browser, self.url, self.shots = browser, url, shots
+        self.faults: list[str] = []
+
+    @contextlib.contextmanager
+    def __call__(self, size: tuple[int, int] = (1280, 800), stored: str | None = None, **options: Any) -> Iterator[Any]:
+        context = self.browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
+        try:
+            yield self._opened(context, stored)
+        finally:
+            context.close()
+
+    def _opened(self, context: Any, stored: str | None) -> Any:
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        for name in ("fake_midi.js", "fake_server.js"):
+            page.add_init_script(path=str(TESTS / name))
+        page.add_init_script(SHIFTS)
+        if stored is not None:
+            page.add_init_script(f"localStorage.getItem('gapt-live') ?? localStorage.setItem('gapt-live', {stored!r})")
+        page.goto(self.url)
+        page.wait_for_function("window.gaptLive?.connected && document.querySelector('[name=model]').value")
+        return page
+
+    def shot(self, page: Any, name: str) -> None:
+        if self.shots:
+            page.screenshot(path=str(self.shots / f"{name}.png"))
+
+
+def play(page: Any, **settings: Any) -> None:
+    """Sets fields, starts, and waits for a chord."""
+    page.evaluate("document.querySelector('details').open = true")
+    for name, value in ({"intro_frames": 0} | settings).items():
+        page.fill(f"[name={name}]", str(value))
+        page.keyboard.press("Enter")
+    page.evaluate("document.querySelector('details').open = false; window.scrollTo(0, 0)")
+    page.click("#start")
+    page.wait_for_function("gaptLive.frame >= 1 && gaptLive.scheduled > 0")
+
+
+def sent(page: Any, kind: str) -> list[dict[str, Any]]:
+    return page.evaluate("(kind) => fakeServer.sent.filter(({ type }) => type === kind)", kind)
+
+
+def text(page: Any, selector: str) -> str:
+    return page.locator(selector).text_content()
+
+
+@check
+def an_emptied_setting_is_its_default_and_nonsense_is_never_kept(open_page: Opener) -> None:
+    with open_page() as page:
+        page.fill("[name=bpm]", "90")
+        page.fill("[name=bpm]", "")
+        page.keyboard.press("Enter")
+        assert page.input_value("[name=bpm]") == "120"
+        kept = page.evaluate("localStorage.getItem('gapt-live')")
+        assert json.loads(kept)["bpm"] == 120
+    stored = json.dumps({"bpm": None, "temperature": "warm", "metronome": 7, "melodyVolume": [], "chordTimbre": 1})
+    with open_page(stored=stored) as page:
+        values = page.evaluate("Object.fromEntries(new FormData(document.querySelector('#settings')))")
+        assert (values["bpm"], values["temperature"], values["metronome"]) == ("120", "1", "on")
+        assert (values["melodyVolume"], values["chordTimbre"]) == ("75", "warm pad")
+        play(page)
+        assert all(value is not None for value in sent(page, "start")[0].values())
+        kept = json.loads(page.evaluate("localStorage.getItem('gapt-live')"))
+        assert "melodyVolume" not in kept and None not in kept.values()
+
+
+@check
+def limits_come_from_the_model(open_page: Opener) -> None:
+    with open_page() as page:
+        page.evaluate("document.querySelector('details').open = true")
+        ahead = "[name=lookahead_frames]"
+        page.fill(ahead, "99")
+        page.keyboard.press("Enter")
+        assert page.input_value(ahead) == "32"
+        page.select_option("[name=model]", "shorter")
+        assert page.input_value(ahead) == "12" and page.get_attribute(ahead, "max") == "12"
+        page.fill(ahead, "1")
+        page.keyboard.press("Enter")
+        assert page.input_value(ahead) == "2" and page.input_value("[name=commit_frames]") == "2"
+        play(page, lookahead_frames=40)
+        assert sent(page, "start")[0]["lookahead_frames"] == 12
+
+
+@check
+def the_silent_beats_cannot_change_while_playing(open_page: Opener) -> None:
+    with open_page() as page:
+        field = page.locator("[name=intro_frames]")
+        assert field.is_enabled()
+        play(page)
+        assert field.is_disabled()
+        page.click("#stop")
+        assert field.is_enabled()
+
+
+@check
+def what_comes_next_is_right_at_every_frame(open_page: Opener) -> None:
+    with open_page() as page:
+        page.evaluate("fakeServer.lasts = 6")  # changes on and off the beat
+        play(page, bpm=100)
+        seen = page.evaluate("""() => new Promise((resolve) => {
+          const found = [];
+          const until = performance.now() + 4000;
+          const look = () => {
+            found.push([gaptLive.frame, document.querySelector("#next").textContent]);
+            if (performance.now() < until) requestAnimationFrame(look);
+            else resolve(found);
+          };
+          requestAnimationFrame(look);
+        })""")
+    names = ["C", "F", "G7", "B♭m7♭5"]
+    wrong, frames = 0, set()
+    for frame, said in seen:
+        beats = -(-(6 - frame % 6) // 4)
+        right = f"then {names[(frame // 6 + 1) % 4]} in {beats} beat{'s' * (beats > 1)}"
+        wrong = wrong + 1 if said != right else 0
+        assert wrong < 2, f"at frame {frame}: {said}, not {right}"  # one picture may lie between two frames
+        frames.add(frame)
+    assert len(frames) > 10
+
+
+@check
+def letters_never_change_a_select(open_page: Opener) -> None:
+    with open_page() as page:
+        page.evaluate("document.querySelector('details').open = true")
+        for name in ("chordTimbre", "melodyTimbre", "model", "midiOutput"):
+            select = page.locator(f"[name={name}]")
+            before = select.input_value()
+            assert select.locator("option").count() > 1 or name == "midiOutput"
+            for letter in "abcdefghijklmnopqrstuvwxyz":
+                select.focus()
+                page.keyboard.press(letter)
+                assert select.input_value() == before, f"{letter} changed {name}"
+        select.focus()
+        page.keyboard.down("d")
+        assert page.locator(".key.mine").count() == 1
+        page.keyboard.up("d")
+        page.focus("[name=bpm]")
+        page.keyboard.press("e")
+        assert page.input_value("[name=bpm]") == "120"
+
+
+@check
+def notes_outside_the_range_move_it(open_page: Opener) -> None:
+    with open_page() as page:
+        page.click("#connect-midi")
+        play(page)
+        for pitch in (24, 103):
+            low, high = page.evaluate("gaptLive.range")
+            assert not low <= pitch <= high
+            page.evaluate(f"fakeMidi.play({pitch}, true)")
+            low, high = page.evaluate("gaptLive.range")
+            assert low <= pitch <= high
+
+
+@check
+def a_lost_server_is_said_and_no_take_begins_by_itself(open_page: Opener) -> None:
+    with open_page() as page:
+        grey = page.evaluate("getComputedStyle(document.querySelector('#midi-light')).backgroundColor")
+        play(page, bpm=240, beats_per_bar=1)
+        light = "getComputedStyle(document.querySelector('#link-light')).backgroundColor"
+        assert page.evaluate(light) != grey and text(page, "#chord") != "" and text(page, "#trouble") == ""
+        page.evaluate("fakeServer.drop()")
+        said = "document.querySelector('#trouble').textContent.startsWith('The server is not there.')"
+        page.wait_for_function(f"{said} && document.querySelector('#chord').textContent !== ''")  # held at first
+        open_page.shot(page, "lost")
+        stage, said = page.locator(".stage").bounding_box(), page.locator("#trouble").bounding_box()
+        assert said["width"] >= stage["width"] - 4 and stage["y"] < said["y"] < stage["y"] + stage["height"]
+        assert page.evaluate(light) == grey
+        page.wait_for_function("gaptLive.hasFaded && document.querySelector('#chord').textContent === ''")
+        assert page.evaluate("gaptLive.phase") == "playing"
+        page.evaluate("fakeServer.comeBack(true)")
+        page.wait_for_function("gaptLive.phase === 'stopped'")
+        page.wait_for_function("document.querySelector('#invitation').textContent.endsWith('Your take ends here.')")
+        open_page.shot(page, "ended")
+        page.wait_for_timeout(1500)
+        assert page.evaluate("gaptLive.phase") == "stopped"
+        assert [message.get("session") is None for message in sent(page, "start")] == [True, False]
+
+
+@check
+def a_server_that_comes_back_goes_on_with_the_take(open_page: Opener) -> None:
+    with open_page() as page:
+        play(page)
+        before = page.evaluate("gaptLive.session")
+        page.evaluate("fakeServer.drop(); fakeServer.comeBack(false)")
+        page.wait_for_function("!gaptLive.connected")
+        page.wait_for_function("gaptLive.connected && document.querySelector('#trouble').textContent === ''")
+        frame = page.evaluate("gaptLive.frame")
+        page.wait_for_function(f"gaptLive.commitUntil > {frame}")
+        assert page.evaluate("gaptLive.session") == before and page.evaluate("gaptLive.phase") == "playing"
+
+
+@check
+def a_frozen_server_is_said(open_page: Opener) -> None:
+    with open_page() as page:
+        page.evaluate("fakeServer.freeze()")
+        said = "document.querySelector('#{}').textContent.startsWith('The server does not answer')"
+        light = "document.querySelector('#link-light').classList.contains('on')"
+        page.wait_for_function(said.format("invitation"))
+        assert not page.evaluate(light) and page.get_attribute("#start", "aria-disabled") == "true"
+        page.evaluate("fakeServer.thaw()")
+        page.wait_for_function(light)
+        play(page, bpm=240, beats_per_bar=1)
+        page.evaluate("fakeServer.freeze()")
+        page.wait_for_function(said.format("trouble"))
+        assert not page.evaluate(light)
+        page.wait_for_function("gaptLive.hasFaded")
+        ticks = len(sent(page, "tick"))
+        page.wait_for_timeout(2000)
+        assert len(sent(page, "tick")) <= ticks + 4  # of 32
+        page.evaluate("fakeServer.thaw()")
+        page.wait_for_function(f"{light} && document.querySelector('#trouble').textContent === ''")
+        page.wait_for_function("!gaptLive.hasFaded && document.querySelector('#chord').textContent !== ''")
+        assert page.evaluate("gaptLive.phase") == "playing" and len(sent(page, "start")) == 1
+
+
+@check
+def the_take_survives_a_reload(open_page: Opener) -> None:
+    with open_page() as page:
+        page.route("**/api/sessions/take*", lambda route: route.fulfill(status=200, body="here"))
+        assert not page.locator("#downloads").is_visible()
+        play(page)
+        take = page.evaluate("gaptLive.session")
+        page.reload()  # in mid-play
+        page.wait_for_selector("#downloads", state="visible")
+        assert text(page, "#downloads-of") == "Your last take"
+        for kind in ("mid", "json", "wav"):
+            assert page.get_attribute(f"#get-{kind}", "href").endswith(f"/{take}.{kind}")
+        open_page.shot(page, "reloaded")
+        page.unroute("**/api/sessions/take*")  # the server has forgotten it
+        page.reload()
+        page.wait_for_function("window.gaptLive?.connected")
+        page.wait_for_timeout(500)
+        assert not page.locator("#downloads").is_visible()
+
+
+@check
+def midi_is_asked_for_by_its_button_alone(open_page: Opener) -> None:
+    with open_page() as page:
+        play(page)
+        assert page.evaluate("fakeMidi.asked") == 0
+        page.evaluate("fakeMidi.refuse = true")
+        page.click("#connect-midi")
+        assert page.evaluate("fakeMidi.asked") == 1 and text(page, "#midi-text").startswith("MIDI was not allowed")
+        page.evaluate("fakeMidi.refuse = false")
+        page.click("#connect-midi")
+        assert page.evaluate("fakeMidi.asked") == 2 and text(page, "#midi-text") == "Fake Keys"
+        assert not page.locator("#connect-midi").is_visible()
+
+
+@check
+def space_starts_and_stops(open_page: Opener) -> None:
+    with open_page() as page:
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("Space")
+        page.wait_for_function("gaptLive.phase === 'playing'")
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("Space")
+        page.wait_for_function("gaptLive.phase === 'stopped'")
+        page.focus("[name=metronome]")
+        page.keyboard.press("Space")
+        assert not page.is_checked("[name=metronome]") and page.evaluate("gaptLive.phase") == "stopped"
+        page.focus("#start")
+        page.keyboard.press("Space")  # once, by the button itself
+        page.wait_for_function("gaptLive.phase === 'playing'")
+        assert page.evaluate("document.activeElement.id") == "stop"
+        page.keyboard.press("Space")
+        page.wait_for_function("gaptLive.phase === 'stopped'")
+        assert len(sent(page, "start")) == 2
+
+
+@check
+def the_last_takes_are_listed(open_page: Opener) -> None:
+    with open_page() as page:
+        assert not page.locator("#takes").is_visible()
+        page.route("**/api/sessions/take*", lambda route: route.fulfill(status=200, body="here"))
+        for number in range(1, 4):
+            play(page)
+            page.click("#stop")
+            page.wait_for_function(f"document.querySelectorAll('#takes li').length === {number}")
+        page.reload()
+        page.wait_for_function("document.querySelectorAll('#takes li').length === 3")
+        assert page.locator("#takes li").first.locator("a").all_text_contents() == ["MIDI", "JSON", "WAV"]
+
+
+DRAWN = """() => {
+  const canvas = document.querySelector("#roll");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const drawn = new Set();
+  for (let at = 0; at < data.length; at += 4) if (data[at + 3] === 255) drawn.add(data.slice(at, at + 3).join());
+  return drawn.size;
+}"""
+STATES = """() => {
+  const [mine, theirs, free] = document.querySelectorAll(".key.white");
+  mine.classList.add("mine");
+  theirs.classList.add("theirs");
+  const beats = document.querySelector("#beats");
+  beats.classList.remove("away");
+  const [on, off] = [1, 2].map(() => beats.appendChild(document.createElement("span")));
+  on.classList.add("on");
+  const [connected, not] = document.querySelectorAll(".light");
+  const points = { on, off, connected, not };
+  const boxes = Object.entries(points).map(([name, element]) => [name, element.getBoundingClientRect(), 0.5]);
+  boxes.push(...Object.entries({ mine, theirs, free }).map(([name, key]) => [name, key.getBoundingClientRect(), 0.85]));
+  return boxes.map(([name, box, down]) => [name, box.x + box.width / 2, box.y + box.height * down]);
+}"""
+PIXELS = """async ([png, points]) => {
+  const image = await createImageBitmap(await (await fetch(`data:image/png;base64,${png}`)).blob());
+  const pen = new OffscreenCanvas(image.width, image.height).getContext("2d");
+  pen.drawImage(image, 0, 0);
+  return Object.fromEntries(points.map(([name, x, y]) => [name, pen.getImageData(x, y, 1, 1).data.join()]));
+}"""
+
+
+@check
+def forced_colours_keep_states_apart(open_page: Opener) -> None:
+    for scheme in ("light", "dark"):
+        with open_page(forced_colors="active", color_scheme=scheme) as page:
+            assert page.evaluate("matchMedia('(forced-colors: active)').matches")
+            points = page.evaluate(STATES)
+            png = base64.b64encode(page.screenshot()).decode()
+            found = page.evaluate(PIXELS, [png, points])
+            assert len({found["mine"], found["theirs"], found["free"]}) == 3, found
+            assert found["on"] != found["off"] and found["connected"] != found["not"], found
+        with open_page(forced_colors="active", color_scheme=scheme) as page:
+            play(page)
+            page.keyboard.down("s")
+            page.wait_for_timeout(300)
+            assert page.evaluate(DRAWN) >= 4
+            open_page.shot(page, f"forced_{scheme}")
+
+
+def in_view(page: Any, selector: str) -> bool:
+    """Whether all of an element can be seen without scrolling."""
+    box = page.locator(selector).bounding_box()
+    size = page.viewport_size
+    return (
+        box["x"] >= -0.5
+        and box["y"] >= -0.5
+        and box["x"] + box["width"] <= size["width"] + 0.5
+        and box["y"] + box["height"] <= size["height"] + 0.5
+    )
+
+
+def overflows(page: Any) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+
+
+@check
+def at_200_percent_nothing_is_cut_off(open_page: Opener) -> None:
+    for size in ((640, 400), (640, 360), (512, 384), (320, 320)):  # 1280x800, 1280x720, 1024x768; and 400 %
+        with open_page(size, device_scale_factor=2) as page:
+            assert in_view(page, "#start") and in_view(page, "#keys"), size
+            assert size == (320, 320) or not is_cut(page, "#welcome"), size  # there it scrolls
+            open_page.shot(page, f"zoom_{size[0]}_{size[1]}_idle")
+            page.evaluate("document.querySelector('details').open = true")
+            assert not overflows(page), size
+            play(page)
+            for selector in ("#stop", "#forget", "#panic", "#chord", "#keys", "#octave-up", "#roll"):
+                assert in_view(page, selector), (size, selector)
+            open_page.shot(page, f"zoom_{size[0]}_{size[1]}")
+            assert not overflows(page), size
+
+
+@check
+def a_phone_has_wide_keys_and_the_piano_in_view(open_page: Opener) -> None:
+    for size in (*PORTRAIT, *LANDSCAPE):
+        with open_page(size, has_touch=True, is_mobile=True, device_scale_factor=2) as page:
+            for phase in ("idle", "playing"):
+                if phase == "playing":
+                    play(page)
+                widths = page.locator(".key.white").evaluate_all(
+                    "keys => keys.map((k) => k.getBoundingClientRect().width)"
+                )
+                assert len(widths) >= 8 and min(widths) >= 36, (size, min(widths))
+                assert in_view(page, "#keys") and in_view(page, "#roll"), (size, phase)
+                assert page.locator("#keys").bounding_box()["height"] >= 90, size
+                assert page.locator("#roll").bounding_box()["height"] >= 100, (size, phase)
+                assert in_view(page, "#start" if phase == "idle" else "#stop") and not overflows(page), (size, phase)
+                assert not is_cut(page, "#welcome" if phase == "idle" else "#next"), (size, phase)
+                open_page.shot(page, f"phone_{size[0]}_{size[1]}_{phase}")
+
+
+def is_cut(page: Any, selector: str) -> bool:
+    """Whether some of an element's content lies outside of it."""
+    return page.locator(selector).evaluate(
+        "e => e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1"
+    )
+
+
+CONTRAST = """(selector) => {
+  const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgb = (colours) => {
+    pen.clearRect(0, 0, 1, 1);
+    for (const colour of colours) { pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1); }
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (colours) => {
+    const [r, g, b] = rgb(colours).map((v) => (v / 255 <= 0.04045 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const layers = (element) => {
+    const found = [];
+    for (let at = element; at; at = at.parentElement) found.unshift(getComputedStyle(at).backgroundColor);
+    return found;
+  };
+  const ratio = (one, other) => (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  const counts = (element) =>
+    element.checkVisibility({ visibilityProperty: true }) && element.ariaDisabled !== "true";
+  return [...document.querySelectorAll(selector)].filter(counts).map((element) => {
+    const outside = layers(element.parentElement);
+    const edge = light([...outside, getComputedStyle(element).borderBottomColor]);
+    const fill = light(layers(element));
+    const around = light(outside);
+    return [element.name || element.id || element.className, Math.max(ratio(edge, around), ratio(fill, around))];
+  });
+}"""
+CONTROLS = "button, select, input[type=number], input:not([type]), .light, #beats span, .key.white"
+
+
+@check
+def every_control_stands_out(open_page: Opener) -> None:
+    for scheme in ("light", "dark"):
+        with open_page(color_scheme=scheme) as page:
+            page.evaluate("document.querySelector('details').open = true")
+            found = page.evaluate(CONTRAST, CONTROLS)
+            play(page)
+            open_page.shot(page, f"wide_{scheme}")
+            page.evaluate("document.querySelector('details').open = true")
+            found += page.evaluate(CONTRAST, CONTROLS)
+            edges = page.evaluate(
+                CONTRAST.replace("outside = layers(element.parentElement)", "outside = layers(element)"), ".key.white"
+            )
+        faint = [(name, round(ratio, 2)) for name, ratio in [*found, *edges] if ratio < 3]
+        assert not faint and len(found) > 40, (scheme, faint)
+
+
+@check
+def nothing_moves(open_page: Opener) -> None:
+    for size in SIZES:
+        with open_page(size) as page:
+            page.wait_for_timeout(300)
+            play(page)
+            for key in "adgadgadg":
+                page.keyboard.down(key)
+                page.wait_for_timeout(120)
+                page.keyboard.up(key)
+            page.wait_for_timeout(1500)  # the time of a plan is shown once a second
+            page.click("#stop")
+            page.wait_for_timeout(500)
+            open_page.shot(page, f"stopped_{size[0]}_{size[1]}")
+            shifts = page.evaluate("window.shifts")
+            assert not overflows(page), size
+        assert sum(shift["value"] for shift in shifts) == 0, (size, shifts[:4])
+
+
+@contextlib.contextmanager
+def served_files() -> Iterator[str]:
+    """The page's files on a free port: their address."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(PAGE)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+
+
+def fault_of(name: str, open_page: Opener) -> str:
+    """What a check found; empty where all is well."""
+    open_page.faults.clear()
+    try:
+        CHECKS[name](open_page)
+    except Exception:
+        return traceback.format_exc()
+    return "; ".join(open_page.faults)
+
+
+def main() -> None:
+    from playwright.sync_api import sync_playwright
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of: {', '.join(CHECKS)}")
+    parser.add_argument("--shots", type=Path)
+    parser.add_argument("--browser", default="/usr/bin/chromium")
+    args = parser.parse_args()
+    with served_files() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=args.browser, args=FLAGS)
+        open_page = Opener(browser, url, args.shots)
+        print(json.dumps({name: fault_of(name, open_page) for name in args.names or CHECKS}))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
