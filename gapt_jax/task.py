@@ -32,6 +32,7 @@ class Metric(NamedTuple):
     better: Literal["higher", "lower", "near data"]
     explanation: str
     depends_on_n: bool = False  # on the number of songs, so that only equal numbers compare
+    chance: str = ""  # the metric that says how much of it comes for nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +209,12 @@ class Domain(Protocol):
     @abstractmethod
     def quality(self) -> str:
         """The metric, from 0 up and higher is better, that a report sets against diversity."""
+
+    @property
+    def quality_in_words(self) -> str:
+        """What `quality` counts, for readers who know no metric by its name."""
+        label = self.metrics[self.quality].label
+        return label[:1].lower() + label[1:]
 
     @property
     def examples(self) -> str:

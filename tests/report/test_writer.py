@@ -7,11 +7,15 @@ from html.parser import HTMLParser
 
 import pytest
 
+from gapt_jax.commands.report import write_page
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation import agreement, results
+from gapt_jax.report import summary
 from gapt_jax.report.reading import read_run, read_study
-from gapt_jax.report.writer import write_report
+from gapt_jax.report.writer import read_results, write_report
+from gapt_jax.runtime.console import Console
 from gapt_jax.tasks.accompaniment import player
+from tests.toy import gapt
 
 VOID = {"area", "br", "col", "hr", "img", "input", "link", "meta"}
 EVIL = '<script>alert("1")</script>&$x_1$'
@@ -121,6 +125,21 @@ def test_one_run_alone(make_run, tmp_path):
     assert "Not tested: no run has λ = 0." in html
 
 
+def test_the_command_ends_with_what_was_found(make_run, tmp_path, capsys):
+    runs = [str(make_run(tmp_path / f"l{weight}", weight, 0, steps=2)) for weight in (0, 1)]
+    assert gapt("report", *runs, "--out", str(tmp_path / "out")) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(("wrote", "next: open"))]
+    told = summary.sentences(read_results([tmp_path / "l0", tmp_path / "l1"]))
+    assert said == told and "collapsed without the adversary" in told[0]
+
+
+@pytest.mark.parametrize("absent", ["matplotlib", "jinja2"])
+def test_a_run_without_its_page_says_how_to_get_it(monkeypatch, tmp_path, capsys, absent):
+    monkeypatch.setitem(sys.modules, absent, None)
+    assert not write_page(tmp_path, Console())
+    assert "pip install '.[report]'" in capsys.readouterr().out
+
+
 def test_a_melody_agent_adapts_to_nothing(make_run, tmp_path):
     run = make_run(tmp_path / "a", 1.0, 0)
     path = run / "evaluation.json"
@@ -186,14 +205,16 @@ def test_samples_that_are_no_songs(make_run, tmp_path, damage):
         read_run(run)
 
 
-def test_without_matplotlib(monkeypatch, tmp_path):
+@pytest.mark.parametrize("absent", ["matplotlib", "jinja2"])
+def test_without_what_draws_it(make_run, monkeypatch, tmp_path, absent):
     for name in [n for n in sys.modules if n in ("gapt_jax.report.figures", "gapt_jax.tasks.accompaniment.piano_roll")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("gapt_jax.report.figures", raising=False)
     monkeypatch.delattr("gapt_jax.tasks.accompaniment.piano_roll", raising=False)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    run = make_run(tmp_path / "run", 1, 0, steps=1)
+    monkeypatch.setitem(sys.modules, absent, None)
     with pytest.raises(UserError, match=r"pip install '\.\[report\]'"):
-        write_report([tmp_path], tmp_path / "out")
+        write_report([run], tmp_path / "out")
 
 
 def test_one_seed_twice_is_an_error(make_run, tmp_path):
