@@ -286,8 +286,8 @@ class Pages(Protocol):
         return "Examples"
 
     @property
-    def script_hash(self) -> str:
-        """Of the script in `script`, for the page's content security policy; empty = none."""
+    def script(self) -> str:
+        """JavaScript that `section` needs; empty = none."""
         return ""
 
     def figures(self, study: Any) -> Iterator[Any]:
@@ -300,10 +300,6 @@ class Pages(Protocol):
 
     def section(self, study: Any, pictures: Sequence[Any]) -> str:
         """HTML that shows the pictures."""
-        return ""
-
-    def script(self, study: Any) -> str:
-        """HTML with the script of `section`."""
         return ""
 
 

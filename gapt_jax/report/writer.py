@@ -38,7 +38,7 @@ def write_results(found: Results, folders: Sequence[Path], out: Path) -> list[Pa
         raise UserError("the report needs matplotlib and jinja2: pip install '.[report]'") from error
     drawn, rolls = list(figures.draw_all(found)), list(found.study.domain.pages().pictures(found.study))
     files: dict[str, str | bytes] = {
-        "report.html": page.render(found, drawn, rolls, page.report_command(folders, str(out))),
+        "report.html": page.render_report(found, drawn, rolls, page.report_command(folders, str(out))),
         "results.json": strict_json(tables.to_json(found), indent=1) + "\n",
         "results.csv": tables.to_csv(found),
         **{f"{figure.name}.png": figure.png for figure in [*drawn, *rolls]},
