@@ -261,7 +261,7 @@ def test_the_player_hears_what_was_played(song, vocabulary):
     melody = song((60, 4), (None, 2), (62, 2), (62, 4))[0]
     assert player.melody_notes(melody, vocabulary) == [[0, 1, 60], [1.5, 0.5, 62], [2, 1, 62]]
     chords = song(("Dm", 4), (None, 4), ("G7", 4))[0]
-    assert player.chord_notes(chords, vocabulary) == [[0, 1, [50, 62, 65, 69]], [2, 1, [55, 62, 65, 67, 71]]]
+    assert player.chord_notes(chords, vocabulary) == [[0, 1, [38, 50, 53, 57]], [2, 1, [43, 50, 53, 55, 59]]]
 
 
 def test_the_policy_allows_these_scripts_and_no_other(grid):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gapt_jax import chords as chord_names
 from gapt_jax.evaluation.results import Study
 from gapt_jax.report.html import render
 from gapt_jax.report.samples import Sample, samples
@@ -17,7 +18,6 @@ from gapt_jax.vocabulary import FRAMES_PER_BEAT, Vocabulary
 if TYPE_CHECKING:
     from gapt_jax.report.figures import Drawn
 
-BASS, MIDDLE = 48, 60  # MIDI pitches: the root sounds above the first, the other chord tones above the second
 BEATS_PER_MINUTE = 100
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -62,12 +62,12 @@ def melody_notes(melody: np.ndarray, vocabulary: Vocabulary) -> list[list[float]
 
 
 def chord_notes(chords: np.ndarray, vocabulary: Vocabulary) -> list[list[Any]]:
-    """[first beat, beats, MIDI pitches] of the chords of chords [T]: the root in the bass, the rest in the middle."""
+    """[first beat, beats, MIDI pitches] of the chords of chords [T]."""
     events = chord_events(chords[None], vocabulary.tables)
     found = []
     for frame, length, chord in zip(events.frame.tolist(), events.length.tolist(), events.chord.tolist(), strict=True):
         classes = np.flatnonzero(vocabulary.chord_pitch_classes[chord]).tolist()
-        pitches = [BASS + vocabulary.roots[chord], *(MIDDLE + c for c in classes)]
+        pitches = chord_names.keys(vocabulary.roots[chord], classes)
         found.append([frame / FRAMES_PER_BEAT, length / FRAMES_PER_BEAT, pitches])
     return found
 

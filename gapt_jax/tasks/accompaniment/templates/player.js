@@ -34,10 +34,10 @@ function play(box, button) {
   const out = audio.createGain(); out.gain.value = 0.7; out.connect(audio.destination);
   const start = audio.currentTime + 0.08, time = beat => start + Math.max(beat - first, 0) * 60 / data.bpm;
   for (const [beat, length, pitch] of song.melody)
-    if (beat + length > first) note(out, 'triangle', pitch, time(beat), time(beat + length), 0.26);
+    if (beat + length > first) note(out, 'sine', pitch, time(beat), time(beat + length), 0.26);
   for (const [beat, length, pitches] of song.systems[button.dataset.system])
     if (beat + length > first)
-      for (const pitch of pitches) note(out, 'sine', pitch, time(beat), time(beat + length), 0.11);
+      for (const pitch of pitches) note(out, 'triangle', pitch, time(beat), time(beat + length), 0.11);
   const mine = playing = { box, out, button, ended: false };
   button.setAttribute('aria-pressed', 'true');
   box.querySelector('[role=status]').textContent = 'Playing: ' + button.textContent + '.';
