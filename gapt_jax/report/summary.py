@@ -106,7 +106,7 @@ def _cost_in_short(found: Results) -> str:
     domain, pair = found.study.domain, _comparison(found, found.study.domain.quality)
     quality = f"quality ({domain.quality_in_words})"
     if found.verdict.verdict == "not tested" or pair is None or not math.isfinite(pair.paired.difference.mean):
-        return quality.capitalize()
+        return f"Quality ({domain.quality_in_words})"
     change = pair.paired.difference
     size = f"{number(abs(100 * change.mean), 1)} points" if _is_share(found) else number(abs(change.mean), 3)
     size += " lower" if change.mean < 0 else " higher"
