@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 ROOT_NAMES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 MAX_SYMBOL = 64
+BASS_OCTAVE, CHORD_OCTAVE = 36, 48  # MIDI pitches of their C
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _SYMBOL = re.compile(r"([A-Ga-g])([#b♯♭]*)(.*?)(?:/([A-Ga-g])([#b♯♭+-]*))?")
 _SPELT_OUT = re.compile(r"\((0(?:,\d+)*)\)")  # always begins with 0: (9) is a ninth
@@ -101,6 +102,11 @@ class Chord(NamedTuple):
     root: int
     intervals: tuple[int, ...]
     bass: int
+
+
+def keys(bass: int, classes: Iterable[int]) -> list[int]:
+    """MIDI pitches by which a chord of these pitch classes sounds, bass first: in files, live and in reports."""
+    return [BASS_OCTAVE + bass, *(CHORD_OCTAVE + pitch_class for pitch_class in sorted(classes))]
 
 
 def fold(intervals: Iterable[int]) -> tuple[int, ...]:

@@ -32,6 +32,7 @@ class Metric(NamedTuple):
     better: Literal["higher", "lower", "near data"]
     explanation: str
     depends_on_n: bool = False  # on the number of songs, so that only equal numbers compare
+    chance: str = ""  # the metric that says how much of it comes for nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +211,12 @@ class Domain(Protocol):
         """The metric, from 0 up and higher is better, that a report sets against diversity."""
 
     @property
+    def quality_in_words(self) -> str:
+        """What `quality` counts, for readers who know no metric by its name."""
+        label = self.metrics[self.quality].label
+        return label[:1].lower() + label[1:]
+
+    @property
     def examples(self) -> str:
         """What reports call its examples."""
         return "songs"
@@ -279,8 +286,8 @@ class Pages(Protocol):
         return "Examples"
 
     @property
-    def script_hash(self) -> str:
-        """Of the script in `script`, for the page's content security policy; empty = none."""
+    def script(self) -> str:
+        """JavaScript that `section` needs; empty = none."""
         return ""
 
     def figures(self, study: Any) -> Iterator[Any]:
@@ -293,10 +300,6 @@ class Pages(Protocol):
 
     def section(self, study: Any, pictures: Sequence[Any]) -> str:
         """HTML that shows the pictures."""
-        return ""
-
-    def script(self, study: Any) -> str:
-        """HTML with the script of `section`."""
         return ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ def _report(args: argparse.Namespace, console: Console) -> None:
             raise UserError(
                 f"{run} is no run: name folders that 'gapt run' or 'gapt ablate' made (they hold config.json)"
             )
-    from gapt_jax.report.writer import write_report
+    from gapt_jax.report.summary import sentences
+    from gapt_jax.report.writer import read_results, write_results
 
-    files = write_report(runs, args.out or report_folder(runs))
-    pages = [path for path in files if path.suffix == ".html"]
-    finish(console, files, f"open {pages[0] if pages else files[0]} in a browser")
+    found = read_results(runs)
+    files = write_results(found, runs, args.out or report_folder(runs))
+    finish(console, files, f"open {files[0]} in a browser", sentences(found))
 
 
 def report_folder(runs: list[Path]) -> Path:
@@ -43,7 +45,7 @@ def report_folder(runs: list[Path]) -> Path:
 
 def write_page(workdir: Path, console: Console) -> bool:
     """Writes the report of a finished run, and returns whether it could: a run without matplotlib still ends well."""
-    if importlib.util.find_spec("matplotlib") is None:
+    if None in (importlib.util.find_spec("matplotlib"), importlib.util.find_spec("jinja2")):
         console.say(f"no page: pip install '.[report]', then gapt report {workdir}")
         return False
     from gapt_jax.report.writer import write_report
@@ -52,9 +54,11 @@ def write_page(workdir: Path, console: Console) -> bool:
     return True
 
 
-def finish(console: Console, files: list[Path], what_next: str) -> None:
-    """Tells which files were written, and what to do next."""
-    console.emit({"files": files})
+def finish(console: Console, files: list[Path], what_next: str, summary: Sequence[str] = ()) -> None:
+    """Tells which files were written, what they say in short, and what to do next."""
+    console.emit({"files": files} | ({"summary": list(summary)} if summary else {}))
     for path in files:
         console.say(f"wrote {path}")
+    for sentence in summary:
+        console.say(sentence)
     console.say(f"next: {what_next}")

@@ -56,3 +56,9 @@ METRICS: dict[str, Metric] = {
 def describe(metrics: Mapping[str, Metric], name: str) -> Metric:
     """The entry of a metric; a name without one (a further encoder's, say) stands for itself."""
     return metrics.get(name, Metric(name.replace("_", " "), "", "near data", ""))
+
+
+def titled(metrics: Mapping[str, Metric], name: str) -> str:
+    """The label of a metric, with an arrow where more or less of it is better."""
+    about = describe(metrics, name)
+    return about.label + {"higher": "\u00a0↑", "lower": "\u00a0↓"}.get(about.better, "")

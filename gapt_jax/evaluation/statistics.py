@@ -166,6 +166,24 @@ def hierarchical_bootstrap(
     return float(low), float(high)
 
 
+def song_interval(
+    arrays: Sequence[np.ndarray], statistic: Statistic, resamples: int = 2000, seed: int = 0
+) -> Interval | None:
+    """95 % interval of `statistic(*arrays)`, arrays [N, ...] of one seed's N songs, for fresh songs.
+
+    The statistic ± t · its standard deviation over resamples of the songs, with N - 1 degrees of freedom, as in
+    `hierarchical_bootstrap`. None for fewer than two songs or where a resample has no value.
+    """
+    n = min((len(array) for array in arrays), default=0)
+    if n < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    drawn = [rng.integers(n, size=n) for _ in range(resamples)]
+    spread = np.std([statistic(*(array[chosen] for array in arrays)) for chosen in drawn], ddof=1)
+    value, half = statistic(*arrays), float(stats.t.ppf(0.975, n - 1) * spread * np.sqrt(n / (n - 1)))
+    return (value - half, value + half) if np.isfinite([value, half]).all() else None
+
+
 def paired_bootstrap(
     a: Sequence[tuple[np.ndarray, ...]],
     b: Sequence[tuple[np.ndarray, ...]],

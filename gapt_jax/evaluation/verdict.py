@@ -51,6 +51,12 @@ def primary(study: Study, systems: Systems, found: Sequence[Outcome]) -> Outcome
     for outcome in found:
         if outcome.is_preregistered and outcome.dataset == dataset:
             return outcome
+    return Outcome(dataset, arm or "", True, float("nan"), "not tested", f"Not tested: {untested(study, systems)}.")
+
+
+def untested(study: Study, systems: Systems) -> str:
+    """Why there is no outcome of the preregistered arm on the primary dataset."""
+    dataset, arm = results.primary_dataset(study, systems), results.primary_arm(study)
     needed = [
         (study.baseline == BASELINE, f"the arms are compared with {study.name(study.baseline)}, not with λ = 0"),
         (arm is not None, "no run has a λ above 0"),
@@ -58,8 +64,7 @@ def primary(study: Study, systems: Systems, found: Sequence[Outcome]) -> Outcome
         (results.get(systems, "mle", dataset, PRIMARY) is not None, f"the MLE has no independent Vendi on {dataset}"),
         (results.get(systems, BASELINE, dataset, PRIMARY) is not None, f"λ = 0 has no independent Vendi on {dataset}"),
     ]
-    reason = next((text for is_met, text in needed if not is_met), "no seed is shared by λ = 0 and the arm above it")
-    return Outcome(dataset, arm or "", True, float("nan"), "not tested", f"Not tested: {reason}.")
+    return next((text for is_met, text in needed if not is_met), "no seed is shared by λ = 0 and the arm above it")
 
 
 def _judge(lost: float, domain: Domain, start: float, comparison: Comparison) -> tuple[Answer, str]:

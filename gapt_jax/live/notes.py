@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gapt_jax import chords
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, SILENCE, Vocabulary
-
-CHORD_BASE, BASS_BASE = 48, 36  # MIDI pitch of pitch class 0
 
 
 class Event(NamedTuple):
@@ -53,7 +52,7 @@ def chord_entries(first: int, tokens: Iterable[int], before: int, vocabulary: Vo
             chord = (token - CHORD_HOLD) % vocabulary.num_chords
             is_onset = token >= vocabulary.chord_onset or _held(before, vocabulary) != token
             classes = np.flatnonzero(vocabulary.chord_pitch_classes[chord]).tolist()
-            pitches = [BASS_BASE + vocabulary.roots[chord], *(CHORD_BASE + pitch for pitch in classes)]
+            pitches = chords.keys(vocabulary.roots[chord], classes)
             entries.append({"f": frame, "sym": vocabulary.names[chord], "pitches": pitches, "on": is_onset})
         before = token
     return entries

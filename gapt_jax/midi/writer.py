@@ -13,7 +13,6 @@ from gapt_jax.midi.file import Harmony, Meters, Note, Tempos
 
 TICKS_PER_BEAT = 480
 MELODY_VELOCITY, CHORD_VELOCITY, BASS_VELOCITY = 76, 50, 56
-CHORD_OCTAVE, BASS_OCTAVE = 48, 36  # lowest pitch of the chord tones and of the bass
 _LEAST_UNIT = 32  # of a time signature
 _Sound = tuple[float, float, list[tuple[int, int]], mido.MetaMessage | None]  # onset, offset, (pitch, velocity), text
 
@@ -74,8 +73,8 @@ def _with_pickup(meter: tuple[int, int], pickup: float) -> Meters:
 
 def _keys(chord: Chord) -> list[tuple[int, int]]:
     """(pitch, velocity) of each key of a chord: its bass, and its notes."""
-    tones = sorted((chord.root + step) % 12 for step in chord.intervals)
-    return [(BASS_OCTAVE + chord.bass, BASS_VELOCITY), *((CHORD_OCTAVE + tone, CHORD_VELOCITY) for tone in tones)]
+    bass, *tones = chords.keys(chord.bass, ((chord.root + step) % 12 for step in chord.intervals))
+    return [(bass, BASS_VELOCITY), *((tone, CHORD_VELOCITY) for tone in tones)]
 
 
 def _track(

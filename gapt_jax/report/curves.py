@@ -8,10 +8,39 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gapt_jax.evaluation.results import Run
+from gapt_jax.evaluation.metrics import describe, titled
+from gapt_jax.evaluation.results import Run, Study
+from gapt_jax.task import Domain
 
 STAGE = "gapt"
+GATE = "discriminator/is_open"
 MAX_POINTS = 100  # of a drawn line; longer ones are averaged in bins
+
+
+TITLES = {  # (title, unit) of what every task logs and whose name alone says too little
+    "kl": ("KL to the anchor", "nats"),
+    "entropy": ("Entropy of the actions", "nats"),
+    "return": ("Return", "reward"),
+    "value": ("Return that the critic expects", "reward"),
+    "value_loss": ("Loss of the critic", ""),
+    "policy_loss": ("Loss of the policy", ""),
+    "policy_gradient_norm": ("Gradient norm of the policy", ""),
+    "critic_gradient_norm": ("Gradient norm of the critic", ""),
+    "policy_skipped": ("Skipped updates of the policy", "share"),
+    "critic_skipped": ("Skipped updates of the critic", "share"),
+    "ratio_deviation/mean": ("|ratio − 1| before an update, mean", ""),
+    "ratio_deviation/high": ("|ratio − 1| of one action in 1,000", ""),
+    "ratio_deviation/largest": ("|ratio − 1|, largest", ""),
+    "reward/total": ("Total reward", "reward"),
+    "discriminator/accuracy": ("Accuracy", "share"),
+    "discriminator/fooled": ("Fooled: mean of −log(1 − D)", ""),
+    "discriminator/gate_openings": ("Openings of the gate so far", ""),
+    "discriminator/loss": ("Loss", ""),
+    "discriminator/reward_mean": ("Reward that it pays, mean", "reward"),
+    "discriminator/reward_std": ("Reward that it pays, spread", "reward"),
+    "discriminator/skipped": ("Skipped updates", "share"),
+    "discriminator/steps_since_open": ("Steps since the gate was open", ""),
+}
 
 
 class Curve(NamedTuple):
@@ -29,6 +58,46 @@ def keys(runs: Sequence[Run]) -> list[str]:
             if row.get("stage") == STAGE:
                 found |= dict.fromkeys(k for k, v in row.items() if k != "step" and _is_number(v))
     return list(found)
+
+
+def shown(study: Study) -> list[str]:
+    """The keys that a report draws: evaluations by the metrics that readers need first, all else but the gate, which
+    has a plot of its own. What comes by chance is drawn beside what it is the chance of."""
+    domain = study.domain
+    chances = {describe(domain.metrics, metric).chance for metric in domain.headline}
+    logged = keys(study.runs)
+    valid = [f"valid/{metric}" for metric in domain.headline if metric not in chances]
+    others = [key for key in logged if not key.startswith("valid/") and key != GATE]
+    return [*(key for key in valid if key in logged), *others]
+
+
+def constants(study: Study) -> dict[str, float]:
+    """Those that were logged more than once, always with one value, in all runs."""
+    found = {}
+    for key in shown(study):
+        logged = [curve(run, key).values for run in study.runs]
+        values = np.unique(np.concatenate(logged))
+        if len(values) == 1 and max(map(len, logged)) > 1:
+            found[key] = float(values[0])
+    return found
+
+
+def chance_key(study: Study, metric: str) -> str:
+    """The logged key of what comes of a metric by chance; empty where there is none."""
+    key = f"valid/{describe(study.domain.metrics, metric).chance}"
+    return key if key in keys(study.runs) else ""
+
+
+def title(key: str, domain: Domain) -> tuple[str, str]:
+    """What a logged key says, with an arrow where there is a better way, and its unit."""
+    group, _, rest = key.partition("/")
+    if group == "valid":
+        return titled(domain.metrics, rest), describe(domain.metrics, rest).unit
+    if group == "reward_member_std":
+        model, _, seed = rest.replace("_", " ").partition("/")
+        return f"{model[:1].upper()}{model[1:]}, seed {seed}: spread", "reward"
+    words = (rest if group in ("reward", "discriminator") else key).replace("/", ", ").replace("_", " ")
+    return TITLES.get(key, (words[:1].upper() + words[1:], "reward" if "reward" in key else ""))
 
 
 def curve(run: Run, key: str) -> Curve:

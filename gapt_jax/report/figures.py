@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,9 +14,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image  # which matplotlib needs
 
 from gapt_jax.evaluation import results
-from gapt_jax.evaluation.metrics import describe
+from gapt_jax.evaluation.metrics import describe, titled
 from gapt_jax.evaluation.results import ARM, PRIMARY, Run, Study, Systems
 from gapt_jax.evaluation.statistics import estimate
 from gapt_jax.report import curves, pareto
@@ -34,7 +37,26 @@ DATA_COLOR, MLE_COLOR = INK, "#8a8a8a"
 ARM_COLORS = ("#0a84c6", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7a7a00")
 ZERO_COLOR = "#d55e00"
 STEP_LABEL = "post-training step"
+BY_CHANCE = "Dotted: by chance, where that was measured. "
 LINES = "Lines are means over seeds, bands go from the lowest to the highest seed. "
+
+
+class Series(NamedTuple):
+    """A line of a panel, for whoever points at it."""
+
+    name: str
+    color: str
+    x: list[float]
+    y: list[float]
+
+
+class Panel(NamedTuple):
+    """Where a plot of lines stands, in shares of the figure from its upper left corner, and what it shows."""
+
+    box: tuple[float, float, float, float]  # left, top, width, height
+    x_limits: tuple[float, float]
+    x_name: str
+    series: list[Series]
 
 
 class Drawn(NamedTuple):
@@ -45,45 +67,57 @@ class Drawn(NamedTuple):
     caption: str
     svg: str  # to be placed inside HTML
     png: bytes
+    panels: list[Panel]
+
+    @property
+    def panels_json(self) -> str:
+        return json.dumps(self.panels, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    @property
+    def png_url(self) -> str:
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 def draw_all(found: Results) -> Iterator[Drawn]:
     """The figures that these runs have the numbers for, in the order of the page."""
     study, systems, domain = found.study, found.systems, found.study.domain
-    logged, quality = curves.keys(study.runs), pareto.label_of(study)
+    quality, constant = pareto.label_of(study), curves.constants(study)
+    logged, varying = curves.keys(study.runs), [key for key in curves.shown(study) if key not in constant]
     valid, rewards, adversary = (
-        [key for key in logged if key.startswith(group)] for group in ("valid/", "reward/", "discriminator/")
+        [key for key in varying if key.startswith(group)] for group in ("valid/", "reward", "discriminator/")
     )
-    policy = [key for key in logged if key not in {*valid, *rewards, *adversary}]
-    adversary = [key for key in adversary if key != "discriminator/is_open"]
-    n = sampled(study)
+    policy = [key for key in varying if key not in {*valid, *rewards, *adversary}]
+    n, chance = sampled(study), "Dotted: by chance. " if curves.chance_key(study, domain.quality) else ""
     if any(
         results.get(systems, a, d, m) for a in study.arms for d in results.datasets(systems) for m in domain.compared
     ):
-        caption = f"Dots are seeds, the line joins their means. Dashed: data (dark), MLE (grey). {n}"
+        caption = f"Dots are seeds, the line joins their means. Dashed: data (dark), MLE (grey). {BY_CHANCE}{n}"
+        if any(system in study.arms for system, _, _ in found.one_seed_intervals):
+            caption += f"Of a single seed, the bar is the 95 % interval for fresh {domain.examples}. "
         yield finish("arms", "What the arms change", caption, lambda: arms(found))
     if any(results.get(systems, s, d, PRIMARY) for s in systems for d in results.datasets(systems)):
         caption = "Up and right is better. Dots are seeds, rings their mean; a star is data, a diamond the MLE. "
-        caption += f"Dotted: Pareto front of the arms' means. {n}"
+        caption += f"Dotted: Pareto front of the arms' means. Grey band: {quality} by chance. {n}"
         yield finish("quality_diversity", "Quality and diversity", caption, lambda: quality_diversity(found))
-    if {f"valid/{domain.quality}", f"valid/{PRIMARY}"} <= set(valid):
+    if {f"valid/{domain.quality}", f"valid/{PRIMARY}"} <= set(logged):
         caption = "Thin lines are seeds, thick lines their mean; from the first evaluation (ring) to the last (dot). "
-        caption += f"Read it upright: at equal {quality}, which arm is the more diverse? Valid split. {n}"
+        caption += f"Read it upright: at equal {quality}, which arm is the more diverse? Valid split. {chance}{n}"
         title = "Quality and diversity while learning"
         yield finish("learning_path", title, caption, lambda: learning_path(study))
     if {"kl", "valid/held_out_coherence"} <= set(logged):
         caption = "The reward that training sees (dashed) and a reward model it never saw (solid), over the distance "
         caption += f"from the anchor. Where they part, the reward is being hacked. Means over seeds. {n}"
         yield finish("proxy_and_gold", "Proxy against gold reward", caption, lambda: proxy_and_gold(study))
-    if headline := [f"valid/{metric}" for metric in domain.headline if f"valid/{metric}" in valid]:
-        caption = LINES + f"Dashed: MLE (grey) and data (dark) on the test split, where a metric allows it. {n}"
-        yield finish("validation", "Evaluations on the valid split", caption, lambda: panels(study, headline, systems))
+    if valid:
+        caption = LINES + f"Dashed: MLE (grey) and data (dark) on the test split, where a metric allows it. {chance}{n}"
+        yield finish("validation", "Evaluations on the valid split", caption, lambda: panels(study, valid, systems))
     thinned = (
         LINES + f"At most {curves.MAX_POINTS} points a line, each the mean of neighbouring steps. {_seeds(study)}."
     )
     for name, title, keys in (("rewards", "Rewards, term by term", rewards), ("policy", "Policy", policy)):
         if keys:
-            yield finish(name, title, thinned, lambda keys=keys: panels(study, keys, systems))  # type: ignore[misc]
+            spread = f" Spread: standard deviation over {domain.examples}." if name == "rewards" else ""
+            yield finish(name, title, thinned + spread, lambda keys=keys: panels(study, keys, systems))  # type: ignore[misc]
     if adversary:
         caption = thinned + " Dashed: mean reward above which the gate opens. Ticks: steps at which it was open."
         yield finish("discriminator", "Discriminator", caption, lambda: discriminator(study, adversary))
@@ -117,18 +151,29 @@ def arms(found: Results) -> Figure:
         for arm, score in scores.items():
             shade = color(arm, study)
             axes.plot([places[arm]] * len(score.values), score.values, "o", color=shade, markersize=4, alpha=0.7)
+            if interval := found.one_seed_intervals.get((arm, dataset, metric)):
+                axes.vlines(places[arm], *interval, color=shade, linewidth=1.4)
         means = [estimate(score.values).mean for score in scores.values()]
         axes.plot([places[arm] for arm in scores], means, "-", color=INK, linewidth=1)
         for system in ("mle", "data"):
             if score := results.get(systems, system, dataset, metric):
                 axes.axhline(estimate(score.values).mean, color=color(system, study), linestyle="--", linewidth=1)
+        by_chance = chance(found, dataset, metric)
+        axes.plot([places[arm] for arm in by_chance], [*by_chance.values()], ":", color=MLE_COLOR, marker="_")
         is_weights = all(arm.startswith(ARM) for arm in study.arms)
         ticks = [arm.removeprefix(ARM) if is_weights else study.name(arm) for arm in study.arms]
         axes.set_xticks([places[arm] for arm in study.arms], ticks, rotation=0 if is_weights else 30)
-        label, unit = describe(study.domain.metrics, metric)[:2]
+        label, unit = titled(study.domain.metrics, metric), describe(study.domain.metrics, metric).unit
         axes.set(title=f"{dataset}\n{label}", ylabel=unit, xlabel="λ" if is_weights else "")
         axes.margins(x=0.12)
     return figure
+
+
+def chance(found: Results, dataset: str, metric: str) -> dict[str, float]:
+    """What each arm gets of a metric by chance, mean over seeds; empty where that was not measured."""
+    name = describe(found.study.domain.metrics, metric).chance
+    scores = {arm: results.get(found.systems, arm, dataset, name) for arm in found.study.arms}
+    return {arm: estimate(score.values).mean for arm, score in scores.items() if score}
 
 
 def _places(study: Study) -> dict[str, float]:
@@ -180,8 +225,13 @@ def quality_diversity(found: Results) -> Figure:
                 counts.add(y.n_songs)
         front = sorted(pareto.front(found, dataset).values())
         axes.plot([x for x, _ in front], [y for _, y in front], ":", color=INK, linewidth=1)
+        if by_chance := chance(found, dataset, quality):
+            low, high = min(by_chance.values()), max(by_chance.values())
+            axes.axvspan(low, high, color=MLE_COLOR, alpha=0.35, linewidth=1.5, zorder=0)
+            axes.annotate("chance", (high, 0.01), xycoords=("data", "axes fraction"), fontsize=7, color=MLE_COLOR,
+                          xytext=(3, 0), textcoords="offset points")  # fmt: skip
         axes.set(title=dataset, xlabel=pareto.axis_of(study))
-        axes.set_ylabel(f"independent Vendi, {study.domain.examples} (n = {'/'.join(map(str, sorted(counts)))})")
+        axes.set_ylabel(f"independent Vendi ↑, {study.domain.examples} (n = {'/'.join(map(str, sorted(counts)))})")
     figure.legend(handles=legend(list(systems), "o", study), loc="outside upper left", ncols=len(systems))
     return figure
 
@@ -201,7 +251,10 @@ def learning_path(study: Study) -> Figure:
             if width > 1 and len(x):
                 axes.plot(x[0], y[0], "o", color=shade, markerfacecolor=PAPER)
                 axes.plot(x[-1], y[-1], "o", color=shade)
-    axes.set(xlabel=pareto.axis_of(study), ylabel=f"independent Vendi, {study.domain.examples}")
+    if by_chance := curves.chance_key(study, study.domain.quality):
+        logged = [curves.curve(run, by_chance).values for run in study.runs]
+        axes.axvline(float(np.nanmean(np.concatenate(logged))), color=MLE_COLOR, linestyle=":", linewidth=1.4)
+    axes.set(xlabel=pareto.axis_of(study), ylabel=f"independent Vendi ↑, {study.domain.examples}")
     figure.legend(handles=legend(study.arms, "-", study), loc="outside upper left", ncols=len(by_arm))
     return figure
 
@@ -248,7 +301,7 @@ def _gates(axes: Axes, study: Study) -> None:
 
 
 def _curves(axes: Axes, study: Study, key: str) -> None:
-    by_arm = _by_arm(study)
+    by_arm, by_chance = _by_arm(study), curves.chance_key(study, key.removeprefix("valid/"))
     for arm, members in by_arm.items():
         found = [c for c in (curves.curve(run, key) for run in members) if len(c.steps)]
         shade = color(arm, study)
@@ -257,17 +310,14 @@ def _curves(axes: Axes, study: Study, key: str) -> None:
             axes.fill_between(low.steps, low.values, high.values, color=shade, alpha=0.16, linewidth=0)
         if found:
             mean = curves.thin(curves.mean_curve(found))
-            axes.plot(*mean, color=shade, linewidth=1.8, marker="o" if len(mean.steps) == 1 else None)
-    title, unit = _title(key, study)
+            marker = "o" if len(mean.steps) == 1 else None
+            axes.plot(*mean, color=shade, linewidth=1.8, marker=marker, label=study.name(arm))
+        if found and by_chance:
+            chances = [curves.curve(run, by_chance) for run in members]
+            label = f"{study.name(arm)}, by chance"
+            axes.plot(*curves.mean_curve(chances), ":", color=shade, linewidth=1.2, label=label)
+    title, unit = curves.title(key, study.domain)
     axes.set(title=title, xlabel=STEP_LABEL, ylabel=unit)
-
-
-def _title(key: str, study: Study) -> tuple[str, str]:
-    group, _, rest = key.rpartition("/")
-    if group == "valid":
-        return describe(study.domain.metrics, rest)[:2]
-    unit = {"kl": "nats", "entropy": "nats", "accuracy": "share"}.get(rest, "reward" if "reward" in key else "")
-    return rest.replace("_", " "), unit
 
 
 def _references(axes: Axes, metric: str, systems: Systems, study: Study) -> None:
@@ -313,7 +363,36 @@ def finish(name: str, title: str, caption: str, make: Callable[[], Figure]) -> D
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
         figure.savefig(png, format="png", dpi=150)
-    return Drawn(name, title, caption, _inline(svg.getvalue(), name), png.getvalue())
+    return Drawn(name, title, caption, _inline(svg.getvalue(), name), _few_colors(png), _panels(figure))
+
+
+def _few_colors(png: io.BytesIO) -> bytes:
+    """A picture of 256 colours, which takes a third: the page holds all of them."""
+    small = io.BytesIO()
+    Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def _panels(figure: Figure) -> list[Panel]:
+    """Those of a drawn figure whose lines have names."""
+    found = []
+    for axes in figure.axes:
+        lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+        place = axes.get_position()
+        box = (place.x0, 1 - place.y1, place.width, place.height)
+        series = [
+            Series(str(line.get_label()), str(line.get_color()), *map(_short, np.asarray(line.get_data(), np.float64)))
+            for line in lines
+        ]
+        if series:
+            left, right = axes.get_xlim()
+            found.append(Panel(tuple(_short(box)), (left, right), axes.get_xlabel(), series))  # type: ignore[arg-type]
+    return found
+
+
+def _short(values: Any) -> list[float]:
+    """Numbers of four digits: nobody reads more off a curve."""
+    return [float(f"{value:.4g}") for value in values]
 
 
 def _inline(svg: str, name: str) -> str:

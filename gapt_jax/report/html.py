@@ -1,107 +1,77 @@
-"""Pieces of the page: its style, tables, figures, numbers. Pure text; cells are HTML already, text is escaped here."""
+"""What the templates of the page are given, and how its numbers are written. Templates escape all text."""
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable, Sequence
-from html import escape
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-from gapt_jax.evaluation.statistics import Estimate
+from gapt_jax.evaluation.statistics import Estimate, Interval
 
-if TYPE_CHECKING:
-    from gapt_jax.report.figures import Drawn
-
-STYLE = """
-:root { --ink: #1c1c1e; --soft: #6b6b70; --line: #dcdce0; --page: #fdfdfc; --note: #f3f3f0;
-  color-scheme: light dark }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8ea; --soft: #9c9ca3; --line: #3a3a3f; --page: #17171a; --note: #222226 } }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 64rem;
-  background: var(--page); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; font-weight: 650 }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; font-weight: 650 }
-h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; font-weight: 600; overflow-wrap: anywhere }
-p { max-width: 46rem; margin: .5rem 0 }
-small, .soft, figcaption { color: var(--soft); font-size: .84rem; font-weight: 400 }
-.outcome, .warning { background: var(--note); border-left: 3px solid var(--soft); padding: .8rem 1rem;
-  margin: 1rem 0 }
-.warning { border-color: #d55e00 }
-.outcome p { margin: .35rem 0 }
-.scroll { overflow-x: auto; margin: .6rem 0 }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums }
-th, td { padding: .34rem .9rem .34rem 0; text-align: left; border-bottom: 1px solid var(--line);
-  vertical-align: baseline }
-th { font-weight: 600 }
-:is(th, td):first-child { min-width: 9.5rem }
-.text td:last-child { overflow-wrap: anywhere }
-.text td:nth-child(3):last-child { min-width: 15rem }
-tbody th { font-weight: 400 }
-td.n, th.n { text-align: right; white-space: nowrap; padding: .34rem 0 .34rem 1.1rem }
-figure { margin: .8rem 0 }
-figure > .scroll { border: 1px solid var(--line); border-radius: 6px; padding: .5rem }
-figure svg { display: block; width: 100%; min-width: 44rem; height: auto }
-figure.narrow svg { min-width: 30rem; max-width: 44rem }
-nav { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; margin: 1rem 0; font-size: .9rem }
-a { color: inherit } :focus-visible { outline: 2px solid #0a84c6; outline-offset: 2px }
-.verdict { font-size: 1.1rem } .verdict strong { text-transform: uppercase; letter-spacing: .03em }
-.controls { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; margin: .5rem 0 }
-button { font: inherit; font-size: .9rem; min-height: 2.5rem; padding: .3rem .8rem; color: var(--ink);
-  background: var(--note); border: 1px solid var(--soft); border-radius: 6px; cursor: pointer }
-button[aria-pressed=true] { background: var(--ink); color: var(--page) }
-input[type=range] { width: min(100%, 18rem); accent-color: #0a84c6 }
-.roll { position: relative; min-width: 44rem }
-.cursor { position: absolute; top: 0; bottom: 0; width: 2px; background: #0a84c6; pointer-events: none }
-.scroll:focus-visible { outline: 2px solid #0a84c6 }
-pre { background: var(--note); padding: .8rem 1rem; overflow-x: auto; font-size: .82rem }
-code, .path { overflow-wrap: anywhere }
-details { margin: .8rem 0 } summary { cursor: pointer; font-weight: 600 }
-"""
+TEMPLATES = Path(__file__).parent / "templates"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, numbers: bool = True) -> str:
-    """A table in a box of its own that scrolls. With `numbers`, all columns but the first are aligned right."""
-    css = ["", *([' class="n"' if numbers else ""] * (len(head) - 1))]
-    top = "".join(f'<th scope="col"{c}>{cell}</th>' for c, cell in zip(css, head, strict=True))
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>'
-        + "".join(f"<td{c}>{cell}</td>" for c, cell in zip(css[1:], row[1:], strict=True))
-        + "</tr>"
-        for row in rows
+class Cell(NamedTuple):
+    """A text of a table with a smaller one behind it or, where `kind` says so, below it."""
+
+    text: str
+    small: str = ""
+    kind: Literal["", "below", "code", "path"] = ""
+
+
+Text = str | Cell
+
+
+class Table(NamedTuple):
+    """A table in a box of its own that scrolls. With `is_numeric`, all columns but the first are aligned right."""
+
+    caption: str
+    head: Sequence[Text]
+    rows: Sequence[Sequence[Text]]
+    is_numeric: bool = True
+
+
+def render(template: str, folder: Path = TEMPLATES, **values: Any) -> str:
+    """HTML of a template in `folder`, which may import those of the report."""
+    from markupsafe import Markup  # of jinja2, an optional extra
+
+    return Markup(_environment(folder).get_template(template).render(**values))
+
+
+@functools.cache
+def _environment(folder: Path) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([folder, TEMPLATES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    kind = "" if numbers else ' class="text"'
-    label = escape(caption)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table{kind}>'
-        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return environment
 
 
-def figure(drawn: Drawn) -> str:
-    title = escape(drawn.title)
-    return (
-        f'<figure id="figure-{escape(drawn.name)}"><div class="scroll" tabindex="0" role="img" aria-label="{title}">'
-        f"{drawn.svg}</div><figcaption>{escape(drawn.caption)}</figcaption></figure>"
-    )
+def table(caption: str, head: Sequence[Text], rows: Sequence[Sequence[Text]], is_numeric: bool = True) -> Table:
+    """A table without the columns that are empty in every row."""
+    kept = [i for i in range(len(head)) if i == 0 or any(row[i] not in ("", "–") for row in rows)]
+    return Table(caption, [head[i] for i in kept], [[row[i] for i in kept] for row in rows], is_numeric)
 
 
-def note(text: str) -> str:
-    return f'<p class="soft">{escape(text)}</p>'
+def mean(value: Estimate, digits: int, ci95: Interval | None = None) -> Cell:
+    """A mean with half of its interval, or of the one that is given."""
+    low_high = ci95 or value.ci95
+    half = f"±\u2009{number((low_high[1] - low_high[0]) / 2, digits)}" if low_high else ""
+    return Cell(number(value.mean, digits), half)
 
 
-def details(summary: str, content: str) -> str:
-    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
-
-
-def mean(value: Estimate, digits: int) -> str:
-    text = number(value.mean, digits)
-    return f"{text} <small>±\u2009{number(value.ci95[1] - value.mean, digits)}</small>" if value.ci95 else text
-
-
-def difference(value: Estimate, digits: int) -> str:
-    interval = f" [{number(value.ci95[0], digits)}, {number(value.ci95[1], digits)}]" if value.ci95 else ""
+def difference(value: Estimate, digits: int, ci95: Interval | None = None) -> str:
+    """A difference with its interval, or with the one that is given."""
+    low_high = ci95 or value.ci95
+    interval = f" [{number(low_high[0], digits)}, {number(low_high[1], digits)}]" if low_high else ""
     return f"{'+' if value.mean > 0 else ''}{number(value.mean, digits)}{interval}"
 
 

@@ -31,7 +31,7 @@ def label_of(study: Study) -> str:
 
 
 def axis_of(study: Study) -> str:
-    return f"{label_of(study)}, {describe(study.domain.metrics, study.domain.quality).unit}"
+    return f"{label_of(study)} ↑, {describe(study.domain.metrics, study.domain.quality).unit}"
 
 
 def points(found: Results, dataset: str) -> dict[str, tuple[float, float]]:

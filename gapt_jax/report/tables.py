@@ -35,6 +35,14 @@ class Results:
         return songs.intervals(self.study, self.systems)
 
     @functools.cached_property
+    def one_seed_intervals(self) -> dict[tuple[str, str, str], tuple[float, float]]:
+        return songs.intervals_of_one_seed(self.study, self.systems)
+
+    @functools.cached_property
+    def one_pair_intervals(self) -> dict[tuple[str, str, str], tuple[float, float]]:
+        return songs.intervals_of_one_pair(self.study, self.systems)
+
+    @functools.cached_property
     def warnings(self) -> list[str]:
         return agreement.warnings(self.study)
 

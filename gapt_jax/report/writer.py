@@ -9,6 +9,7 @@ from gapt_jax.errors import UserError
 from gapt_jax.evaluation import results
 from gapt_jax.report import page, tables
 from gapt_jax.report.reading import read_study
+from gapt_jax.report.tables import Results
 from gapt_jax.runtime.files import strict_json, write_atomic
 
 
@@ -17,16 +18,27 @@ def write_report(folders: Sequence[Path], out: Path) -> list[Path]:
 
     Runs of one arm are its seeds. Nothing is written before everything was read and drawn.
     """
-    try:
-        from gapt_jax.report import figures
-    except ImportError as error:
-        raise UserError("the report needs matplotlib: pip install '.[report]'") from error
+    return write_results(read_results(folders), folders, out)
+
+
+def read_results(folders: Sequence[Path]) -> Results:
+    """What these runs and ablations found."""
     study = read_study([Path(folder) for folder in folders])
     systems = results.collect(study)
-    found = tables.Results(study, systems, results.compare(study, systems))
-    drawn, rolls = list(figures.draw_all(found)), list(study.domain.pages().pictures(study))
+    return Results(study, systems, results.compare(study, systems))
+
+
+def write_results(found: Results, folders: Sequence[Path], out: Path) -> list[Path]:
+    """The same for results that `read_results` has read from these folders."""
+    try:
+        import jinja2  # noqa: F401
+
+        from gapt_jax.report import figures
+    except ImportError as error:
+        raise UserError("the report needs matplotlib and jinja2: pip install '.[report]'") from error
+    drawn, rolls = list(figures.draw_all(found)), list(found.study.domain.pages().pictures(found.study))
     files: dict[str, str | bytes] = {
-        "report.html": page.render(found, drawn, rolls, page.report_command(folders, str(out))),
+        "report.html": page.render_report(found, drawn, rolls, page.report_command(folders, str(out))),
         "results.json": strict_json(tables.to_json(found), indent=1) + "\n",
         "results.csv": tables.to_csv(found),
         **{f"{figure.name}.png": figure.png for figure in [*drawn, *rolls]},

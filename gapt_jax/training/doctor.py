@@ -25,7 +25,7 @@ from gapt_jax.task import Task
 from gapt_jax.types import Batch
 
 MIN_FREE_GB = 1.0
-OPTIONAL = {"matplotlib": "gapt report (pip install '.[report]')"}
+OPTIONAL = dict.fromkeys(("matplotlib", "jinja2"), "gapt report (pip install '.[report]')")
 Check = tuple[str, bool, str]  # what, whether it holds, what was seen
 
 

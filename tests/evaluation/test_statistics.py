@@ -21,6 +21,7 @@ from gapt_jax.evaluation.statistics import (
     reachable,
     sign_flip_floor,
     sign_flip_p,
+    song_interval,
     two_way_interval,
     wilcoxon_p,
 )
@@ -169,6 +170,15 @@ def test_bootstrap_without_song_noise_is_student_t():
     interval = hierarchical_bootstrap([(np.full(10, value),) for value in values], np.mean, 20)
     assert interval == pytest.approx(estimate(values).ci95)
     assert hierarchical_bootstrap([(np.ones(10),)] * 3, np.mean, 20) == (1.0, 1.0)
+
+
+def test_song_interval_of_a_mean_is_student_t():
+    songs = np.random.default_rng(4).normal(3, 2, 60)
+    low, high = song_interval([songs], np.mean, resamples=4000)
+    assert (low + high) / 2 == pytest.approx(songs.mean())
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 59) * stats.sem(songs), rel=0.05)
+    assert song_interval([songs[:1]], np.mean) is None and song_interval([], np.mean) is None
+    assert song_interval([songs], lambda x: NAN if songs[0] in x else 1.0) is None, "not defined for all songs"
 
 
 def test_bootstrap_holds_the_statistic_that_repeated_songs_lower():

@@ -162,6 +162,7 @@ def _log(weight: float, rng: np.random.Generator, steps: int) -> list[dict]:
         if step % 10 == 0 or step == 1:
             row |= {
                 "valid/note_in_chord": 0.32 + (0.25 - 0.12 * weight) * rise + 0.01 * rng.normal(),
+                "valid/note_in_chord_chance": 0.28,
                 "valid/vendi_independent": 6.7 - (3.2 - 2.7 * weight) * rise + 0.1 * rng.normal(),
                 "valid/vendi_published": 7.0 - 2 * rise,
                 "valid/held_out_coherence": 0.3 + (0.1 + 0.2 * weight) * rise,

@@ -76,6 +76,7 @@ class _Domain(Domain):
     published = PUBLISHED
     extras = ("adaptation",)
     quality = "note_in_chord"
+    quality_in_words = "melody that is in the chord"
     collapse = Collapse(0.8)
     statistics: ClassVar = {"note_in_chord": (("hits", "frames"), lambda hits, frames: share(hits.sum(), frames.sum()))}
     symptoms = ON_EVALUATIONS

@@ -15,6 +15,7 @@ METRICS: dict[str, Metric] = {
     "note_in_chord": Metric(
         "Note-in-chord", "share of frames", "higher",
         "Frames whose melody pitch class is in the chord, of those where both sound.",
+        chance="note_in_chord_chance",
     ),
     "note_in_chord_chance": Metric(
         "Note-in-chord by chance", "share of frames", "near data",

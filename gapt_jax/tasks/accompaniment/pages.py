@@ -17,14 +17,14 @@ class _Pages(Pages):
     """What needs matplotlib, an optional extra, is imported where it is drawn."""
 
     heading = "Listen"
-    script_hash = player.SCRIPT_HASH
 
     def figures(self, study: Study) -> Iterator[Drawn]:
         from gapt_jax.report.figures import finish, sampled
         from gapt_jax.tasks.accompaniment import adaptation_figure
 
         if adaptation_figure.is_measured(study):
-            caption = "Note-in-chord by beat; the melody moves at the upright line. Solid: moved; dashed: not. "
+            caption = "Note-in-chord by beat; the melody moves at the upright line. Solid: moved; dashed: not; dotted: "
+            caption += "by chance. "
             yield finish(
                 "adaptation",
                 "Adaptation to a change of key",
@@ -40,8 +40,9 @@ class _Pages(Pages):
     def section(self, study: Study, pictures: Sequence[Drawn]) -> str:
         return player.section(study, pictures)
 
-    def script(self, study: Study) -> str:
-        return player.script(study)
+    @property
+    def script(self) -> str:
+        return player.script()
 
 
 PAGES = _Pages()

@@ -63,6 +63,7 @@ class _Domain(Domain):
     examples = "conversations"
     extras = ("floor_transfers",)
     quality = "clear_speech"
+    quality_in_words = "speech while others are silent"
     symptoms = ON_EVALUATIONS
 
     @property

@@ -28,11 +28,13 @@ METRICS: dict[str, Metric] = {
     "clear_speech": Metric(
         "Speaks while others are silent", "share of speech", "higher",
         "Frames of the agent's speech in which nobody else speaks.",
+        chance="clear_speech_chance",
     ),
     "clear_speech_chance": Metric("Speaks while others are silent, by chance", "share of speech", "near data", _CHANCE),
     "prompt_answers": Metric(
         "Answers within 400 ms", "share of ends", "near data",
         "Where all others fall silent and the agent is silent too, it begins to speak in this frame or the next.",
+        chance="prompt_answers_chance",
     ),
     "prompt_answers_chance": Metric("Answers within 400 ms, by chance", "share of ends", "near data", _CHANCE),
     "speaking_share": Metric("Speaks", "share of time", "near data", "Turns and backchannels."),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gapt_jax.evaluation.results import Study
+from gapt_jax.report.html import render
 from gapt_jax.task import Pages
 
 if TYPE_CHECKING:
     from gapt_jax.report.figures import Drawn
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 class _Pages(Pages):
@@ -28,13 +31,7 @@ class _Pages(Pages):
 
     def section(self, study: Study, pictures: Sequence[Drawn]) -> str:
         """The conversations, one under the other."""
-        shown = "".join(
-            f'<h3>{escape(drawn.title)}</h3><figure><div class="scroll" tabindex="0" role="region" '
-            f'aria-label="{escape(drawn.title)}"><div class="roll">{drawn.svg}</div></div>'
-            f"<figcaption>{escape(drawn.caption)}</figcaption></figure>"
-            for drawn in pictures
-        )
-        return f'<p class="soft">The same others, beside whom each system played.</p>{shown}' if shown else ""
+        return render("conversations.html", TEMPLATES, pictures=pictures) if pictures else ""
 
 
 PAGES = _Pages()

@@ -1,0 +1,161 @@
+"""What the page shows, and where: sentences and alarms on top, chance, titles, arrows, what one run has."""
+
+import json
+import re
+from html import unescape
+
+import numpy as np
+import pytest
+
+from gapt_jax.evaluation import songs
+from gapt_jax.evaluation.diversity import vendi
+from gapt_jax.report import curves, figures, summary
+from gapt_jax.report.writer import read_results, write_report
+from gapt_jax.tasks.accompaniment.domain import DOMAIN
+
+ZERO, ONE = "gapt_lambda=0", "gapt_lambda=1"
+
+
+@pytest.fixture(scope="module")
+def pairs(make_run, tmp_path_factory):
+    """λ = 0 and 1, two seeds each: (what was found, page with plain spaces)."""
+    root = tmp_path_factory.mktemp("pairs")
+    runs = [make_run(root / f"l{weight}-s{seed}", weight, seed, steps=40) for weight in (0, 1) for seed in (0, 1)]
+    write_report(runs, root / "out")
+    return read_results(runs), page_of(root / "out")
+
+
+@pytest.fixture
+def measured(make_run, tmp_path):
+    """One seed of λ = 0 and 1 that have kept what was measured on each song: (folders, arrays by file key)."""
+    rng, folders, kept = np.random.default_rng(0), [], {}
+    for weight in (0, 1):
+        folders.append(make_run(tmp_path / f"l{weight}", weight, 0, steps=20))
+        own = {}
+        for system in ("mle", f"gapt_lambda={weight}"):
+            own[f"{system}|hooktheory/test|song"] = np.arange(30)
+            own[f"{system}|hooktheory/test|independent"] = rng.normal(size=(30, 4)) + 2 * weight
+            own[f"{system}|hooktheory/test|hits"] = rng.integers(0, 50, 30)
+            own[f"{system}|hooktheory/test|frames"] = np.full(30, 100)
+        np.savez(folders[-1] / "songs.npz", **own)
+        kept |= own
+    return folders, kept
+
+
+def page_of(out) -> str:
+    """With plain spaces and without pictures, whose letters may spell any word."""
+    html = re.sub(r"data:image/png;base64,[^\"]*", "", (out / "report.html").read_text())
+    return unescape(html).replace("\u00a0", " ")
+
+
+def table_of(page: str, label: str) -> str:
+    return re.search(rf'aria-label="{re.escape(label)}">(.*?)</table>', page, re.DOTALL).group(1)
+
+
+def test_sentences_and_alarms_stand_on_top(pairs):
+    found, page = pairs
+    places = [page.index(sentence.replace("\u00a0", " ")) for sentence in summary.sentences(found)]
+    places += [page.index(text) for text in ('aria-label="Verdict"', "Alarms during training", "<nav")]
+    assert places == sorted(places)
+    assert "<strong>one_chord</strong> (λ = 0 in 2 of 2 runs): one chord in 9 % of frames" in page
+    assert page.count("Alarms during training") == 1
+
+
+def test_titles_say_what_panels_show():
+    keys = ("reward_member_std/rhythm_contrastive/0", "ratio_deviation/high", "reward/total", "policy_loss", "kl")
+    assert [curves.title(key, DOMAIN)[0] for key in keys] == [
+        "Rhythm contrastive, seed 0: spread", "|ratio − 1| of one action in 1,000", "Total reward",
+        "Loss of the policy", "KL to the anchor",
+    ]  # fmt: skip
+    assert curves.title("valid/js_bigram", DOMAIN) == ("Distance to data, pairs\u00a0↓", "0..1")
+    assert curves.title("valid/quality_entropy", DOMAIN)[0] == "Quality entropy"
+    assert curves.title("something_new/of/this", DOMAIN)[0] == "Something new, of, this"
+
+
+def test_what_never_changes_is_folded_away(pairs):
+    found, page = pairs
+    constant = curves.constants(found.study)
+    assert constant == {"ratio_deviation/largest": 1e-6, "discriminator/reward_std": 0.2}
+    assert "What never changed (2)" in page and "Reward that it pays, spread" in table_of(page, "What never changed")
+    drawn = {drawn.name: drawn.svg for drawn in figures.draw_all(found)}
+    assert "|ratio − 1|" not in drawn["policy"] and "pays, spread" not in drawn["discriminator"]
+
+
+def test_arrows_say_which_way_is_better(pairs):
+    means = table_of(pairs[1], "Means on hooktheory/test")
+    assert "Note-in-chord ↑ <small>" in means and "Distance to data, pairs ↓ <small>" in means
+    assert "Quality entropy <small>" in means
+
+
+def test_chance_is_drawn_beside_quality(pairs):
+    found, _ = pairs
+    assert figures.chance(found, "hooktheory/test", "note_in_chord") == {ZERO: 0.28, ONE: 0.28}
+    assert figures.chance(found, "hooktheory/test", "vendi_independent") == {}
+    dotted = [[x for x in axes.get_lines() if x.get_linestyle() == ":"] for axes in figures.arms(found).axes]
+    shown = [[line.get_ydata().tolist() for line in lines if len(line.get_ydata())] for lines in dotted]
+    assert shown.count([[0.28, 0.28]]) == 2 and sum(map(len, shown)) == 2, "of note-in-chord on both data sets"
+    bands = [axes.patches for axes in figures.quality_diversity(found).axes]
+    assert [[patch.get_extents().width >= 0 for patch in patches] for patches in bands] == [[True], [True]]
+    validation = next(drawn for drawn in figures.draw_all(found) if drawn.name == "validation")
+    names = [[line.name.replace("\u00a0", " ") for line in panel.series] for panel in validation.panels]
+    assert names[0] == ["λ = 0", "λ = 0, by chance", "λ = 1", "λ = 1, by chance"]
+    assert all(name == ["λ = 0", "λ = 1"] for name in names[1:]), "and no panel of its own"
+
+
+def test_lines_tell_their_values(pairs):
+    found, page = pairs
+    held = re.findall(r"data-panels='(.*?)'>", page.replace('">', "'>").replace('="[', "='["))
+    drawn = {drawn.name: drawn.panels_json.replace("\u00a0", " ") for drawn in figures.draw_all(found)}
+    assert held == [drawn[name] for name in ("validation", "rewards", "policy", "discriminator")]
+    box, (left, right), name, series = json.loads(drawn["validation"])[0]
+    assert all(0 < edge < 1 for edge in box) and left < 1 < 40 < right and name == "post-training step"
+    runs = [run for run in found.study.runs if run.arm == ZERO]
+    mean = curves.mean_curve([curves.curve(run, "valid/note_in_chord") for run in runs])
+    assert series[0][2] == mean.steps.tolist() == [1, 10, 20, 30, 40]
+    assert series[0][3] == pytest.approx(mean.values, rel=1e-3)
+
+
+def test_one_run_has_no_columns_to_compare(make_run, tmp_path):
+    write_report([make_run(tmp_path / "run", 1, 0, steps=2)], tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    assert "1 seed" in table_of(page, "Means on hooktheory/test")
+    for absent in ("Difference", "p sign-flip", "p Holm", "Pairs", "IQM", "On the front", "</h4>"):
+        assert absent not in page
+
+
+def test_one_pair_has_a_difference_and_no_test(measured, tmp_path):
+    folders, _ = measured
+    write_report(folders, tmp_path / "out")
+    table = table_of(page_of(tmp_path / "out"), "Vendi, independent on hooktheory/test")
+    assert re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table) == [
+        "System", "Mean", "IQM", "Seeds", "Difference [95 % CI]", "Pairs"
+    ]  # fmt: skip
+
+
+def test_of_one_seed_the_interval_is_that_of_songs(measured):
+    folders, kept = measured
+    found = read_results(folders)
+    assert set(found.one_seed_intervals) == {
+        (system, "hooktheory/test", metric)
+        for system in ("mle", ZERO, ONE)
+        for metric in ("note_in_chord", "vendi_independent")
+    }
+    low, high = found.one_seed_intervals[ONE, "hooktheory/test", "vendi_independent"]
+    assert (low + high) / 2 == pytest.approx(vendi(kept[f"{ONE}|hooktheory/test|independent"]))
+    low, high = found.one_seed_intervals[ZERO, "hooktheory/test", "note_in_chord"]
+    shares = kept[f"{ZERO}|hooktheory/test|hits"] / 100  # of equally many frames: their mean is the share of all
+    assert (low + high) / 2 == pytest.approx(shares.mean())
+    assert high - low == pytest.approx(2 * 2.045 * shares.std(ddof=1) / np.sqrt(30), rel=0.25)
+    assert set(found.one_pair_intervals) == {
+        (ONE, "hooktheory/test", m) for m in ("note_in_chord", "vendi_independent")
+    }
+    assert found.song_intervals == {}, "those are of several seeds"
+
+
+def test_songs_that_differ_have_no_interval(measured):
+    folders, kept = measured
+    own = {key: array for key, array in kept.items() if ONE in key or "mle" in key}
+    own[f"{ONE}|hooktheory/test|song"] = np.arange(100, 130)
+    np.savez(folders[1] / "songs.npz", **own)
+    found = read_results(folders)
+    assert songs.intervals_of_one_pair(found.study, found.systems) == {}
