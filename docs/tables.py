@@ -1,4 +1,4 @@
-"""Makes the tables of docs/*.md from the JSON that commands wrote and that is committed beside the pages.
+"""Makes the tables of README.md and docs/*.md from the JSON that commands wrote and that is committed beside the pages.
 
 python docs/tables.py           rewrites what stands between `<!-- table: NAME -->` and `<!-- end -->`
 python docs/tables.py --check   names the tables that their JSON does not give; then it exits with 1
@@ -50,6 +50,10 @@ ABLATION = (
     VENDI, *HARMONY, ("Vendi, same melody", "same_melody_vendi_independent", 2), QUALITIES, CHANGES, DISTANCE,
     ("told from data", "post_hoc_accuracy", 2), ("held-out coherence", "held_out_coherence", 2),
 )  # fmt: skip
+FRONT = (
+    ("note-in-chord", "note_in_chord", 2), ("by chance", "note_in_chord_chance", 2), ("Vendi", "vendi_independent", 2),
+    ("Vendi, one melody", "same_melody_vendi_independent", 2), ("distance to data", "js_bigram", 2),
+)  # fmt: skip
 PARTNER = (
     *HARMONY, VENDI,
     ("data's half", "switch_to_agent_before", 3), ("then the agent's", "switch_to_agent_after", 3),
@@ -85,12 +89,24 @@ def scores(systems: Json, dataset: str, columns: Sequence[Column], cell: Callabl
     return table(["system", *(heading for heading, _, _ in columns)], rows)
 
 
-def by_dataset(results: Json, columns: Sequence[Column], cell: Callable[[Json, int], str]) -> str:
+def by_dataset(
+    results: Json, columns: Sequence[Column], cell: Callable[[Json, int], str], examples: str = "songs"
+) -> str:
     """A table for each data set."""
     data = results["systems"]["data"]
-    songs = {dataset: found["note_in_chord"]["n_songs"] for dataset, found in data.items()}
-    tables = (scores(results["systems"], dataset, columns, cell) for dataset in songs)
-    return "\n".join(f"**{name}**, {n} songs\n\n{rows}" for (name, n), rows in zip(songs.items(), tables, strict=True))
+    sizes = {dataset: next(iter(found.values()))["n_songs"] for dataset, found in data.items()}
+    tables = (scores(results["systems"], dataset, columns, cell) for dataset in sizes)
+    return "\n".join(
+        f"**{name}**, {n} {examples}\n\n{rows}" for (name, n), rows in zip(sizes.items(), tables, strict=True)
+    )
+
+
+def front_page() -> str:
+    """The first data set of the ablation, means alone, systems in words."""
+    words = {"mle": "MLE: supervised alone", "gapt_lambda=0": "λ = 0: rewards alone"}
+    words["gapt_lambda=1"] = "λ = 1: with the adversary"
+    systems = {words.get(system, system): found for system, found in read("ablation/results.json")["systems"].items()}
+    return scores(systems, "hooktheory/test", FRONT, lambda score, digits: number(score["mean"], digits))
 
 
 def partner() -> str:
@@ -231,6 +247,7 @@ def iterations() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "front-page": front_page,
     "ablation": lambda: by_dataset(read("ablation/results.json"), ABLATION, with_interval),
     "ablation-differences": differences,
     "ablation-partner": partner,
@@ -242,6 +259,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "bench-yardstick": small_rollouts,
     "bench-iteration": iterations,
 }
+
+
+def pages() -> list[Path]:
+    """Those that may hold tables."""
+    return [path for path in (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))) if path.exists()]
 
 
 def made(name: str, now: str) -> str:
@@ -272,7 +294,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"usage: python {sys.argv[0]} [--check]", file=sys.stderr)
         return 2
     found = False
-    for path in sorted(DOCS.glob("*.md")):
+    for path in pages():
         page = path.read_text(encoding="utf-8")
         for name in stale(page):
             found = True
