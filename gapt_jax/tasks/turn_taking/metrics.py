@@ -81,7 +81,7 @@ METRICS: dict[str, Metric] = {
     "mute_share": Metric("Says nothing", "share of conversations", "near data", "In the whole excerpt."),
     "monologue_share": Metric("Monologues", "share of conversations", "near data", "A turn of more than 22.4 s."),
     "chatter_share": Metric(
-        "Chatter", "share of conversations", "near data", "More than 5 stretches begin within 10 s."),
+        "Chatter", "share of conversations", "near data", "More than 4 stretches begin within 10 s."),
     "invalid_share": Metric(
         "Invalid conversations", "share of conversations", "lower",
         "An early stop, a token of another kind, or a hold without its onset.",
