@@ -54,6 +54,13 @@ FRONT = (
     ("note-in-chord", "note_in_chord", 2), ("by chance", "note_in_chord_chance", 2), ("Vendi", "vendi_independent", 2),
     ("Vendi, one melody", "same_melody_vendi_independent", 2), ("distance to data", "js_bigram", 2),
 )  # fmt: skip
+TURNS = (
+    ("speaks while others are silent", "clear_speech", 3), ("by chance", "clear_speech_chance", 3),
+    ("speaks", "speaking_share", 3), ("nobody speaks", "silence_share", 3),
+    ("answers within 400 ms", "prompt_answers", 3), ("distance to data, floor transfers", "js_transfer", 2),
+    ("backchannels a minute", "backchannels_per_minute", 2), ("told from data", "post_hoc_accuracy", 2), VENDI,
+    ("Vendi, one context", "same_context_vendi_independent", 2),
+)  # fmt: skip
 PARTNER = (
     *HARMONY, VENDI,
     ("data's half", "switch_to_agent_before", 3), ("then the agent's", "switch_to_agent_after", 3),
@@ -251,6 +258,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation": lambda: by_dataset(read("ablation/results.json"), ABLATION, with_interval),
     "ablation-differences": differences,
     "ablation-partner": partner,
+    "turns": lambda: by_dataset(read("turn_taking/results.json"), TURNS, with_interval, "excerpts"),
     "small": lambda: by_dataset(read("small/results.json"), SMALL, with_range),
     "plans": lambda: plans(("h100-1", "h100-8", "v5e-1x1", "v5e-2x4", "v5e-16x16")),
     "plan-pod": lambda: one_plan("v5e-16x16"),

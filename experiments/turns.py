@@ -1,12 +1,14 @@
 """When to speak in a meeting, on a laptop: 25.6 s, 0.2 M parameters, one contrastive and one discriminative reward.
 
-Hardware: 2 CPU cores. Trained results and times: none yet (docs/turn_taking.md). Command, with a folder of RTTM files:
+Hardware: 2 CPU cores. Time: 20 min for the supervised stages, then 40 min for 24 agents, evaluation included.
+Result, six seeds, AMI test: nothing collapses, the verdict is void; λ = 0 becomes a reflex that answers 90 % of the
+ends within 400 ms (people: 9 %), λ = 2 16 % (docs/turn_taking.md). Command, with a folder of RTTM files:
 
     gapt run turns --set data.songs=FOLDER
     gapt ablate turns --lambdas 0,0.5,1,2 --seeds 6 --set data.songs=FOLDER
 
-Settings are those of `small`, for excerpts twice as long: as much of a reward at the end reaches the first frame
-(0.975 over 128 frames, 0.95 over 64), and the KL of a whole excerpt weighs as much.
+Excerpts are twice as long as those of `small`: as much of a reward at the end reaches the first frame (0.975 over 128
+frames, 0.95 over 64), and the KL of a whole excerpt weighs as much. docs/turn_taking.md says how the rest was chosen.
 """
 
 from gapt_jax.config import (

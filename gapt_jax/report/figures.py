@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
+import math
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
 }  # fmt: skip
 WIDTH = 10.0  # inches
+IN_A_LINE = 5  # small panels
 DATA_COLOR, MLE_COLOR = INK, "#8a8a8a"
 ARM_COLORS = ("#0a84c6", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7a7a00")
 ZERO_COLOR = "#d55e00"
@@ -136,14 +140,16 @@ def sampled(study: Study) -> str:
 
 
 def arms(found: Results) -> Figure:
-    """A row of metrics per dataset: every arm's seeds over λ, or side by side where arms differ in something else."""
+    """The metrics of each dataset: every arm's seeds over λ, or side by side where arms differ in something else."""
     study, systems = found.study, found.systems
     sets = results.datasets(systems)
     shown = [m for m in study.domain.compared if any(results.get(systems, a, d, m) for a in study.arms for d in sets)]
     places = _places(study)
-    figure = Figure(figsize=(max(WIDTH * len(shown) / 5, WIDTH / 2), 2.1 * len(sets) + 0.3))
-    for i, (dataset, metric) in enumerate((d, m) for d in sets for m in shown):
-        axes = figure.add_subplot(len(sets), len(shown), i + 1)
+    lines = max(math.ceil(len(shown) / IN_A_LINE), 1)
+    columns = math.ceil(len(shown) / lines)
+    figure = Figure(figsize=(WIDTH if columns > 2 else WIDTH / 2, 2.2 * len(sets) * lines + 0.3))
+    for (row, dataset), (i, metric) in itertools.product(enumerate(sets), enumerate(shown)):
+        axes = figure.add_subplot(len(sets) * lines, columns, row * lines * columns + i + 1)
         scores = {arm: score for arm in study.arms if (score := results.get(systems, arm, dataset, metric))}
         if not scores:
             axes.set_axis_off()
@@ -164,7 +170,7 @@ def arms(found: Results) -> Figure:
         ticks = [arm.removeprefix(ARM) if is_weights else study.name(arm) for arm in study.arms]
         axes.set_xticks([places[arm] for arm in study.arms], ticks, rotation=0 if is_weights else 30)
         label, unit = titled(study.domain.metrics, metric), describe(study.domain.metrics, metric).unit
-        axes.set(title=f"{dataset}\n{label}", ylabel=unit, xlabel="λ" if is_weights else "")
+        axes.set(title=textwrap.fill(f"{dataset}: {label}", 25), ylabel=unit, xlabel="λ" if is_weights else "")
         axes.margins(x=0.12)
     return figure
 
