@@ -1,8 +1,8 @@
 """A band to play with: 32 beats of memory, crops on bar lines, songs whose licences allow that the weights are shipped.
 
 Not trained yet: nothing is known of how it plays, and the time below is reckoned from `small`, not measured.
-Hardware: 2 CPU cores. Time: about 6 h for the supervised stages, half of it for the policy's, then about 25 min for
-each λ. Command (a folder with pop909, openewld, lily_pd and, to be evaluated on alone, nottingham .jsonl.gz):
+Hardware: 2 CPU cores. Time: about 6 h for the supervised stages, 4 h of it for the policy's, then half an hour for each
+λ. Command (a folder with pop909, openewld, lily_pd and, to be evaluated on alone, nottingham .jsonl.gz):
 
     gapt run jam --set data.songs=FOLDER
     gapt run jam --set data.songs=FOLDER --set algorithm.adversarial_weight=0 --workdir runs/jam-lambda0
