@@ -81,24 +81,38 @@ def transposition_table(vocabulary: Vocabulary) -> np.ndarray:
     return table
 
 
-def _crop_starts(length: int, max_frames: int) -> int:
-    """Number of beat-aligned places where a crop can start."""
-    return max(0, length - max_frames) // FRAMES_PER_BEAT + 1
+def crop_starts(length: int, max_frames: int, bars: np.ndarray | None) -> np.ndarray:
+    """[P] int64, P >= 1: the frames of a song at which a crop may begin, in order.
+
+    On beats (`bars` None) these are every fourth frame from its first one on; on bars, where `bars` [2] says what
+    `store.SplitFrames` does of a song, its bar lines, rounded as its notes are: its pickup is never heard. The last one
+    leaves a whole crop, where there is such a one. A song without a bar line begins at its first frame.
+    """
+    last = max(0, length - max_frames)
+    if bars is None:
+        return np.arange(0, last + 1, FRAMES_PER_BEAT)
+    first, bar = bars.astype(np.float64)
+    lines = np.floor(np.arange(first, length, bar) + 0.5).astype(np.int64)
+    lines = lines[lines < length]
+    whole = max(1, int(np.searchsorted(lines, last, side="right")))
+    return lines[:whole] if len(lines) else np.zeros(1, np.int64)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _RandomCrop:
-    """Song number -> tokens [2, T]: a random beat-aligned crop, moved by -6..+6 semitones."""
+    """Song number -> tokens [2, T]: a random crop, moved by -6..+6 semitones."""
 
     split: TokenisedSplit
+    bars: np.ndarray | None  # [N, 2] of `store.SplitFrames` where crops begin on bar lines
     shifts: np.ndarray | None  # [13, V] transposition table, None leaves the key alone
     max_frames: int
 
     def __call__(self, number: int, rng: np.random.Generator) -> np.ndarray:
         song = self.split.example(number)
         draw_start, draw_shift = rng.random(2)
-        start = FRAMES_PER_BEAT * int(draw_start * _crop_starts(song.shape[1], self.max_frames))
-        part = crop(song, start, self.max_frames)
+        bars = None if self.bars is None else self.bars[number]
+        starts = crop_starts(song.shape[1], self.max_frames, bars)
+        part = crop(song, int(starts[int(draw_start * len(starts))]), self.max_frames)
         return part if self.shifts is None else self.shifts[int(draw_shift * len(self.shifts))][part]
 
 
@@ -116,6 +130,7 @@ class Corpus:
     max_frames: int
     datasets: dict[str, dict[str, SplitFrames]] = dataclasses.field(repr=False)  # name -> split -> songs
     part: str = "chords"
+    crops_on: str = "beats"  # or "bars": where crops begin
     _tokenised: dict[tuple[str, str], TokenisedSplit] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
@@ -132,6 +147,13 @@ class Corpus:
             self._tokenised[dataset, split] = _tokenise(frames, self.vocabulary)
         return self._tokenised[dataset, split]
 
+    def _bars(self, dataset: str, split: str) -> np.ndarray | None:
+        """[N, 2] of the songs of a split or of all three, for `crop_starts`; None where crops begin on beats."""
+        if self.crops_on == "beats":
+            return None
+        parts = [part for name, part in self.datasets[dataset].items() if split in (name, ALL_SPLITS)]
+        return np.concatenate([part.bars for part in parts])
+
     def training_examples(self, *, seed: int, transpose: bool) -> grain.MapDataset:
         """Endless Grain dataset of tokens [2, T] int32 (melody, chords); element i is global example i."""
         shifts = transposition_table(self.vocabulary) if transpose else None
@@ -139,7 +161,7 @@ class Corpus:
         for name, _ in self.mixture:
             split = self.split(name, "train")
             order = grain.MapDataset.source(range(len(split.ids))).shuffle(seed=derived_seed(seed, f"{name}/order"))
-            crops = _RandomCrop(split, shifts, self.max_frames)
+            crops = _RandomCrop(split, self._bars(name, "train"), shifts, self.max_frames)
             parts.append(order.repeat().random_map(crops, seed=derived_seed(seed, f"{name}/crop")))
         return grain.MapDataset.mix(parts, weights=[weight for _, weight in self.mixture])
 
@@ -155,20 +177,26 @@ class Corpus:
 
     def evaluation_songs(self, dataset: str, split: str, max_songs: int) -> EvaluationSongs:
         """At most `max_songs` songs of a split ("all": of all), the first in hash order of their ids, each
-        cropped at a beat that its id decides. Neither file order nor the other songs change a crop."""
+        cropped at a beat or bar line that its id decides. Neither file order nor the other songs change a crop."""
         songs = self.split(dataset, split)
         if not len(songs.ids) or max_songs < 1:
             raise UserError(f"dataset '{dataset}' has no songs to evaluate in split {split}: choose another split")
         order = sorted(range(len(songs.ids)), key=lambda n: (id_hash("order", str(songs.ids[n])), songs.ids[n]))
         chosen = order[:max_songs]
-        crops = np.stack([self._evaluation_crop(str(songs.ids[n]), songs.example(n)) for n in chosen])
+        bars = self._bars(dataset, split)
+        crops = np.stack(
+            [
+                self._evaluation_crop(str(songs.ids[n]), songs.example(n), None if bars is None else bars[n])
+                for n in chosen
+            ]
+        )
         ids = tuple(str(songs.ids[n]) for n in chosen)
         context, own = crops[:, 1 - self._agent], crops[:, self._agent]
         return EvaluationSongs(context, own, ids, np.arange(len(chosen), dtype=np.int32))
 
-    def _evaluation_crop(self, song_id: str, tokens: np.ndarray) -> np.ndarray:
-        place = id_hash("crop", song_id) % _crop_starts(tokens.shape[1], self.max_frames)
-        return crop(tokens, FRAMES_PER_BEAT * place, self.max_frames)
+    def _evaluation_crop(self, song_id: str, tokens: np.ndarray, bars: np.ndarray | None) -> np.ndarray:
+        starts = crop_starts(tokens.shape[1], self.max_frames, bars)
+        return crop(tokens, int(starts[id_hash("crop", song_id) % len(starts)]), self.max_frames)
 
 
 def _check_splits(
@@ -202,13 +230,15 @@ def open_corpus(
     chord_coverage: float,
     data_dir: Path,
     part: str = "chords",
+    crops_on: str = "beats",
     vocabulary: Vocabulary | None = None,
     on_progress: Progress | None = None,
 ) -> Corpus:
     """Opens the datasets of an experiment, preparing those that are absent.
 
     The vocabulary, unless given, comes from the train splits of the mixture. `unlisted_chord_share` counts
-    the train split of a mixture dataset, all songs of an out-of-domain one.
+    the train split of a mixture dataset, all songs of an out-of-domain one. Where crops begin on bars, the fingerprint
+    changes with the bar lines as well.
     """
     names = list(dict.fromkeys([name for name, _ in mixture] + list(out_of_domain)))
     if len({name for name, _ in mixture}) < len(mixture):
@@ -221,6 +251,8 @@ def open_corpus(
     vocabulary = vocabulary or build_vocabulary(trained.values(), chord_coverage)
     counted = {name: trained.get(name) or store.join(list(datasets[name].values())) for name in names}
     text = " ".join(f"{name}:{prepared[name].fingerprint}" for name in names)
+    if crops_on == "bars":
+        text = " ".join([text, *(store.bars_fingerprint(datasets[name]) for name in names)])
     return Corpus(
         vocabulary=vocabulary,
         fingerprint=hashlib.sha256(text.encode()).hexdigest()[:12],
@@ -229,4 +261,5 @@ def open_corpus(
         max_frames=max_frames,
         datasets=datasets,
         part=part,
+        crops_on=crops_on,
     )

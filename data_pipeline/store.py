@@ -1,4 +1,7 @@
-"""Prepared datasets in memory: the songs of a split as flat arrays, from the records or their flat copy."""
+"""Prepared datasets in memory: the songs of a split as flat arrays, from the records or their flat copy.
+
+A flat copy that an earlier version wrote lacks the bars: as one that is damaged, it gives way to the records.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import functools
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import tensorflow_datasets as tfds
 from gapt_jax.data_pipeline import preparing
 from gapt_jax.data_pipeline.examples import SPLITS
 from gapt_jax.data_pipeline.songs import Frames, mask_intervals
-from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, SILENCE, Vocabulary
+from gapt_jax.vocabulary import CHORD_HOLD, FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, SILENCE, Vocabulary
 
 FLAT_COPY = "frames.npz"
 _FRAME_FIELDS = tuple(field.name for field in dataclasses.fields(Frames))
@@ -30,6 +33,7 @@ class SplitFrames:
     ids: np.ndarray  # [N] str
     starts: np.ndarray  # [N + 1] int64
     frames: Frames  # each field [F]
+    bars: np.ndarray  # [N, 2] float32: frames before the first bar line, frames of a bar
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,13 +55,15 @@ def join(parts: list[SplitFrames]) -> SplitFrames:
     """The songs of several splits in one."""
     lengths = np.concatenate([np.diff(part.starts) for part in parts])
     columns = (np.concatenate([getattr(part.frames, field) for part in parts]) for field in _FRAME_FIELDS)
-    return SplitFrames(np.concatenate([part.ids for part in parts]), _starts(lengths), Frames(*columns))
+    ids, bars = (np.concatenate([getattr(part, field) for part in parts]) for field in ("ids", "bars"))
+    return SplitFrames(ids, _starts(lengths), Frames(*columns), bars)
 
 
 _EMPTY = SplitFrames(
     np.array([], "U1"),
     np.zeros(1, np.int64),
     Frames(*(np.array([], dtype) for dtype in (np.int16, np.bool_, np.int8, np.int16, np.bool_))),
+    np.zeros((0, 2), np.float32),
 )
 
 
@@ -65,10 +71,16 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def of_frames(songs: Mapping[str, Frames]) -> SplitFrames:
-    """Songs by id, in a row; at least one."""
+def bar_frames(meter: Sequence[int], pickup: float) -> tuple[float, float]:
+    """(Frames before the first bar line, frames of a bar) of a song in this metre, whose pickup is in beats."""
+    return FRAMES_PER_BEAT * pickup, FRAMES_PER_BEAT * 4 * meter[0] / meter[1]
+
+
+def of_frames(songs: Mapping[str, Frames], bars: Sequence[tuple[float, float]]) -> SplitFrames:
+    """Songs by id, in a row, with the `bar_frames` of each; at least one."""
     columns = (np.concatenate([getattr(frames, field) for frames in songs.values()]) for field in _FRAME_FIELDS)
-    return SplitFrames(np.array(list(songs)), _starts(np.array([len(f) for f in songs.values()])), Frames(*columns))
+    starts = _starts(np.array([len(f) for f in songs.values()]))
+    return SplitFrames(np.array(list(songs)), starts, Frames(*columns), np.array(bars, np.float32))
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -98,7 +110,8 @@ def read_records(folder: Path, split: str) -> SplitFrames:
     records = preparing.read_records(folder, split, features())
     if not records:
         return _EMPTY
-    return of_frames({r["id"].decode("utf-8"): Frames(*(r[field] for field in _FRAME_FIELDS)) for r in records})
+    songs = {r["id"].decode("utf-8"): Frames(*(r[field] for field in _FRAME_FIELDS)) for r in records}
+    return of_frames(songs, [bar_frames(r["meter"].tolist(), float(r["pickup"])) for r in records])
 
 
 def fingerprint(splits: Mapping[str, SplitFrames]) -> str:
@@ -112,11 +125,17 @@ def fingerprint(splits: Mapping[str, SplitFrames]) -> str:
     return digest.hexdigest()[:12]
 
 
+def bars_fingerprint(splits: Mapping[str, SplitFrames]) -> str:
+    """12 hex digits that change with any bar line, of songs that `fingerprint` tells apart by their frames."""
+    bars = np.concatenate([splits[split].bars for split in SPLITS])
+    return hashlib.sha256(bars.astype("<f4").tobytes()).hexdigest()[:12]
+
+
 def write_flat(folder: Path, splits: Mapping[str, SplitFrames]) -> None:
     """Writes the flat copy of a prepared dataset."""
     arrays: dict[str, np.ndarray] = {}
     for split, part in splits.items():
-        arrays |= {f"{split}.ids": part.ids, f"{split}.starts": part.starts}
+        arrays |= {f"{split}.ids": part.ids, f"{split}.starts": part.starts, f"{split}.bars": part.bars}
         arrays |= {f"{split}.{field}": getattr(part.frames, field) for field in _FRAME_FIELDS}
     np.savez_compressed(folder / FLAT_COPY, allow_pickle=False, **arrays)
 
@@ -128,6 +147,7 @@ def _read_flat(folder: Path) -> dict[str, SplitFrames]:
                 arrays[f"{split}.ids"],
                 arrays[f"{split}.starts"],
                 Frames(*(arrays[f"{split}.{field}"] for field in _FRAME_FIELDS)),
+                arrays[f"{split}.bars"],
             )
             for split in SPLITS
         }
@@ -137,7 +157,8 @@ def load(folder: Path, expected_fingerprint: str) -> dict[str, SplitFrames]:
     """All splits of a prepared dataset: the flat copy where it is whole, else the records it came from."""
     try:
         splits = _read_flat(folder)
-        if fingerprint(splits) == expected_fingerprint:
+        has_bars = all(part.bars.shape == (len(part), 2) for part in splits.values())
+        if has_bars and fingerprint(splits) == expected_fingerprint:
             return splits
     except (OSError, KeyError, ValueError, EOFError, zlib.error, zipfile.BadZipFile):
         pass  # a damaged copy costs seconds, not the data

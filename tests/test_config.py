@@ -129,9 +129,10 @@ def test_the_hash_of_every_experiment_is_the_one_that_stored_runs_have():
 
 def test_a_later_setting_changes_the_hash_of_a_run_only_away_from_its_default():
     stored = to_dict(Experiment())
-    del stored["models"]["attention"]  # as in the config.json of an earlier run
+    del stored["models"]["attention"], stored["data"]["crops_on"]  # as in the config.json of an earlier run
     assert config_hash(_without_means(stored)) == run_hash(Experiment())
-    assert run_hash(override(Experiment(), ["models.attention=fused"])) != run_hash(Experiment())
+    for changed in ("models.attention=fused", "data.crops_on=bars"):
+        assert run_hash(override(Experiment(), [changed])) != run_hash(Experiment())
 
 
 HASHES = {"gapt": "2027e7e7d17c", "small": "d28f60326d1f", "smoke": "c57bc0a8cb16", "yardstick": "2f74dcb13137"}

@@ -25,7 +25,9 @@ def data_cases(sizes: Sequence[Size]) -> Iterator[Case]:
 
 def loader_cases(size: Size) -> Iterator[Case]:
     """A batch of an iteration, cropped and transposed, from the training stream."""
-    songs = store.of_frames({song.id: frames for song, frames in _songs()})
+    found = _songs()
+    bars = [store.bar_frames(song.meter, song.pickup) for song, _ in found]
+    songs = store.of_frames({song.id: frames for song, frames in found}, bars)
     splits = dict.fromkeys(("train", "valid", "test"), songs)
     corpus = Corpus(
         vocabulary=build_vocabulary([songs], 1.0),

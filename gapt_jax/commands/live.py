@@ -26,7 +26,13 @@ MOST_FRAMES = 1 << 18  # of songs in a policy's place
 def add_parser(commands: Any) -> None:
     """Adds ``jam`` and ``play`` to the parser of ``gapt``."""
     jam = add_command(commands, "jam", _jam, "play with policies in the browser")
-    jam.add_argument("policies", type=Path, nargs="+", metavar="DIR", help="runs or bundles; the page lets you choose")
+    jam.add_argument(
+        "policies",
+        type=Path,
+        nargs="*",
+        metavar="DIR",
+        help="runs or bundles; the page lets you choose (default: those installed with the package)",
+    )
     jam.add_argument(
         "--songs",
         type=Path,
@@ -59,11 +65,14 @@ def _jam(args: argparse.Namespace, console: Console) -> None:
         from gapt_jax.runtime.devices import set_up
 
         set_up()
+        from gapt_jax.live import bands
         from gapt_jax.live.server import run
 
         places = {"host": args.host, "port": args.port, "sessions": args.sessions}
         songs = args.songs and functools.partial(song_model, args.songs)
-        run(args.policies, console, **places, songs=songs, study=args.study)
+        found = {} if args.policies else bands.installed()
+        policies, names = args.policies or list(found.values()), list(found)
+        run(policies, console, **places, names=names, songs=songs, study=args.study)
 
 
 def song_model(path: Path, vocabulary: Vocabulary) -> LiveModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -161,12 +162,13 @@ def open_model(path: Path, console: Console) -> LiveModel:
     raise UserError(f"{path} is neither a bundle nor a run: give a folder that gapt export or gapt run wrote")
 
 
-def open_models(paths: Sequence[Path], console: Console) -> list[LiveModel]:
-    """The policies of some folders, each by a name of its own."""
+def open_models(paths: Sequence[Path], console: Console, names: Sequence[str] = ()) -> list[LiveModel]:
+    """The policies of some folders, each by a name of its own: the folder's, or that of `names` in its place."""
     found: list[LiveModel] = []
-    for path in paths:
+    for path, name in itertools.zip_longest(paths, names):
         console.say(f"loading {path}")
         model = open_model(path, console)
+        model = dataclasses.replace(model, name=name or model.name)
         if model.name in {other.name for other in found}:
             raise UserError(f"two folders are called {model.name}, as their models would be: rename one")
         found.append(model)

@@ -326,16 +326,17 @@ def run(
     host: str,
     port: int,
     sessions: int,
+    names: Sequence[str] = (),
     songs: Callable[[Vocabulary], LiveModel] | None = None,
     study: Path | None = None,
 ) -> None:
-    """Serves the page until it is told to stop. `songs` makes one more model, for the vocabulary of the first policy;
-    `study` is the folder of a study's log."""
+    """Serves the page until it is told to stop. `names` are those of the policies, in the place of their folders';
+    `songs` makes one more model, for the vocabulary of the first policy; `study` is the folder of a study's log."""
     if study:
         check_models(len(paths) + bool(songs))
     with contextlib.closing(listen(host, port)) as listening:
         log = StudyLog(study) if study else None
-        models = open_models(paths, console)
+        models = open_models(paths, console, names)
         if songs:
             models.append(songs(models[0].vocabulary))
         for model in models:

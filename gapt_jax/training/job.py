@@ -134,7 +134,8 @@ def stages_of(job: Job) -> list[Stage]:
     by the evaluation."""
     config, models, task = job.experiment, job.spec.models, job.spec.task
     fits, weights, names = config.pretrain, config.algorithm.rewards, stage_names(config)
-    data = {name: value for name, value in to_dict(config)["data"].items() if name not in config.data.BESIDE}
+    data = run_folder.without_later("data", to_dict(config)["data"])
+    data = {name: value for name, value in data.items() if name not in config.data.BESIDE}
     common = {
         "songs": job.corpus.fingerprint,
         "data": data,

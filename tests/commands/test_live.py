@@ -13,6 +13,7 @@ pytest.importorskip("fastapi", reason="the extra 'live' is not installed")
 from gapt_jax import midi
 from gapt_jax.commands.main import main
 from gapt_jax.export import bundle
+from gapt_jax.live import bands, server
 from gapt_jax.midi import Note
 from gapt_jax.runtime.console import Console
 from gapt_jax.tasks.accompaniment.midi import melody_tokens, read_melody
@@ -52,7 +53,7 @@ def refusal(capsys, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "DIR"),
+        ([], "no policies are installed with this version: name a run or a bundle, as in 'gapt jam RUN'"),
         (["absent"], "absent"),
         (["empty"], "neither a bundle nor a run"),
         (["tune.mid"], "neither a bundle nor a run"),
@@ -81,6 +82,19 @@ def test_jam_tells_of_a_taken_port(folder, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert "choose another --port" in refusal(capsys, "jam", folder / "bundle", "--port", port)
+
+
+@pytest.mark.parametrize("made", [list(bands.FOLDERS), ["supervised"]], ids=["all", "one"])
+def test_jam_without_arguments_plays_the_installed_policies(made, folder, tmp_path, monkeypatch):
+    for name in made:
+        shutil.copytree(folder / "bundle", tmp_path / "bands" / bands.FOLDERS[name])
+    monkeypatch.setattr(bands, "FOLDER", tmp_path / "bands")
+    served = []
+    monkeypatch.setattr(server, "serve", lambda own, *_, **__: served.append(own))
+    monkeypatch.setattr(server, "OwnHost", lambda app, *_: app)
+    main(["jam", "--port", "0"])
+    (app,) = served
+    assert [model["name"] for model in app.state.studio.described()] == made
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -115,7 +116,7 @@ def test_a_quicker_process_wins_and_its_result_is_used(
     assert _visible(data_dir) == [prepared.path.name] and len(open_splits(prepared)["train"]) == 3
 
 
-@pytest.mark.parametrize("damage", ["gone", "garbage", "other"])
+@pytest.mark.parametrize("damage", ["gone", "garbage", "other", "earlier version", "bars of other songs"])
 def test_a_damaged_flat_copy_is_replaced_by_the_records(song_folder: Folders, tmp_path: Path, damage: str) -> None:
     prepared = prepare("tunes", song_folder(tunes=numbered_records(7)), tmp_path / "data")
     expected = open_splits(prepared)
@@ -124,12 +125,21 @@ def test_a_damaged_flat_copy_is_replaced_by_the_records(song_folder: Folders, tm
         copy.unlink()
     elif damage == "garbage":
         copy.write_bytes(copy.read_bytes()[:-200])
+    elif damage == "earlier version":
+        with np.load(copy) as arrays:
+            kept = {name: arrays[name] for name in arrays if not name.endswith(".bars")}
+        assert len(kept) == 3 * 7
+        np.savez_compressed(copy, **kept)
+    elif damage == "bars of other songs":
+        wrong = {split: dataclasses.replace(part, bars=part.bars[:-1]) for split, part in expected.items()}
+        store.write_flat(prepared.path, wrong)
     else:
         expected["train"].frames.melody_pitch[0] = 99
         store.write_flat(prepared.path, expected)
         expected["train"].frames.melody_pitch[0] = 60
     for split, part in open_splits(prepared).items():
         assert (part.frames.melody_pitch == expected[split].frames.melody_pitch).all()
+        assert part.bars.tolist() == [[0, 16]] * len(part)
 
 
 def test_a_dataset_damaged_beyond_that_says_what_to_delete(song_folder: Folders, tmp_path: Path) -> None:

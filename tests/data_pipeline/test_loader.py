@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gapt_jax.data_pipeline import loader
+from gapt_jax.data_pipeline import loader, store
 from gapt_jax.data_pipeline.loader import Corpus, choose_qualities, open_corpus, transposition_table
 from gapt_jax.data_pipeline.songs import interval_mask
 from gapt_jax.errors import UserError
@@ -22,6 +23,7 @@ from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, PAD, SILENCE,
 from tests.data_pipeline.song_records import make_record, numbered_records
 
 Folders = Callable[..., Path]
+NUMBERS = ("b28fbd124daf", "9bea5131fbdb", "a618a42a98f7")  # of crops of 32 beats
 SMALL = Vocabulary.from_qualities([(0, 4, 7), (0, 3, 7), (0, 4, 7, 10)])
 
 
@@ -150,6 +152,90 @@ def test_crops_start_on_every_beat_and_only_there(song_folder: Folders, tmp_path
     corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)], max_frames=32)
     first = _rows(_take(corpus, 80, transpose=False), "context")[:, 0]
     assert set((first - NOTE_ONSET).tolist()) == set(range(40 - 8 + 1))
+
+
+@pytest.mark.parametrize(
+    ("meter", "pickup", "beats", "expected"),
+    [
+        ([4, 4], 0, 40, {0, 16, 32, 48, 64, 80, 96, 112, 128}),
+        ([4, 4], 1.5, 40, {6, 22, 38, 54, 70, 86, 102, 118}),
+        ([3, 4], 2, 23, {8, 20, 32, 44, 56}),
+        ([6, 8], 0.5, 20, {2, 14, 26, 38}),
+        ([2, 2], 0, 12.25, {0, 16}),
+        ([7, 16], 0, 12, {0, 7, 14}),
+        ([5, 32], 0, 9.5, {0, 3, 5}),
+        ([4, 4], 1, 6, {4}),  # shorter than a crop: at its first bar line
+        ([3, 4], 1, 8.25, {4}),  # longer, but not after its pickup
+        ([4, 4], 9, 8, {0}),  # no bar line at all
+    ],
+)
+def test_crops_begin_on_every_bar_line_and_only_there(
+    song_folder: Folders, tmp_path: Path, meter: list[int], pickup: float, beats: float, expected: set[int]
+) -> None:
+    """Every sixteenth of these songs has its own pitch, or from the 128th on its own pitch under another chord: both
+    tell where a crop began."""
+    frames = int(4 * beats)
+    melody = [[frame / 4, (frame + 1) / 4, frame % 128] for frame in range(frames)]
+    chords = [[0, min(32, beats), 0, [0, 4, 7], 0, "?"]] + [[32, beats, 1, [0, 4, 7], 1, "?"]] * (beats > 32)
+    shape = {"melody": melody, "chords": chords, "beats_total": beats, "meter": meter, "pickup": pickup}
+    records = [make_record(f"{n}", ("train", "train", "valid", "test")[n % 4], **shape) for n in range(160)]
+    corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)], max_frames=32, crops_on="bars")
+    root = corpus.vocabulary.tables.root
+    for crops in ([corpus.evaluation_songs("a", "all", 160)], _take(corpus, 40, transpose=False)):
+        pitch, second = _rows(crops, "context")[:, 0] - NOTE_ONSET, root[_rows(crops, "actions")[:, 0]] == 1
+        assert set((pitch + 128 * second).tolist()) == expected
+
+
+def test_crops_on_bars_of_songs_in_several_metres(song_folder: Folders, tmp_path: Path) -> None:
+    """Each song has its own bars, whatever stands before it in its split."""
+    metres = {60: ([4, 4], 0), 61: ([3, 4], 1), 62: ([6, 8], 0.5)}
+    records = [
+        make_record(
+            f"{pitch}/{n}",
+            ("train", "valid", "test")[n % 3],
+            24,
+            meter=meter,
+            pickup=pickup,
+            melody=[[0, 24, pitch]],
+            chords=[[beat / 4, (beat + 1) / 4, beat % 12, [0, 4, 7], beat % 12, "?"] for beat in range(96)],
+        )
+        for n in range(9)
+        for pitch, (meter, pickup) in metres.items()
+    ]
+    corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)], max_frames=16, crops_on="bars")
+    root, seen = corpus.vocabulary.tables.root, Counter[int]()
+    for split in ("train", "all"):
+        songs = corpus.evaluation_songs("a", split, 100)
+        batches = [songs, *_take(corpus, 20, transpose=False)]
+        for pitch, first in zip(_first_pitches(batches), root[_rows(batches, "actions")[:, 0]], strict=True):
+            meter, pickup = metres[int(pitch)]
+            bar = 16 * meter[0] // meter[1]
+            assert first in {(int(4 * pickup) + bar * n) % 12 for n in range(12)}
+            seen[int(pitch)] += 1
+    assert set(seen) == set(metres)
+
+
+def test_on_beats_bars_change_neither_crops_nor_fingerprint_and_on_bars_they_do(
+    song_folder: Folders, tmp_path: Path
+) -> None:
+    songs = numbered_records(20, first_beats=20)
+    folder = song_folder(a=songs, b=[record | {"meter": [3, 4], "pickup": 1} for record in songs])
+    beats = [_open(folder, tmp_path / "d", [(name, 1.0)]) for name in "ab"]
+    bars = [_open(folder, tmp_path / "d", [(name, 1.0)], crops_on="bars") for name in "ab"]
+    plain, moved = ([c.evaluation_songs(*c.datasets, "all", 20).context for c in pair] for pair in (beats, bars))
+    assert np.array_equal(*plain) and not np.array_equal(*moved)
+    assert store.fingerprint(beats[0].datasets["a"]) == store.fingerprint(beats[1].datasets["b"])
+    again = _open(folder, tmp_path / "d", [("a", 1.0)], crops_on="bars")
+    assert again.fingerprint == bars[0].fingerprint and len({c.fingerprint for c in (*beats, *bars)}) == 4
+
+
+def test_the_built_in_songs_keep_their_numbers(built_in: Corpus) -> None:
+    """Of a version whose crops always began on beats."""
+    (batch,) = _take(built_in, 1, batch_size=16)
+    digest = hashlib.sha256(batch.context.tobytes() + batch.actions.tobytes()).hexdigest()[:12]
+    songs = built_in.evaluation_songs("grammar", "test", 50)
+    fixed = hashlib.sha256(songs.context.tobytes() + songs.actions.tobytes()).hexdigest()[:12]
+    assert (built_in.fingerprint, digest, fixed) == NUMBERS
 
 
 def test_transposition_is_uniform_over_thirteen_keys(song_folder: Folders, tmp_path: Path) -> None:

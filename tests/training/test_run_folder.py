@@ -1,6 +1,16 @@
-"""The finished stages that a run keeps for itself."""
+"""The finished stages that a run keeps for itself, and by which names it finds those of others."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
+from gapt_jax import models
+from gapt_jax.algorithm.state import Spec
+from gapt_jax.config import override
+from gapt_jax.experiments.smoke import smoke
+from gapt_jax.runtime.console import Console
+from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import run_folder
+from gapt_jax.training.job import Job, stages_of
 from tests.buckets import only_files_are_renamed
 
 
@@ -16,3 +26,15 @@ def test_stages_are_kept_whole_though_no_folder_can_be_renamed(tmp_path, monkeyp
     assert files == ["done.json", "params/d/whole"] and not tried
     (stage / "done.json").unlink()  # a second time nothing is read
     run_folder.keep_stages(tmp_path / "run", [stage])
+
+
+def test_stages_of_runs_before_crops_began_on_bars_are_found_again(vocabulary):
+    def named(*settings):
+        experiment, task = override(smoke(), settings), Accompaniment(vocabulary)
+        spec = Spec(models.build(experiment.models, task.vocab_size, task.reward_models), experiment.algorithm, task)
+        job = Job(experiment, Path(), SimpleNamespace(fingerprint="f"), spec, spec.layout, Console())
+        return [stage.folder(Path()) for stage in stages_of(job)], [stage.identity["data"] for stage in stages_of(job)]
+
+    folders, data = named()
+    assert {"mixture", "max_frames", "chord_coverage", "transpose"} == set(data[0])
+    assert not set(folders) & set(named("data.crops_on=bars")[0])

@@ -19,7 +19,9 @@ class DataConfig(config.DataConfig):
     songs: FolderPath = "grammar"  # folder of songs (docs/data.md), or "grammar" for the built-in generator
     mixture: tuple[tuple[str, Positive], ...] = (("grammar", 1.0),)
     out_of_domain: tuple[str, ...] = ("grammar_modal",)
-    # Frames are sixteenth notes, crops begin on a beat.
+    # Frames are sixteenth notes. Crops begin on any beat, or on bar lines, never in a pickup: a policy then knows the
+    # bar by counting.
+    crops_on: Literal["beats", "bars"] = "beats"
     chord_coverage: PositiveShare = 0.999  # share of the training chords whose interval set gets its own tokens
     transpose: bool = True  # uniformly -6..+6 semitones, training only
     # What the policy plays; "melody" makes the agent of docs/method.md §11, which hears chords.

@@ -60,6 +60,7 @@ def open_songs(data: DataConfig, folder: Path, vocabulary: Vocabulary | None = N
         chord_coverage=data.chord_coverage,
         data_dir=folder,
         part=data.part,
+        crops_on=data.crops_on,
         vocabulary=vocabulary,
         on_progress=on_progress,
     )
