@@ -259,6 +259,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation-differences": differences,
     "ablation-partner": partner,
     "turns": lambda: by_dataset(read("turn_taking/results.json"), TURNS, with_interval, "excerpts"),
+    "turns-discriminative": lambda: by_dataset(
+        read("turn_taking/results-discriminative.json"), TURNS, with_interval, "excerpts"
+    ),
     "small": lambda: by_dataset(read("small/results.json"), SMALL, with_range),
     "plans": lambda: plans(("h100-1", "h100-8", "v5e-1x1", "v5e-2x4", "v5e-16x16")),
     "plan-pod": lambda: one_plan("v5e-16x16"),
