@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "export": LOWER | {"training", "tasks"},
     "serving": LOWER | {"export"},
     "study": LOWER | {"evaluation", "report"},
-    "live": LOWER | {"training", "export", "tasks"},
+    "live": LOWER | {"evaluation", "training", "export", "tasks"},
     "benchmark": LOWER | {"evaluation", "training", "export", "live", "tasks"},
     "commands": LOWER
     | {"evaluation", "report", "training", "tasks", "export", "serving", "study", "live", "benchmark"},

@@ -205,7 +205,7 @@ from tests.export.bundles import VOCABULARY
 import resource
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
-server.open_models = lambda paths, console: [song_model(Path(sys.argv[1]), VOCABULARY)]
+server.open_models = lambda paths, console, names: [song_model(Path(sys.argv[1]), VOCABULARY)]
 server.run([], Console(), host="127.0.0.1", port=0, sessions=8)
 """
 

@@ -32,7 +32,7 @@ def test_a_session_in_time(url):
 
 
 def test_one_tick_and_another_model(url):
-    assert asyncio.run(measure(url, bpm=240, lookahead=1, ticks=1, model="random1"))["ticks"] == 1
+    assert asyncio.run(measure(url, bpm=240, lookahead=2, ticks=1, model="random1"))["ticks"] == 1
 
 
 def test_a_model_that_is_too_slow_is_told(url, monkeypatch):
