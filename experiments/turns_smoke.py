@@ -1,6 +1,7 @@
 """When to speak, end to end on simulated conversations: does everything work, and is the adversary felt?
 
-Hardware: 2 CPU cores. Command:
+Hardware: 2 CPU cores. Time: 3 min. Result, one seed, λ = 1: 0.88 of the speech is in others' silence (by chance 0.56;
+MLE 0.57 and 0.50), independent Vendi 2.16 (MLE 2.11). Command:
 
     gapt run turns_smoke
 """

@@ -222,6 +222,11 @@ class Domain(Protocol):
         return "songs"
 
     @property
+    def after_a_run(self) -> str:
+        """The command that plays a policy of this domain, with ``{run}`` for its folder; empty where there is none."""
+        return ""
+
+    @property
     def collapse(self) -> Collapse:
         """The loss of diversity without which a verdict is void (docs/verdict.md)."""
         return Collapse(0.13, is_share=True)  # the share that 0.8 songs were of accompaniment's first 6.13

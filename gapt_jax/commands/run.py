@@ -56,7 +56,8 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     if evaluation:
         console.say(f"wrote {workdir / 'evaluation.json'}")
         write_page(workdir, console)
-        console.say(f"next: gapt sample {workdir}, or gapt report RUN... to compare this run with others")
+        play = experiment.domain().after_a_run.format(run=workdir)
+        console.say(f"next: {f'{play}, or ' if play else ''}gapt report RUN... to compare this run with others")
     else:
         console.say(f"{workdir} is done up to stage '{args.stage}'")
         console.say("next: the same command without --stage does the rest")

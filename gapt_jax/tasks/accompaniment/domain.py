@@ -70,6 +70,7 @@ class _Domain(Domain):
     """`gapt_jax.task.Domain`, of accompaniment."""
 
     metrics = METRICS
+    after_a_run = "gapt sample {run}"
     headline = HEADLINE
     table = TABLE
     compared = COMPARED

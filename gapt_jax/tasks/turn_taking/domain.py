@@ -61,6 +61,7 @@ class _Domain(Domain):
     compared = COMPARED
     progress = PROGRESS
     examples = "conversations"
+    after_a_run = "gapt listen {run} --rttm FILE"
     extras = ("floor_transfers",)
     quality = "clear_speech"
     quality_in_words = "speech while others are silent"

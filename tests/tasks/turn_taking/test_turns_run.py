@@ -31,6 +31,13 @@ def study(tmp_path_factory):
     return folder
 
 
+def test_a_run_ends_with_the_command_that_plays_its_policy(study, capsys):
+    settings = [f"--set={setting}" for setting in TOY]
+    run = study.parent / "alone"  # beside the stages of the study
+    assert gapt("run", "turns_smoke", "--workdir", str(run), *settings) == 0
+    assert f"next: gapt listen {run} --rttm FILE, or gapt report" in "".join(capsys.readouterr())
+
+
 def test_it_trains_is_evaluated_and_reported(study):
     for weight in (0, 1):
         member = study / f"gapt_lambda={weight}-seed10"
