@@ -104,7 +104,7 @@ class Chord(NamedTuple):
     bass: int
 
 
-def keys(bass: int, classes: Iterable[int]) -> list[int]:
+def pitches(bass: int, classes: Iterable[int]) -> list[int]:
     """MIDI pitches by which a chord of these pitch classes sounds, bass first: in files, live and in reports."""
     return [BASS_OCTAVE + bass, *(CHORD_OCTAVE + pitch_class for pitch_class in sorted(classes))]
 

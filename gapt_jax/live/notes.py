@@ -52,7 +52,7 @@ def chord_entries(first: int, tokens: Iterable[int], before: int, vocabulary: Vo
             chord = (token - CHORD_HOLD) % vocabulary.num_chords
             is_onset = token >= vocabulary.chord_onset or _held(before, vocabulary) != token
             classes = np.flatnonzero(vocabulary.chord_pitch_classes[chord]).tolist()
-            pitches = chords.keys(vocabulary.roots[chord], classes)
+            pitches = chords.pitches(vocabulary.roots[chord], classes)
             entries.append({"f": frame, "sym": vocabulary.names[chord], "pitches": pitches, "on": is_onset})
         before = token
     return entries

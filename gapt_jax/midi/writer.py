@@ -73,7 +73,7 @@ def _with_pickup(meter: tuple[int, int], pickup: float) -> Meters:
 
 def _keys(chord: Chord) -> list[tuple[int, int]]:
     """(pitch, velocity) of each key of a chord: its bass, and its notes."""
-    bass, *tones = chords.keys(chord.bass, ((chord.root + step) % 12 for step in chord.intervals))
+    bass, *tones = chords.pitches(chord.bass, ((chord.root + step) % 12 for step in chord.intervals))
     return [(bass, BASS_VELOCITY), *((tone, CHORD_VELOCITY) for tone in tones)]
 
 

@@ -84,8 +84,9 @@ def constants(study: Study) -> dict[str, float]:
 
 def chance_key(study: Study, metric: str) -> str:
     """The logged key of what comes of a metric by chance; empty where there is none."""
-    key = f"valid/{describe(study.domain.metrics, metric).chance}"
-    return key if key in keys(study.runs) else ""
+    chance = describe(study.domain.metrics, metric).chance
+    key = f"valid/{chance}"
+    return key if chance and key in keys(study.runs) else ""
 
 
 def title(key: str, domain: Domain) -> tuple[str, str]:

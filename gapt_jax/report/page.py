@@ -22,7 +22,7 @@ from gapt_jax.task import Domain
 if TYPE_CHECKING:
     from gapt_jax.report.figures import Drawn
 
-AXES_OF_ARMS = ("arms", "quality_diversity")  # figures that stand with the arms, not with the learning curves
+FIGURES_OF_ARMS = ("arms", "quality_diversity")  # not with the learning curves
 ARROWS = "↑ more is better, ↓ less is better, without an arrow: as in the data."
 
 
@@ -34,9 +34,9 @@ def render_report(found: Results, figures: Sequence[Drawn], pictures: Sequence[D
     allowed = " ".join(f"'{_hash(script)}'" for script in scripts)
     sections = {
         "Results": render("results.html", **_results(found)),
-        "Arms": _arms(found, [drawn for drawn in figures if drawn.name in AXES_OF_ARMS]),
+        "Arms": _arms(found, [drawn for drawn in figures if drawn.name in FIGURES_OF_ARMS]),
         pages.heading: pages.section(study, pictures),
-        "Learning curves": _curves(found, [drawn for drawn in figures if drawn.name not in AXES_OF_ARMS]),
+        "Learning curves": _curves(found, [drawn for drawn in figures if drawn.name not in FIGURES_OF_ARMS]),
         "In use": provenance.in_use(study),
         "Definitions": render("definitions.html", definitions=_definitions(found)),
         "Provenance": provenance.section(study, command),

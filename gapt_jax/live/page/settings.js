@@ -1,3 +1,4 @@
+import { load, save } from "./storage.js";
 import { cleanNumber, cleanStored } from "./values.js";
 
 const STORE = "gapt-live";
@@ -8,7 +9,7 @@ export class Settings {
   constructor(form, onchange) {
     this.form = form;
     this.fields = [...form.elements].filter((field) => field.name);
-    this.stored = cleanStored(load(), Object.fromEntries(this.fields.map((field) => [field.name, kindOf(field)])));
+    this.stored = cleanStored(load(STORE), Object.fromEntries(this.fields.map((field) => [field.name, kindOf(field)])));
     for (const field of this.fields) {
       this.restore(field);
       field.addEventListener(field.type === "range" ? "input" : "change", () => {
@@ -33,7 +34,7 @@ export class Settings {
 
   keep(...names) {
     for (const name of names) this.stored[name] = this.values[name];
-    save(this.stored);
+    save(STORE, this.stored);
   }
 
   set(values) {
@@ -83,21 +84,4 @@ function clean(field) {
 function cleaned({ min, max, step, defaultValue }, value) {
   const [least, most, by, fallback] = [min, max, step || 1, defaultValue].map(Number);
   return cleanNumber(value, { min: least, max: most, step: by, fallback });
-}
-
-/** Storage may be forbidden or hold anything; the page works without it. */
-function load() {
-  try {
-    return JSON.parse(localStorage.getItem(STORE));
-  } catch {
-    return null;
-  }
-}
-
-function save(values) {
-  try {
-    localStorage.setItem(STORE, JSON.stringify(values));
-  } catch {
-    return;
-  }
 }

@@ -1,10 +1,12 @@
+import { load, save } from "./storage.js";
+
 const STORE = "gapt-live-takes";
 const KEPT = 10;
 
 /** The last takes, newest first, each {id, model, at}: kept in localStorage, so that a reload does not lose them. */
 export class Takes {
   constructor() {
-    this.list = load();
+    this.list = kept(load(STORE));
   }
 
   get last() {
@@ -13,21 +15,12 @@ export class Takes {
 
   add(take) {
     this.list = [take, ...this.list.filter(({ id }) => id !== take.id)].slice(0, KEPT);
-    try {
-      localStorage.setItem(STORE, JSON.stringify(this.list));
-    } catch {
-      return;
-    }
+    save(STORE, this.list);
   }
 }
 
-function load() {
-  try {
-    const found = JSON.parse(localStorage.getItem(STORE));
-    return Array.isArray(found) ? found.filter(isTake).slice(0, KEPT) : [];
-  } catch {
-    return [];
-  }
+function kept(found) {
+  return Array.isArray(found) ? found.filter(isTake).slice(0, KEPT) : [];
 }
 
 function isTake(found) {

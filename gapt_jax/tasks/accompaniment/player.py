@@ -67,8 +67,8 @@ def chord_notes(chords: np.ndarray, vocabulary: Vocabulary) -> list[list[Any]]:
     found = []
     for frame, length, chord in zip(events.frame.tolist(), events.length.tolist(), events.chord.tolist(), strict=True):
         classes = np.flatnonzero(vocabulary.chord_pitch_classes[chord]).tolist()
-        pitches = chord_names.keys(vocabulary.roots[chord], classes)
-        found.append([frame / FRAMES_PER_BEAT, length / FRAMES_PER_BEAT, pitches])
+        sounding = chord_names.pitches(vocabulary.roots[chord], classes)
+        found.append([frame / FRAMES_PER_BEAT, length / FRAMES_PER_BEAT, sounding])
     return found
 
 
