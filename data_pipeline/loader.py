@@ -199,6 +199,10 @@ class Corpus:
         return crop(tokens, int(starts[id_hash("crop", song_id) % len(starts)]), self.max_frames)
 
 
+def _at_bars_of_chords(splits: Mapping[str, SplitFrames]) -> dict[str, SplitFrames]:
+    return {split: dataclasses.replace(part, bars=store.bars_by_chords(part)) for split, part in splits.items()}
+
+
 def _check_splits(
     names: Sequence[str],
     prepared: Mapping[str, PreparedDataset],
@@ -237,8 +241,8 @@ def open_corpus(
     """Opens the datasets of an experiment, preparing those that are absent.
 
     The vocabulary, unless given, comes from the train splits of the mixture. `unlisted_chord_share` counts
-    the train split of a mixture dataset, all songs of an out-of-domain one. Where crops begin on bars, the fingerprint
-    changes with the bar lines as well.
+    the train split of a mixture dataset, all songs of an out-of-domain one. Where crops begin on bars, these are
+    `store.bars_by_chords`, and the fingerprint changes with them.
     """
     names = list(dict.fromkeys([name for name, _ in mixture] + list(out_of_domain)))
     if len({name for name, _ in mixture}) < len(mixture):
@@ -252,6 +256,7 @@ def open_corpus(
     counted = {name: trained.get(name) or store.join(list(datasets[name].values())) for name in names}
     text = " ".join(f"{name}:{prepared[name].fingerprint}" for name in names)
     if crops_on == "bars":
+        datasets = {name: _at_bars_of_chords(splits) for name, splits in datasets.items()}
         text = " ".join([text, *(store.bars_fingerprint(datasets[name]) for name in names)])
     return Corpus(
         vocabulary=vocabulary,

@@ -76,6 +76,21 @@ def bar_frames(meter: Sequence[int], pickup: float) -> tuple[float, float]:
     return FRAMES_PER_BEAT * pickup, FRAMES_PER_BEAT * 4 * meter[0] / meter[1]
 
 
+def bars_by_chords(part: SplitFrames) -> np.ndarray:
+    """[N, 2] float32 as `SplitFrames.bars`, but that the bar lines of each song come at that beat of the bar at which
+    most of its chords begin; at the recorded one where none has more."""
+    lengths, onsets = np.diff(part.starts), np.flatnonzero(part.frames.chord_onset)
+    song = np.repeat(np.arange(len(part)), lengths)[onsets]
+    first, bar = part.bars.astype(np.float64).T
+    late = (onsets - part.starts[song] - first[song]) % bar[song]  # frames after the recorded bar line
+    beat = (late // FRAMES_PER_BEAT).astype(np.int64)
+    most = 1 + int(beat.max(initial=0))
+    is_on_beat = late % FRAMES_PER_BEAT < 1
+    counts = np.bincount((song * most + beat)[is_on_beat], minlength=len(part) * most).reshape(len(part), most)
+    moved = FRAMES_PER_BEAT * counts.argmax(axis=1)
+    return np.stack([np.where(moved, (first + moved) % bar, first), bar], axis=1).astype(np.float32)
+
+
 def of_frames(songs: Mapping[str, Frames], bars: Sequence[tuple[float, float]]) -> SplitFrames:
     """Songs by id, in a row, with the `bar_frames` of each; at least one."""
     columns = (np.concatenate([getattr(frames, field) for frames in songs.values()]) for field in _FRAME_FIELDS)

@@ -1,16 +1,15 @@
 """A band to play with: 32 beats of memory, crops on bar lines, songs whose licences allow that the weights are shipped.
 
-Not trained yet: nothing is known of how it plays, and the time below is reckoned from `small`, not measured.
-Hardware: 2 CPU cores. Time: about 6 h for the supervised stages, 4 h of it for the policy's, then half an hour for each
-λ. Command (a folder with pop909, openewld, lily_pd and, to be evaluated on alone, nottingham .jsonl.gz):
+Hardware: 2 CPU cores. Command (a folder with pop909, openewld, lily_pd and, to be evaluated on alone, nottingham
+.jsonl.gz):
 
     gapt run jam --set data.songs=FOLDER
     gapt run jam --set data.songs=FOLDER --set algorithm.adversarial_weight=0 --workdir runs/jam-lambda0
 
 The policy has 555,360 parameters; `chord_coverage` gives 13 interval sets, 156 chords and 572 tokens. Training sets:
 POP909 (MIT), OpenEWLD and `lily_pd` (public domain), weighted by their beats (0.76, 0.20, 0.04) but for a shift to the
-smaller two, of which a player's tunes are more likely to be. Settings are those of `small` but for its sizes, the steps
-of the policy and the anchor, and what goes with songs twice as long: gae_lambda and kl_coef.
+smaller two, of which a player's tunes are more likely to be. Settings are those of `small` but for its sizes, steps and
+batches, and what goes with songs twice as long: gae_lambda and kl_coef.
 """
 
 from dataclasses import replace
@@ -36,6 +35,13 @@ def jam() -> Experiment:
             chord_coverage=0.985,
         ),
         models=ModelsConfig(policy=AGENT, anchor=AGENT, reward=TINY, discriminator=TINY),
-        pretrain=replace(base.pretrain, policy=supervised(12_000), anchor=supervised(2_400)),
-        algorithm=replace(base.algorithm, gae_lambda=0.975, kl_coef=0.002),
+        pretrain=replace(
+            base.pretrain,
+            policy=supervised(4_500, batch_size=32),
+            anchor=supervised(900, batch_size=32),
+            contrastive=supervised(500),
+            discriminative=supervised(600),
+        ),
+        algorithm=replace(base.algorithm, steps=300, gae_lambda=0.975, kl_coef=0.002),
+        evaluation=replace(base.evaluation, songs=256, every=50, monitor_songs=64),
     )

@@ -176,7 +176,8 @@ def test_crops_begin_on_every_bar_line_and_only_there(
     tell where a crop began."""
     frames = int(4 * beats)
     melody = [[frame / 4, (frame + 1) / 4, frame % 128] for frame in range(frames)]
-    chords = [[0, min(32, beats), 0, [0, 4, 7], 0, "?"]] + [[32, beats, 1, [0, 4, 7], 1, "?"]] * (beats > 32)
+    first = pickup if pickup < beats else 0
+    chords = [[first, min(32, beats), 0, [0, 4, 7], 0, "?"]] + [[32, beats, 1, [0, 4, 7], 1, "?"]] * (beats > 32)
     shape = {"melody": melody, "chords": chords, "beats_total": beats, "meter": meter, "pickup": pickup}
     records = [make_record(f"{n}", ("train", "train", "valid", "test")[n % 4], **shape) for n in range(160)]
     corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)], max_frames=32, crops_on="bars")
@@ -184,6 +185,33 @@ def test_crops_begin_on_every_bar_line_and_only_there(
     for crops in ([corpus.evaluation_songs("a", "all", 160)], _take(corpus, 40, transpose=False)):
         pitch, second = _rows(crops, "context")[:, 0] - NOTE_ONSET, root[_rows(crops, "actions")[:, 0]] == 1
         assert set((pitch + 128 * second).tolist()) == expected
+
+
+@pytest.mark.parametrize(
+    ("meter", "pickup", "onsets", "expected"),
+    [
+        ([4, 4], 0, [2, 6, 10, 11], {8, 24, 40}),  # two beats late
+        ([4, 4], 3, [2, 6, 10], {8, 24, 40}),  # the recorded bar line comes after the pickup
+        ([3, 4], 0, [1, 4, 7], {4, 16, 28, 40}),
+        ([4, 4], 0, [0, 2, 8, 10], {0, 16, 32}),  # as many here as there: as recorded
+        ([4, 4], 0, [0, 1.5, 5.5, 9.5], {0, 16, 32}),  # no beat
+    ],
+)
+def test_a_bar_line_that_few_chords_know_moves_to_where_most_begin(
+    song_folder: Folders,
+    tmp_path: Path,
+    meter: list[int],
+    pickup: float,
+    onsets: list[float],
+    expected: set[int],
+) -> None:
+    melody = [[frame / 4, (frame + 1) / 4, frame] for frame in range(56)]
+    chords = [[a, b, 0, [0, 4, 7], 0, "?"] for a, b in itertools.pairwise([*onsets, 14])]
+    shape = {"melody": melody, "chords": chords, "beats_total": 14, "meter": meter, "pickup": pickup}
+    records = [make_record(f"{n}", ("train", "valid", "test")[n % 3], **shape) for n in range(120)]
+    corpus = _open(song_folder(a=records), tmp_path / "d", [("a", 1.0)], max_frames=16, crops_on="bars")
+    for crops in ([corpus.evaluation_songs("a", "all", 120)], _take(corpus, 40, transpose=False)):
+        assert set((_rows(crops, "context")[:, 0] - NOTE_ONSET).tolist()) == expected
 
 
 def test_crops_on_bars_of_songs_in_several_metres(song_folder: Folders, tmp_path: Path) -> None:
