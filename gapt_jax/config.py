@@ -174,6 +174,9 @@ class AlgorithmConfig:
     """Post-training by PPO with a co-trained discriminator (docs/method.md §4-8)."""
 
     adversarial_weight: NotNegative = 1.0  # λ
+    # The discriminator's accuracy on rollouts to which λ leads, from adversarial_weight on; 0 = λ stays.
+    adversarial_target: BelowOne = 0.0
+    adversarial_target_rate: Positive = 0.05  # of log λ, per step and unit of accuracy
     steps: Count = 1_000
     batch_size: Count = 384
     minibatch_size: Count = 48
@@ -377,6 +380,10 @@ def _check_options(algorithm: AlgorithmConfig) -> None:
     if weights.diversity and not getattr(weights, weights.ENCODER):
         raise ConfigError(
             f"algorithm.rewards.{weights.ENCODER} must be more than 0 for rewards.diversity: it embeds the songs"
+        )
+    if algorithm.adversarial_target and not algorithm.adversarial_weight:
+        raise ConfigError(
+            "algorithm.adversarial_weight must be more than 0 for adversarial_target: λ grows from it by factors"
         )
     paid_from_zero = ("neg_log_one_minus", "probability", "clipped")
     if adversary.only_valid and adversary.reward_form not in paid_from_zero:

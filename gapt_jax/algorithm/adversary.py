@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gapt_jax import masked
-from gapt_jax.config import DiscriminatorConfig
+from gapt_jax.config import AlgorithmConfig, DiscriminatorConfig
 from gapt_jax.masked import Ratio
 from gapt_jax.models.networks import pair
 from gapt_jax.task import BOS, EOS, PAD
@@ -85,6 +85,18 @@ def relativistic_accuracy(real_logits: jax.Array, generated_logits: jax.Array, i
 
 LOSSES = {"two_class": discriminator_loss, "relativistic": relativistic_loss}
 ACCURACIES = {"two_class": discriminator_accuracy, "relativistic": relativistic_accuracy}
+
+
+LEAST_WEIGHT, MOST_WEIGHT = 0.01, 10.0  # of a λ that follows a target: an accuracy out of reach does not drive it off
+
+
+def next_weight(weight: jax.Array, accuracy: jax.Array, config: AlgorithmConfig) -> jax.Array:
+    """λ [] after a step with this accuracy []: dual ascent on log λ for the constraint accuracy <= target.
+
+    It grows while the discriminator tells rollouts from data better than `adversarial_target`, and falls else.
+    """
+    grown = weight * jnp.exp(config.adversarial_target_rate * (accuracy - config.adversarial_target))
+    return jnp.clip(grown, LEAST_WEIGHT, MOST_WEIGHT)
 
 
 def discriminator_gate(

@@ -24,7 +24,7 @@ from gapt_jax import masked, prng
 from gapt_jax.algorithm import adversary, gradients, groups, optim, ppo, returns, reward_models, rewards
 from gapt_jax.algorithm.layout import in_chunks
 from gapt_jax.algorithm.rollout import before, distribution, roll_out, valid_along
-from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, LearnerState, Spec
+from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, Hyperparameters, LearnerState, Spec
 from gapt_jax.models import Model
 from gapt_jax.models.networks import interleave, part
 from gapt_jax.task import PAD
@@ -32,6 +32,7 @@ from gapt_jax.types import Batch, Params, Reward, Trajectory, pytree
 
 Metrics = dict[str, jax.Array]  # [] float32 each
 Call = Callable[..., Any]  # (phase, *inputs) -> the outputs of the phase
+ADVERSARIAL_WEIGHT = "adversarial_weight"  # the metric of a λ that follows a target
 POSITIONS_AT_ONCE = 2_048  # whose logits exist at the same time in `estimate`
 
 
@@ -302,7 +303,8 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
 def improve_discriminator(
     spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajectory, judged: Metrics
 ) -> tuple[LearnerState, Metrics]:
-    """Updates the discriminator if its gate is open, then advances the gate's window and the step."""
+    """Updates the discriminator if its gate is open, then advances the gate's window, λ if it has a target, and the
+    step."""
     config = spec.config.discriminator
     step = state.step + 1
     is_open = adversary.discriminator_gate(state.recent_rewards, step, state.hyper.gate_threshold, config)
@@ -312,6 +314,9 @@ def improve_discriminator(
     discriminator, optimizer, metrics = spec.layout.when(
         is_open, functools.partial(_train_discriminator, spec), _keep_discriminator, state, replay
     )
+    if spec.config.adversarial_target:
+        metrics |= {ADVERSARIAL_WEIGHT: state.hyper.reward_weights[ADVERSARIAL]}  # by which this rollout was paid
+        state = dataclasses.replace(state, hyper=_with_next_weight(spec, state, judged))
     newest = judged["discriminator/fooled"]
     steps_since_open = jnp.where(is_open, 0, state.steps_since_open + 1)
     state = dataclasses.replace(
@@ -330,6 +335,12 @@ def improve_discriminator(
         "discriminator/gate_openings": state.gate_openings.astype(jnp.float32),
         "nonfinite_steps": state.nonfinite_steps.astype(jnp.float32),
     }
+
+
+def _with_next_weight(spec: Spec, state: LearnerState, judged: Metrics) -> Hyperparameters:
+    weights = state.hyper.reward_weights
+    weight = adversary.next_weight(weights[ADVERSARIAL], judged["discriminator/accuracy"], spec.config)
+    return dataclasses.replace(state.hyper, reward_weights=weights | {ADVERSARIAL: weight})
 
 
 def _train_discriminator(

@@ -25,6 +25,7 @@ from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.health import DATA_PROXY, AlarmedLog, Health
 from gapt_jax.runtime.profile import Profile
 from gapt_jax.training.loop import Loop, Schedule
+from gapt_jax.training.run_folder import without_later
 from gapt_jax.training.watch import Watch
 from gapt_jax.types import Batch, Params
 
@@ -155,7 +156,7 @@ def abstract_state(spec: Spec, policy: Params, experiment: Experiment) -> Learne
 
 def checkpoint_facts(spec: Spec) -> dict[str, Any]:
     """Returns the facts that must match to continue from a checkpoint, which stores them."""
-    return {"config": to_dict(spec.config), **spec.task.facts()}
+    return {"config": without_later("algorithm", to_dict(spec.config)), **spec.task.facts()}
 
 
 def first_monitor(evaluator: Evaluator, state: LearnerState, songs: Any, experiment: Experiment) -> dict[str, float]:

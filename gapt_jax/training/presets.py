@@ -66,6 +66,12 @@ PRESETS: dict[str, tuple[Arm, ...]] = {
         Arm("log_det", "DQO log-det", (_WITHOUT, "algorithm.group_size=4", "algorithm.rewards.diversity=0.5")),
         Arm("grpo", "GRPO", (_WITHOUT, "algorithm.group_size=4", "algorithm.advantages=grpo")),
     ),
+    # Other ways to use the discriminator, and steadier rewards; λ = 1 where an arm does not say otherwise.
+    "variants": (
+        of_lambda(0.0),
+        of_lambda(1.0),
+        Arm("to_target", "λ to accuracy 0.75", ("algorithm.adversarial_target=0.75",)),
+    ),
 }
 
 

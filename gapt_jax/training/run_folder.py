@@ -24,7 +24,13 @@ from gapt_jax.runtime.files import DONE, UPSTREAM, git_revision, read_json, stri
 from gapt_jax.task import Task
 
 ABLATION = "ablation.json"  # in a folder whose runs belong together
-LATER_SETTINGS = {"models": ("attention", "xla"), "data": ("crops_on", "beats")}  # at what earlier runs were made by
+# At what runs were made by that lack them.
+LATER_SETTINGS: dict[str, Any] = {
+    "models.attention": "xla",
+    "data.crops_on": "beats",
+    "algorithm.adversarial_target": 0.0,
+    "algorithm.adversarial_target_rate": 0.05,
+}
 
 
 def root_of(workdir: Path) -> Path:
@@ -73,16 +79,20 @@ def _without_means(config: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in config.items() if name not in ("runtime", "health")}
     if kept.get("task") == FIRST_TASK:  # as in a config.json that names none
         del kept["task"]
-    models, data = (without_later(part, config.get(part, {})) for part in ("models", "data"))
-    return kept | {
-        "models": models,
-        "data": {name: value for name, value in data.items() if name != "songs"},
-    }
+    parts = {part: without_later(part, config.get(part, {})) for part in ("models", "data", "algorithm")}
+    parts["data"].pop("songs", None)
+    return kept | parts
 
 
 def without_later(part: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a part of the configuration without one that earlier runs lack, where it is as if it lacked."""
-    return {name: value for name, value in settings.items() if (name, value) != LATER_SETTINGS[part]}
+    """The settings of a part of the configuration without those that earlier runs lack, where they are as if they
+    lacked."""
+    later = {name for name, value in settings.items() if LATER_SETTINGS.get(f"{part}.{name}") == value}
+    return {
+        name: without_later(f"{part}.{name}", value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+        if name not in later
+    }
 
 
 def check_unedited(workdir: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -8,19 +8,22 @@ import pytest
 
 from gapt_jax.algorithm.adversary import (
     ACCURACIES,
+    LEAST_WEIGHT,
     LOSSES,
+    MOST_WEIGHT,
     REWARD_FORMS,
     Replay,
     discriminator_accuracy,
     discriminator_gate,
     discriminator_input,
     discriminator_loss,
+    next_weight,
     relativistic_accuracy,
     relativistic_loss,
     shown,
     shown_tokens,
 )
-from gapt_jax.config import ConfigError, DiscriminatorConfig, override
+from gapt_jax.config import AlgorithmConfig, ConfigError, DiscriminatorConfig, override
 from gapt_jax.models.networks import pair
 from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.vocabulary import BOS, EOS, PAD
@@ -203,3 +206,12 @@ def test_replay_order_covers_the_filled_rows_before_any_other(filled):
     for order in orders:
         assert sorted(order[: filled * rows]) == list(range(filled * rows))
     assert len({tuple(order) for order in orders}) > 40  # random
+
+
+def test_lambda_grows_where_the_discriminator_is_better_than_its_target():
+    config = AlgorithmConfig(adversarial_target=0.75, adversarial_target_rate=0.4)
+    accuracies, weights = jnp.array([1.0, 0.75, 0.5]), jnp.full(3, 2.0)
+    expected = [2 * np.exp(0.1), 2, 2 * np.exp(-0.1)]
+    np.testing.assert_allclose(next_weight(weights, accuracies, config), expected, rtol=1e-6)
+    far = next_weight(jnp.array([9.9, 0.0101]), jnp.array([1.0, 0.0]), config)
+    np.testing.assert_allclose(far, [MOST_WEIGHT, LEAST_WEIGHT])

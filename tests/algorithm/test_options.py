@@ -1,6 +1,7 @@
 """Options beside the published method: several at once, two iterations each, and what each must have done."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,18 @@ def without_anchor(networks, vocabulary, algorithm_config) -> Run:
     )
     config = dataclasses.replace(
         algorithm_config, advantages="rloo", group_size=2, anchor="none", discriminator=adversary
+    )
+    return Run(networks, vocabulary, config)
+
+
+@pytest.fixture(scope="module")
+def later(networks, vocabulary, algorithm_config) -> Run:
+    """λ that follows a target."""
+    config = dataclasses.replace(
+        algorithm_config,
+        anchor="online",
+        adversarial_target=0.25,
+        adversarial_target_rate=2.0,
     )
     return Run(networks, vocabulary, config)
 
@@ -202,6 +215,24 @@ def test_no_anchor_no_kl(without_anchor):
     np.testing.assert_allclose(advantages[:, 0], expected, atol=1e-4)
 
 
+def test_what_later_options_compute_is_finite(later):
+    assert int(later.after.step) == 2
+    for metrics in later.metrics:
+        assert all(np.isfinite(float(value)) for value in metrics.values()), metrics
+
+
+def test_lambda_follows_its_target_and_what_is_logged_is_what_paid(later):
+    weights = [float(state.hyper.reward_weights[ADVERSARIAL]) for state in (later.before, later.after_one, later.after)]
+    assert [float(metrics["adversarial_weight"]) for metrics in later.metrics] == weights[:2] and weights[0] == 1
+    for metrics, (old, new) in zip(later.metrics, itertools.pairwise(weights), strict=True):
+        error = float(metrics["discriminator/accuracy"]) - 0.25
+        assert error != 0 and new == pytest.approx(old * np.exp(2 * error), rel=1e-6)
+    terms = {name: float(later.metrics[1][f"reward/{name}"]) for name in later.phases["judge"][0].terms}
+    paid = hyperparameters(later.spec.config).reward_weights | {ADVERSARIAL: weights[1]}
+    total = sum(float(paid[name]) * value for name, value in terms.items())
+    assert float(later.metrics[1]["reward/total"]) == pytest.approx(total, rel=1e-4)
+
+
 def phases_of(spec: Spec, state, frozen) -> list[str]:
     """The program of each phase."""
     return [
@@ -275,6 +306,7 @@ def test_options_that_are_off_add_nothing_to_the_state():
         ("algorithm.group_size", ["algorithm.rewards.diversity=1"]),
         ("algorithm.advantages", ["algorithm.advantages=ppo"]),
         ("algorithm.anchor", ["algorithm.anchor=mle"]),
+        ("algorithm.adversarial_weight", ["algorithm.adversarial_target=0.8", "algorithm.adversarial_weight=0"]),
         ("algorithm.discount", ["algorithm.advantages=rloo", "algorithm.group_size=8", "algorithm.discount=0.9"]),
         (
             "algorithm.rewards.contrastive",
