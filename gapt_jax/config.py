@@ -134,13 +134,15 @@ class RewardsConfig:
     # What a song adds to the log-determinant of its group (groups.py); needs group_size > 1.
     diversity: NotNegative = 0.0
     entropy: NotNegative = 0.0  # of the policy at each frame: entropy then weighs kl_coef + this, cross-entropy kl_coef
-    # In the released code sum, in the paper's text mean.
-    ensemble: Literal["sum", "mean", "min", "mean_minus_std"] = "sum"
+    # In the released code sum, in the paper's text normalised_mean: of what each seed gives, over the rollout.
+    ensemble: Literal["sum", "mean", "min", "mean_minus_std", "normalised_mean"] = "sum"
     ensemble_std_weight: NotNegative = 1.0  # k of mean - k std
+    # rollout: before its weight each term has mean 0 and deviation 1 over the songs of a rollout.
+    normalised: Literal["none", "rollout"] = "none"
 
     def weights(self) -> dict[str, float]:
         """By term."""
-        return {name: x for name, x in vars(self).items() if not name.startswith("ensemble")}
+        return {name: x for name, x in vars(self).items() if not name.startswith(("ensemble", "normalised"))}
 
     def fitted(self) -> tuple[str, ...]:
         """The reward models that a run needs: those with a weight, and the encoder, by which it is evaluated."""

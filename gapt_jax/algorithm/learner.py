@@ -98,11 +98,17 @@ def judge(
     realism, realism_metrics = _realism(spec, state, batch, trajectory)
     rule_terms = spec.task.rule_terms(trajectory.context, trajectory.actions, trajectory.mask)
 
+    terms = coherence_terms | {ADVERSARIAL: realism} | rule_terms
+    if spec.config.rewards.normalised == "rollout":  # what is logged is not
+        scaled = (coherence_terms, realism, rule_terms)
+        normalised = functools.partial(rewards.normalised, mask=trajectory.mask)
+        coherence_terms, realism, rule_terms = jax.tree.map(normalised, scaled)
+
     weights = state.hyper.reward_weights
     coherence, λ = rewards.weighted_sum(weights, coherence_terms), weights[ADVERSARIAL]
     penalties = rewards.weighted_sum(weights, rule_terms)
     reward = coherence + rewards.weighted(λ, realism) + penalties  # arXiv:2511.17879, Eq. 6, with λ
-    return Reward(reward, coherence_terms | {ADVERSARIAL: realism} | rule_terms), realism_metrics | spreads
+    return Reward(reward, terms), realism_metrics | spreads
 
 
 def _coherence(
@@ -122,7 +128,11 @@ def _coherence(
 
     scores, embeddings = spec.layout.each_in_chunks(scored, config.minibatch_size, frozen.rewards, trajectory)
     how = config.rewards.ensemble, config.rewards.ensemble_std_weight
-    terms = {name: rewards.combine(s.T, *how) for name, s in scores.items()}
+    seeds = {name: s.T for name, s in scores.items()}
+    if config.rewards.ensemble == "normalised_mean":
+        standardised = jax.vmap(rewards.standardised, (0, None))
+        seeds = {name: standardised(s, trajectory.is_song()) for name, s in seeds.items()}
+    terms = {name: rewards.combine(s, *how) for name, s in seeds.items()}
     if embeddings is not None:
         embeddings = spec.layout.everywhere(embeddings)  # groups do not end where devices do
         terms["diversity"] = groups.log_determinant_gains(embeddings, config.group_size)

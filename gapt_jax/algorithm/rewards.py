@@ -26,13 +26,29 @@ def at_last(values: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(is_last, values[:, None], 0.0)
 
 
+EPSILON = 1e-4  # added to deviations: where all songs are paid alike there is nothing to learn
+
+
+def standardised(values: jax.Array, is_song: jax.Array) -> jax.Array:
+    """(value - mean) / (deviation + 1e-4) over the songs of a rollout, [B] -> [B]."""
+    return (values - masked.mean(values, is_song)) / (spread(values, is_song) + EPSILON)
+
+
+def normalised(term: jax.Array, mask: jax.Array) -> jax.Array:
+    """[B, T] -> [B, T]: the term so scaled that its sum over each song is `standardised`. The mean goes from the last
+    frame, what else a frame is paid keeps its sign."""
+    is_song, by_song = jnp.max(mask, axis=1), jnp.sum(term, axis=1)
+    mean, scale = masked.mean(by_song, is_song), spread(by_song, is_song) + EPSILON
+    return (term - at_last(jnp.full_like(by_song, mean), mask)) / scale
+
+
 def combine(scores: jax.Array, ensemble: str, std_weight: float = 1.0) -> jax.Array:
-    """[seeds, B] -> [B]: sum (released code), mean (paper's text), min (worst case), or mean - k deviations, with
-    k = `std_weight` (uncertainty-weighted; both of Coste et al. 2024)."""
+    """[seeds, B] -> [B]: sum (released code), mean, min (worst case), or mean - k deviations, with k = `std_weight`
+    (uncertainty-weighted; both of Coste et al. 2024)."""
     match ensemble:
         case "sum":
             return jnp.sum(scores, axis=0)
-        case "mean":
+        case "mean" | "normalised_mean":  # of scores that are `standardised` seed by seed
             return jnp.mean(scores, axis=0)
         case "min":
             return jnp.min(scores, axis=0)

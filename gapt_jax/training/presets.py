@@ -49,7 +49,7 @@ PRESETS: dict[str, tuple[Arm, ...]] = {
         *_of(_FORM, "reward_form", ("neg_log_one_minus", "log", "logit", "sigmoid_shaped", "clipped")),
     ),
     "gate": _of(_GATE, "gate", ("two_phase", "fixed_period", "every_step", "frozen")),
-    "ensemble": _of(_ENSEMBLE, "ensemble", ("sum", "mean", "min", "mean_minus_std")),
+    "ensemble": _of(_ENSEMBLE, "ensemble", ("sum", "mean", "min", "mean_minus_std", "normalised_mean")),
     "anchor": _of(_ANCHOR, "anchor", ("offline", "online", "none")),
     "conditional": (
         Arm("discriminator=actions", "D(a)", ("algorithm.discriminator.conditional=false",)),
@@ -71,6 +71,7 @@ PRESETS: dict[str, tuple[Arm, ...]] = {
         of_lambda(0.0),
         of_lambda(1.0),
         Arm("to_target", "λ to accuracy 0.75", ("algorithm.adversarial_target=0.75",)),
+        Arm("normalised", "normalised terms", ("algorithm.rewards.normalised=rollout",)),
     ),
 }
 
@@ -89,7 +90,7 @@ def check_different(arms: Sequence[Arm], base: Experiment) -> None:
 def _what_acts(experiment: Experiment) -> Experiment:
     """The experiment without settings that make no difference to its policy."""
     algorithm = experiment.algorithm
-    if experiment.pretrain.members == 1:
+    if experiment.pretrain.members == 1 and algorithm.rewards.ensemble != "normalised_mean":
         algorithm = dataclasses.replace(algorithm, rewards=dataclasses.replace(algorithm.rewards, ensemble="sum"))
     if algorithm.adversarial_weight == 0:
         algorithm = dataclasses.replace(

@@ -30,6 +30,7 @@ LATER_SETTINGS: dict[str, Any] = {
     "data.crops_on": "beats",
     "algorithm.adversarial_target": 0.0,
     "algorithm.adversarial_target_rate": 0.05,
+    "algorithm.rewards.normalised": "none",
 }
 
 

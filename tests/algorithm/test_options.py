@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gapt_jax.algorithm import groups, learner, ppo
+from gapt_jax.algorithm import groups, learner, ppo, rewards
 from gapt_jax.algorithm.rollout import distribution
 from gapt_jax.algorithm.state import ADVERSARIAL, TRACED, Frozen, Spec, hyperparameters, init_state, program
 from gapt_jax.config import ConfigError, from_dict, override, to_dict
@@ -106,12 +106,13 @@ def without_anchor(networks, vocabulary, algorithm_config) -> Run:
 
 @pytest.fixture(scope="module")
 def later(networks, vocabulary, algorithm_config) -> Run:
-    """λ that follows a target."""
+    """λ that follows a target, normalised seeds and terms."""
     config = dataclasses.replace(
         algorithm_config,
         anchor="online",
         adversarial_target=0.25,
         adversarial_target_rate=2.0,
+        rewards=RewardsConfig(contrastive=2.0, ensemble="normalised_mean", normalised="rollout"),
     )
     return Run(networks, vocabulary, config)
 
@@ -154,8 +155,12 @@ def test_advantages_are_those_of_songs_among_their_group(by_group, networks):
     np.testing.assert_allclose(by_group.phases["estimate"][0].advantages, expected, atol=2e-3)
 
 
-def judged(run: Run):
+def judged(run: Run, **weights: float):
+    """The first rollout judged anew, under other weights."""
     fresh = run.start()
+    new = {name: jnp.float32(weight) for name, weight in weights.items()}
+    hyper = dataclasses.replace(fresh.hyper, reward_weights=fresh.hyper.reward_weights | new)
+    fresh = dataclasses.replace(fresh, hyper=hyper)
     return copy(
         learner.judge(run.spec, fresh, run.frozen, songs(run.spec, 0), jax.tree.map(jnp.asarray, run.phases["rollout"]))
     )
@@ -227,10 +232,29 @@ def test_lambda_follows_its_target_and_what_is_logged_is_what_paid(later):
     for metrics, (old, new) in zip(later.metrics, itertools.pairwise(weights), strict=True):
         error = float(metrics["discriminator/accuracy"]) - 0.25
         assert error != 0 and new == pytest.approx(old * np.exp(2 * error), rel=1e-6)
-    terms = {name: float(later.metrics[1][f"reward/{name}"]) for name in later.phases["judge"][0].terms}
-    paid = hyperparameters(later.spec.config).reward_weights | {ADVERSARIAL: weights[1]}
-    total = sum(float(paid[name]) * value for name, value in terms.items())
-    assert float(later.metrics[1]["reward/total"]) == pytest.approx(total, rel=1e-4)
+    once, twice = judged(later)[0], judged(later, **{ADVERSARIAL: 2.0})[0]
+    realism = rewards.normalised(jnp.asarray(once.terms[ADVERSARIAL]), later.phases["rollout"].mask)
+    np.testing.assert_allclose(twice.total - once.total, realism, atol=1e-5)
+
+
+def test_each_term_is_normalised_before_its_weight_and_logged_as_it_was(later):
+    played, (reward, metrics) = later.phases["rollout"], judged(later)
+    weights = hyperparameters(later.spec.config).reward_weights
+    expected = 0.0
+    for name, term in reward.terms.items():
+        by_song = term.sum(axis=1)
+        expected += float(weights[name]) * (by_song - by_song.mean()) / (by_song.std() + 1e-4)
+    np.testing.assert_allclose(reward.total.sum(axis=1), expected, atol=1e-3)
+    assert abs(float(later.metrics[0]["reward/total"])) < 1e-4 < abs(float(later.metrics[0]["reward/adversarial"]))
+    frozen, networks = later.frozen.rewards["contrastive"], later.spec.models.rewards
+    seeds = []
+    for seed in (0, 1):
+        params = jax.tree.map(lambda x, seed=seed: x[seed], frozen)
+        model = later.spec.task.reward_models["contrastive"]
+        scores = np.asarray(model.score(networks["contrastive"], params, played.context, played.actions))
+        seeds.append((scores - scores.mean()) / (scores.std() + 1e-4))
+        assert metrics[f"reward_member_std/contrastive/{seed}"] == pytest.approx(scores.std(), rel=1e-3)
+    np.testing.assert_allclose(reward.terms["contrastive"].sum(axis=1), np.mean(seeds, axis=0), atol=2e-3)
 
 
 def phases_of(spec: Spec, state, frozen) -> list[str]:
