@@ -186,6 +186,7 @@ class AlgorithmConfig:
     discount: PositiveShare = 1.0
     gae_lambda: Share = 0.95
     clip_epsilon: Positive = 0.2
+    critic_warmup_steps: CountOrNone = 0  # at first so many steps teach the critic alone; the policy stays as it is
     # Gae with a critic (published), or baselines of a group instead: grpo, rloo.
     advantages: Literal["gae", "grpo", "rloo"] = "gae"
     group_size: Count = 1  # rollouts over each context; a batch then holds so many times fewer contexts
@@ -376,6 +377,15 @@ def _check_options(algorithm: AlgorithmConfig) -> None:
     if size == 1 and (by_group or weights.diversity):
         raise ConfigError(
             f"algorithm.group_size must be 2 or more for {algorithm.advantages if by_group else 'rewards.diversity'}"
+        )
+    if algorithm.critic_warmup_steps and by_group:
+        raise ConfigError(
+            f"algorithm.advantages must be gae for critic_warmup_steps: with {algorithm.advantages} no critic learns"
+        )
+    if algorithm.critic_warmup_steps >= algorithm.steps:
+        raise ConfigError(
+            f"algorithm.critic_warmup_steps must be less than algorithm.steps ({algorithm.steps}): the policy would "
+            "never learn"
         )
     if by_group and algorithm.discount != 1:
         raise ConfigError(f"algorithm.discount must be 1 for {algorithm.advantages}: it rates whole songs")

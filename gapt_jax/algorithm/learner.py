@@ -250,7 +250,7 @@ def _rated(
 def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> tuple[LearnerState, Metrics]:
     """`epochs` passes over the rollout in random minibatches: a step of the policy and one of the critic for each.
 
-    Without returns (advantages of a group) it leaves the critic unchanged.
+    Without returns (advantages of a group) it leaves the critic unchanged; while the critic warms up, the policy.
     """
     config, models = spec.config, spec.models
     learning = ("policy",) if experience.returns is None else ("policy", "critic")
@@ -289,6 +289,9 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
             adam, peak = getattr(config, name), getattr(state.hyper, f"{name}_learning_rate")
             rate = peak * optim.schedule(adam, optimizers[name].updates, total_updates)
             new, optimizer, info = optim.update(adam, params[name], gradient[name], optimizers[name], rate)
+            if name == "policy" and config.critic_warmup_steps:
+                waits, old = state.step < config.critic_warmup_steps, (params[name], optimizers[name])
+                new, optimizer = jax.tree.map(functools.partial(jnp.where, waits), old, (new, optimizer))
             params, optimizers = params | {name: new}, optimizers | {name: optimizer}
             metrics |= {f"{name}_{k}": v for k, v in info.items()}
         return (params, optimizers), metrics

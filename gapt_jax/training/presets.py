@@ -72,6 +72,7 @@ PRESETS: dict[str, tuple[Arm, ...]] = {
         of_lambda(1.0),
         Arm("to_target", "λ to accuracy 0.75", ("algorithm.adversarial_target=0.75",)),
         Arm("normalised", "normalised terms", ("algorithm.rewards.normalised=rollout",)),
+        Arm("critic_first", "20 steps of the critic alone", ("algorithm.critic_warmup_steps=20",)),
     ),
 }
 

@@ -30,6 +30,7 @@ LATER_SETTINGS: dict[str, Any] = {
     "data.crops_on": "beats",
     "algorithm.adversarial_target": 0.0,
     "algorithm.adversarial_target_rate": 0.05,
+    "algorithm.critic_warmup_steps": 0,
     "algorithm.rewards.normalised": "none",
 }
 

@@ -106,12 +106,13 @@ def without_anchor(networks, vocabulary, algorithm_config) -> Run:
 
 @pytest.fixture(scope="module")
 def later(networks, vocabulary, algorithm_config) -> Run:
-    """λ that follows a target, normalised seeds and terms."""
+    """λ that follows a target, normalised seeds and terms, a first step for the critic alone."""
     config = dataclasses.replace(
         algorithm_config,
         anchor="online",
         adversarial_target=0.25,
         adversarial_target_rate=2.0,
+        critic_warmup_steps=1,
         rewards=RewardsConfig(contrastive=2.0, ensemble="normalised_mean", normalised="rollout"),
     )
     return Run(networks, vocabulary, config)
@@ -257,6 +258,15 @@ def test_each_term_is_normalised_before_its_weight_and_logged_as_it_was(later):
     np.testing.assert_allclose(reward.terms["contrastive"].sum(axis=1), np.mean(seeds, axis=0), atol=2e-3)
 
 
+def test_the_policy_waits_while_the_critic_warms_up(later):
+    states = later.before, later.after_one, later.after
+    assert [same(old.policy, new.policy) for old, new in itertools.pairwise(states)] == [True, False]
+    assert [same(old.critic, new.critic) for old, new in itertools.pairwise(states)] == [False, False]
+    assert [int(state.policy_optimizer.updates) for state in states] == [0, 0, 2]  # its schedule begins with it
+    assert [int(state.critic_optimizer.updates) for state in states] == [0, 2, 4]
+    assert same(later.before.policy_optimizer, later.after_one.policy_optimizer)
+
+
 def phases_of(spec: Spec, state, frozen) -> list[str]:
     """The program of each phase."""
     return [
@@ -330,6 +340,11 @@ def test_options_that_are_off_add_nothing_to_the_state():
         ("algorithm.group_size", ["algorithm.rewards.diversity=1"]),
         ("algorithm.advantages", ["algorithm.advantages=ppo"]),
         ("algorithm.anchor", ["algorithm.anchor=mle"]),
+        (
+            "algorithm.advantages",
+            ["algorithm.critic_warmup_steps=3", "algorithm.advantages=grpo", "algorithm.group_size=8"],
+        ),
+        ("algorithm.critic_warmup_steps", ["algorithm.critic_warmup_steps=1000"]),
         ("algorithm.adversarial_weight", ["algorithm.adversarial_target=0.8", "algorithm.adversarial_weight=0"]),
         ("algorithm.discount", ["algorithm.advantages=rloo", "algorithm.group_size=8", "algorithm.discount=0.9"]),
         (
