@@ -154,6 +154,7 @@ class DiscriminatorConfig:
     """The adversary and its gate (docs/method.md §7)."""
 
     conditional: bool = False  # D(a|c): it sees actions and context; published: D(a), actions alone
+    repaired: Share = 0.0  # of its generated songs so many give way to contexts and actions of two songs of data
     # relativistic: Bradley-Terry on pairs, which is paid by reward_form "logit".
     loss: Literal["two_class", "relativistic"] = "two_class"
     reward_form: RewardForm = "neg_log_one_minus"  # of the logit: adversary.REWARD_FORMS
@@ -397,6 +398,10 @@ def _check_options(algorithm: AlgorithmConfig) -> None:
         raise ConfigError(
             "algorithm.adversarial_weight must be more than 0 for adversarial_target: λ grows from it by factors"
         )
+    if adversary.repaired and not adversary.conditional:
+        raise ConfigError("algorithm.discriminator.conditional must be true for repaired: D(a) sees no context")
+    if adversary.repaired and adversary.minibatch_size < 2:
+        raise ConfigError("algorithm.discriminator.minibatch_size must be at least 2 for repaired: partners are of it")
     paid_from_zero = ("neg_log_one_minus", "probability", "clipped")
     if adversary.only_valid and adversary.reward_form not in paid_from_zero:
         raise ConfigError(

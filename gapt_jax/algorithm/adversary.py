@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gapt_jax import masked
+from gapt_jax.algorithm.reward_models import derangement
 from gapt_jax.config import AlgorithmConfig, DiscriminatorConfig
 from gapt_jax.masked import Ratio
 from gapt_jax.models.networks import pair
@@ -81,6 +82,22 @@ def relativistic_loss(
 def relativistic_accuracy(real_logits: jax.Array, generated_logits: jax.Array, is_song: jax.Array) -> jax.Array:
     """Share of pairs in which the real song has the larger logit."""
     return masked.mean((real_logits > generated_logits).astype(jnp.float32), is_song)
+
+
+def repaired(key: jax.Array, real: jax.Array, generated: jax.Array, share: float) -> tuple[jax.Array, jax.Array]:
+    """(real, generated) songs as a conditional discriminator learns from them, [n, 2T] each: each generated one gives
+    way with probability `share` to the context of its row with the actions of another row's real song.
+
+    It then ends, as the real song beside it, where the first of its parts ends: length gives nothing away. Source: the
+    matching-aware discriminator of Reed et al. 2016 (arXiv:1605.05396), negatives as in docs/method.md §3.5.
+    """
+    partner_key, choice_key = jax.random.split(key)
+    context, actions = jnp.split(real, 2, axis=1)
+    others = actions[derangement(partner_key, len(real))]
+    ended = jnp.tile((context == PAD) | (others == PAD), (1, 2))
+    is_repaired = jax.random.bernoulli(choice_key, share, (len(real), 1))
+    false = jnp.where(ended, PAD, jnp.concatenate([context, others], axis=1))
+    return jnp.where(is_repaired & ended, PAD, real), jnp.where(is_repaired, false, generated)
 
 
 LOSSES = {"two_class": discriminator_loss, "relativistic": relativistic_loss}

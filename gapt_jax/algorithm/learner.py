@@ -380,7 +380,11 @@ def _train_discriminator(
         params, optimizer = carry
         places = number * config.minibatch_size + jnp.arange(config.minibatch_size)
         chosen = order[places % (replay.filled * rows)]
-        songs = real[chosen], generated[chosen], places
+        pairs = real[chosen], generated[chosen]
+        if config.repaired:
+            repairing_key = jax.random.fold_in(_stream(state, "negatives"), number)
+            pairs = adversary.repaired(repairing_key, *pairs, config.repaired)
+        songs = *pairs, places
         value, _, gradient = gradients.of_rows(loss, spec.layout, params, songs)
         position = (
             optimizer.updates if config.schedule_follows_updates else state.step * config.steps_per_update + number

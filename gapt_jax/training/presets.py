@@ -14,6 +14,7 @@ from gapt_jax.errors import UserError
 WEIGHT = "algorithm.adversarial_weight"
 _WITHOUT = f"{WEIGHT}=0"
 _GATE, _FORM = "algorithm.discriminator.gate", "algorithm.discriminator.reward_form"
+_PAIRS = "algorithm.discriminator.conditional=true"
 _ENSEMBLE, _ANCHOR = "algorithm.rewards.ensemble", "algorithm.anchor"
 
 
@@ -53,7 +54,7 @@ PRESETS: dict[str, tuple[Arm, ...]] = {
     "anchor": _of(_ANCHOR, "anchor", ("offline", "online", "none")),
     "conditional": (
         Arm("discriminator=actions", "D(a)", ("algorithm.discriminator.conditional=false",)),
-        Arm("discriminator=pair", "D(a|c)", ("algorithm.discriminator.conditional=true",)),
+        Arm("discriminator=pair", "D(a|c)", (_PAIRS,)),
     ),
     # What else has been proposed against collapse, all without the adversary but for the one named after it.
     "cures": (
@@ -72,6 +73,10 @@ PRESETS: dict[str, tuple[Arm, ...]] = {
         of_lambda(1.0),
         Arm("to_target", "λ to accuracy 0.75", ("algorithm.adversarial_target=0.75",)),
         Arm("normalised", "normalised terms", ("algorithm.rewards.normalised=rollout",)),
+        Arm("pairs", "D(a|c)", (_PAIRS,)),  # what the next one differs from
+        Arm(
+            "repaired", "D(a|c), half of its negatives re-paired data", (_PAIRS, "algorithm.discriminator.repaired=0.5")
+        ),
         Arm("critic_first", "20 steps of the critic alone", ("algorithm.critic_warmup_steps=20",)),
     ),
 }

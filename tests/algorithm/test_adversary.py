@@ -20,6 +20,7 @@ from gapt_jax.algorithm.adversary import (
     next_weight,
     relativistic_accuracy,
     relativistic_loss,
+    repaired,
     shown,
     shown_tokens,
 )
@@ -215,3 +216,27 @@ def test_lambda_grows_where_the_discriminator_is_better_than_its_target():
     np.testing.assert_allclose(next_weight(weights, accuracies, config), expected, rtol=1e-6)
     far = next_weight(jnp.array([9.9, 0.0101]), jnp.array([1.0, 0.0]), config)
     np.testing.assert_allclose(far, [MOST_WEIGHT, LEAST_WEIGHT])
+
+
+def test_repaired_negatives_are_data_whose_parts_do_not_belong_together():
+    context = np.array([[5, 5, 5, 5], [6, 6, 6, PAD], [7, 7, PAD, PAD]])
+    actions = 10 * context
+    real, generated = np.concatenate([context, actions], axis=1), np.full((3, 8), 99)
+    shown_real, shown_false = map(np.asarray, repaired(jax.random.key(0), real, generated, 1.0))
+    partners = []
+    for row, (true, false) in enumerate(zip(shown_real, shown_false, strict=True)):
+        partner = int(false[4]) // 10 - 5
+        partners.append(partner)
+        length = 4 - max(row, partner)  # both end with the shorter part
+        np.testing.assert_array_equal(
+            false, [5 + row] * length + [PAD] * (4 - length) + [50 + 10 * partner] * length + [PAD] * (4 - length)
+        )
+        np.testing.assert_array_equal(
+            true, [5 + row] * length + [PAD] * (4 - length) + [50 + 10 * row] * length + [PAD] * (4 - length)
+        )
+    assert sorted(partners) == [0, 1, 2] and all(row != partner for row, partner in enumerate(partners))
+    for left, right in zip(repaired(jax.random.key(0), real, generated, 0.0), (real, generated), strict=True):
+        np.testing.assert_array_equal(left, right)
+    many = np.tile(real, (200, 1)), np.full((600, 8), 99)
+    _, half = repaired(jax.random.key(1), *many, 0.5)
+    assert 0.4 < np.mean(np.asarray(half)[:, 0] == 99) < 0.6

@@ -1,14 +1,16 @@
 """Options beside the published method: several at once, two iterations each, and what each must have done."""
 
 import dataclasses
+import functools
 import itertools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gapt_jax.algorithm import groups, learner, ppo, rewards
+from gapt_jax.algorithm import adversary, groups, learner, ppo, rewards
 from gapt_jax.algorithm.rollout import distribution
 from gapt_jax.algorithm.state import ADVERSARIAL, TRACED, Frozen, Spec, hyperparameters, init_state, program
 from gapt_jax.config import ConfigError, from_dict, override, to_dict
@@ -106,7 +108,7 @@ def without_anchor(networks, vocabulary, algorithm_config) -> Run:
 
 @pytest.fixture(scope="module")
 def later(networks, vocabulary, algorithm_config) -> Run:
-    """λ that follows a target, normalised seeds and terms, a first step for the critic alone."""
+    """λ that follows a target, normalised seeds and terms, a first step for the critic alone, re-paired negatives."""
     config = dataclasses.replace(
         algorithm_config,
         anchor="online",
@@ -114,6 +116,7 @@ def later(networks, vocabulary, algorithm_config) -> Run:
         adversarial_target_rate=2.0,
         critic_warmup_steps=1,
         rewards=RewardsConfig(contrastive=2.0, ensemble="normalised_mean", normalised="rollout"),
+        discriminator=dataclasses.replace(algorithm_config.discriminator, conditional=True, repaired=0.5),
     )
     return Run(networks, vocabulary, config)
 
@@ -267,6 +270,14 @@ def test_the_policy_waits_while_the_critic_warms_up(later):
     assert same(later.before.policy_optimizer, later.after_one.policy_optimizer)
 
 
+def test_the_discriminator_learns_from_repaired_data(later):
+    with mock.patch.object(adversary, "repaired", side_effect=adversary.repaired) as made:
+        train = functools.partial(learner._train_discriminator, later.spec)
+        jax.eval_shape(train, later.before, later.after_one.replay)
+    ((_, real, generated, share),) = (call.args for call in made.call_args_list)
+    assert real.shape == generated.shape == (8, 2 * FRAMES) and share == 0.5
+
+
 def phases_of(spec: Spec, state, frozen) -> list[str]:
     """The program of each phase."""
     return [
@@ -340,6 +351,7 @@ def test_options_that_are_off_add_nothing_to_the_state():
         ("algorithm.group_size", ["algorithm.rewards.diversity=1"]),
         ("algorithm.advantages", ["algorithm.advantages=ppo"]),
         ("algorithm.anchor", ["algorithm.anchor=mle"]),
+        ("algorithm.discriminator.conditional", ["algorithm.discriminator.repaired=0.5"]),
         (
             "algorithm.advantages",
             ["algorithm.critic_warmup_steps=3", "algorithm.advantages=grpo", "algorithm.group_size=8"],
