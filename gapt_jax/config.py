@@ -159,6 +159,7 @@ class DiscriminatorConfig:
     loss: Literal["two_class", "relativistic"] = "two_class"
     reward_form: RewardForm = "neg_log_one_minus"  # of the logit: adversary.REWARD_FORMS
     only_valid: bool = False  # nothing is paid for realism where the output breaks a rule of validity
+    screened: BelowOne = 0.0  # so many songs of a rollout, those of the least realism, teach the policy nothing
     label_smoothing: BelowOne = 0.1  # two-class sense: targets 0.95 / 0.05
     # When it learns; published: two_phase. frozen: not after phase 1.
     gate: Literal["two_phase", "frozen", "fixed_period", "every_step"] = "two_phase"
@@ -397,6 +398,11 @@ def _check_options(algorithm: AlgorithmConfig) -> None:
     if algorithm.adversarial_target and not algorithm.adversarial_weight:
         raise ConfigError(
             "algorithm.adversarial_weight must be more than 0 for adversarial_target: λ grows from it by factors"
+        )
+    if adversary.screened and by_group:
+        raise ConfigError(
+            f"algorithm.advantages must be gae for discriminator.screened: {algorithm.advantages} compares a song with "
+            "all of its group"
         )
     if adversary.repaired and not adversary.conditional:
         raise ConfigError("algorithm.discriminator.conditional must be true for repaired: D(a) sees no context")

@@ -46,6 +46,17 @@ def discriminator_input(actions: jax.Array) -> jax.Array:
     return jnp.pad(jnp.where(actions == EOS, PAD, actions), ((0, 0), (1, 0)), constant_values=BOS)
 
 
+def accepted(realism: jax.Array, is_song: jax.Array, screened: float) -> jax.Array:
+    """[B] float32, 0 for the share `screened` of the songs (rounded down) with the least realism [B], the earlier ones
+    of equals first, and for what is no song.
+
+    Rejection by rank, as discriminator rejection sampling (Azadi et al. 2018, arXiv:1810.06758) rejects by value: how
+    many pass does not depend on how sure the discriminator is.
+    """
+    place = jnp.argsort(jnp.argsort(jnp.where(is_song > 0, realism, jnp.inf)))
+    return is_song * (place >= jnp.floor(screened * jnp.sum(is_song)))
+
+
 def discriminator_loss(
     real_logits: jax.Array, generated_logits: jax.Array, is_song: jax.Array, label_smoothing: float
 ) -> Ratio:

@@ -197,7 +197,13 @@ def estimate(
         kl = jnp.where(mask > 0, found.kl, 0.0)
         shaped = total - state.hyper.kl_coef * kl
         metrics["kl"] = masked.mean(kl, mask)
-    experience, rated = _rated(spec, trajectory, shaped, found.values)
+    played = trajectory
+    if spec.config.discriminator.screened:  # by what it pays: no form turns the order of the logits round
+        by_song = spec.layout.everywhere((jnp.sum(terms[ADVERSARIAL], axis=1), is_song))
+        accepted = adversary.accepted(*by_song, spec.config.discriminator.screened)
+        played = dataclasses.replace(trajectory, mask=mask * accepted[:, None])
+        metrics["discriminator/accepted"] = masked.mean(accepted, is_song)
+    experience, rated = _rated(spec, played, shaped, found.values)
     rho = ppo.ratio_deviation(found.log_probs, trajectory.log_probs, mask, spec.layout.everywhere)
     return experience, metrics | rated | {f"ratio_deviation/{name}": value for name, value in rho.items()}
 

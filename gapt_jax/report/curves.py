@@ -33,6 +33,7 @@ TITLES = {  # (title, unit) of what every task logs and whose name alone says to
     "ratio_deviation/largest": ("|ratio − 1|, largest", ""),
     "reward/total": ("Total reward", "reward"),
     "adversarial_weight": ("λ, the weight of realism", ""),
+    "discriminator/accepted": ("Songs that pass its screening", "share"),
     "discriminator/accuracy": ("Accuracy", "share"),
     "discriminator/fooled": ("Fooled: mean of −log(1 − D)", ""),
     "discriminator/gate_openings": ("Openings of the gate so far", ""),

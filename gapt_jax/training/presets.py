@@ -77,6 +77,7 @@ PRESETS: dict[str, tuple[Arm, ...]] = {
         Arm(
             "repaired", "D(a|c), half of its negatives re-paired data", (_PAIRS, "algorithm.discriminator.repaired=0.5")
         ),
+        Arm("screening", "λ = 0, a quarter screened out", (_WITHOUT, "algorithm.discriminator.screened=0.25")),
         Arm("critic_first", "20 steps of the critic alone", ("algorithm.critic_warmup_steps=20",)),
     ),
 }
@@ -98,7 +99,7 @@ def _what_acts(experiment: Experiment) -> Experiment:
     algorithm = experiment.algorithm
     if experiment.pretrain.members == 1 and algorithm.rewards.ensemble != "normalised_mean":
         algorithm = dataclasses.replace(algorithm, rewards=dataclasses.replace(algorithm.rewards, ensemble="sum"))
-    if algorithm.adversarial_weight == 0:
+    if algorithm.adversarial_weight == 0 and not algorithm.discriminator.screened:
         algorithm = dataclasses.replace(
             algorithm, discriminator=DiscriminatorConfig(), discriminator_optimizer=OptimizerConfig()
         )

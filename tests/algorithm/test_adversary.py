@@ -13,6 +13,7 @@ from gapt_jax.algorithm.adversary import (
     MOST_WEIGHT,
     REWARD_FORMS,
     Replay,
+    accepted,
     discriminator_accuracy,
     discriminator_gate,
     discriminator_input,
@@ -240,3 +241,10 @@ def test_repaired_negatives_are_data_whose_parts_do_not_belong_together():
     many = np.tile(real, (200, 1)), np.full((600, 8), 99)
     _, half = repaired(jax.random.key(1), *many, 0.5)
     assert 0.4 < np.mean(np.asarray(half)[:, 0] == 99) < 0.6
+
+
+def test_screening_drops_the_songs_of_least_realism():
+    realism, is_song = jnp.array([3.0, -1, 2, -5, 0]), jnp.array([1.0, 1, 1, 0, 1])  # four songs
+    for share, expected in ((0.0, [1, 1, 1, 0, 1]), (0.5, [1, 0, 1, 0, 0]), (0.49, [1, 0, 1, 0, 1])):
+        np.testing.assert_array_equal(accepted(realism, is_song, share), expected)
+    np.testing.assert_array_equal(accepted(jnp.zeros(4), jnp.ones(4), 0.5), [0, 0, 1, 1])

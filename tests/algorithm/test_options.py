@@ -108,7 +108,8 @@ def without_anchor(networks, vocabulary, algorithm_config) -> Run:
 
 @pytest.fixture(scope="module")
 def later(networks, vocabulary, algorithm_config) -> Run:
-    """λ that follows a target, normalised seeds and terms, a first step for the critic alone, re-paired negatives."""
+    """λ that follows a target, normalised seeds and terms, a first step for the critic alone, re-paired negatives,
+    screening."""
     config = dataclasses.replace(
         algorithm_config,
         anchor="online",
@@ -116,7 +117,9 @@ def later(networks, vocabulary, algorithm_config) -> Run:
         adversarial_target_rate=2.0,
         critic_warmup_steps=1,
         rewards=RewardsConfig(contrastive=2.0, ensemble="normalised_mean", normalised="rollout"),
-        discriminator=dataclasses.replace(algorithm_config.discriminator, conditional=True, repaired=0.5),
+        discriminator=dataclasses.replace(
+            algorithm_config.discriminator, conditional=True, repaired=0.5, screened=0.25
+        ),
     )
     return Run(networks, vocabulary, config)
 
@@ -278,6 +281,19 @@ def test_the_discriminator_learns_from_repaired_data(later):
     assert real.shape == generated.shape == (8, 2 * FRAMES) and share == 0.5
 
 
+def test_screened_songs_teach_nothing_but_are_shown_to_the_discriminator(later):
+    played, experience = later.phases["rollout"], later.phases["estimate"][0]
+    realism = later.phases["judge"][0].terms[ADVERSARIAL].sum(axis=1)
+    dropped = np.argsort(realism)[:4]
+    kept = np.isin(np.arange(16), dropped, invert=True)[:, None] * played.mask
+    np.testing.assert_array_equal(experience.trajectory.mask, kept)
+    assert np.all(np.asarray(experience.advantages)[dropped] == 0)
+    counted = np.asarray(experience.advantages)[kept > 0]
+    assert counted.mean() == pytest.approx(0, abs=1e-5) and counted.std() == pytest.approx(1, abs=1e-4)
+    assert float(later.metrics[0]["discriminator/accepted"]) == 0.75
+    np.testing.assert_array_equal(later.after_one.replay.generated[0][:, FRAMES:], played.actions)
+
+
 def phases_of(spec: Spec, state, frozen) -> list[str]:
     """The program of each phase."""
     return [
@@ -351,6 +367,10 @@ def test_options_that_are_off_add_nothing_to_the_state():
         ("algorithm.group_size", ["algorithm.rewards.diversity=1"]),
         ("algorithm.advantages", ["algorithm.advantages=ppo"]),
         ("algorithm.anchor", ["algorithm.anchor=mle"]),
+        (
+            "algorithm.advantages",
+            ["algorithm.discriminator.screened=0.5", "algorithm.advantages=rloo", "algorithm.group_size=8"],
+        ),
         ("algorithm.discriminator.conditional", ["algorithm.discriminator.repaired=0.5"]),
         (
             "algorithm.advantages",
