@@ -154,6 +154,8 @@ class DiscriminatorConfig:
     """The adversary and its gate (docs/method.md §7)."""
 
     conditional: bool = False  # D(a|c): it sees actions and context; published: D(a), actions alone
+    # frozen: only its head learns, on what the first seed of the reward model that embeds makes of the actions.
+    encoder: Literal["own", "frozen"] = "own"
     repaired: Share = 0.0  # of its generated songs so many give way to contexts and actions of two songs of data
     # relativistic: Bradley-Terry on pairs, which is paid by reward_form "logit".
     loss: Literal["two_class", "relativistic"] = "two_class"
@@ -358,6 +360,11 @@ def validate(experiment: Experiment) -> Experiment:
     if algorithm.rewards.ENCODER not in algorithm.rewards.MODELS:
         raise ConfigError("a task's RewardsConfig must name one of its MODELS as ENCODER: it embeds the songs")
     _check_options(algorithm)
+    if adversary.encoder == "frozen" and experiment.models.discriminator.dim != experiment.models.reward.dim:
+        raise ConfigError(
+            f"models.discriminator.dim must be models.reward.dim ({experiment.models.reward.dim}) for "
+            "discriminator.encoder=frozen: its head reads the embeddings of a reward model"
+        )
     if not data.mixture:
         raise ConfigError("data.mixture must name at least one dataset")
     if len({name for name, _ in data.mixture}) < len(data.mixture):
@@ -403,6 +410,14 @@ def _check_options(algorithm: AlgorithmConfig) -> None:
         raise ConfigError(
             f"algorithm.advantages must be gae for discriminator.screened: {algorithm.advantages} compares a song with "
             "all of its group"
+        )
+    if adversary.encoder == "frozen" and adversary.conditional:
+        raise ConfigError(
+            "algorithm.discriminator.conditional must be false for encoder=frozen: it embeds actions alone"
+        )
+    if adversary.encoder == "frozen" and not getattr(weights, weights.ENCODER):
+        raise ConfigError(
+            f"algorithm.rewards.{weights.ENCODER} must be more than 0 for discriminator.encoder=frozen: it embeds"
         )
     if adversary.repaired and not adversary.conditional:
         raise ConfigError("algorithm.discriminator.conditional must be true for repaired: D(a) sees no context")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 
 from gapt_jax import masked, prng
 from gapt_jax.algorithm import adversary, gradients, groups, optim, ppo, returns, reward_models, rewards
-from gapt_jax.algorithm.layout import in_chunks
+from gapt_jax.algorithm.layout import in_chunks, pad_rows
 from gapt_jax.algorithm.rollout import before, distribution, roll_out, valid_along
 from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, Hyperparameters, LearnerState, Spec
 from gapt_jax.models import Model
@@ -61,7 +62,8 @@ def iteration(
     reward, judged = call(judge, spec, state, frozen, batch, trajectory)
     experience, estimate_metrics = call(estimate, spec, state, frozen, trajectory, reward)
     state, policy_metrics = call(improve_policy, spec, state, experience)
-    state, adversary_metrics = call(improve_discriminator, spec, state, batch, trajectory, judged)
+    encoder = (frozen,) if spec.config.discriminator.encoder == "frozen" else ()
+    state, adversary_metrics = call(improve_discriminator, spec, state, batch, trajectory, judged, *encoder)
     return state, estimate_metrics | policy_metrics | judged | adversary_metrics
 
 
@@ -95,7 +97,7 @@ def judge(
 ) -> tuple[Reward, Metrics]:
     """What the rollout is paid (Eq. 6), and how its reward models and the discriminator see it."""
     coherence_terms, spreads = _coherence(spec, state, frozen, trajectory)
-    realism, realism_metrics = _realism(spec, state, batch, trajectory)
+    realism, realism_metrics = _realism(spec, state, frozen, batch, trajectory)
     rule_terms = spec.task.rule_terms(trajectory.context, trajectory.actions, trajectory.mask)
 
     terms = coherence_terms | {ADVERSARIAL: realism} | rule_terms
@@ -144,7 +146,9 @@ def _coherence(
     return {name: rewards.at_last(value, trajectory.mask) for name, value in terms.items()}, spreads
 
 
-def _realism(spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajectory) -> tuple[jax.Array, Metrics]:
+def _realism(
+    spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch, trajectory: Trajectory
+) -> tuple[jax.Array, Metrics]:
     """The realism term [B, T], on the last frame, and the discriminator's view of rollout and data (no dropout)."""
     config, is_song = spec.config.discriminator, trajectory.is_song()
 
@@ -153,7 +157,11 @@ def _realism(spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajecto
 
     shown = [adversary.shown(config, songs.context, songs.actions) for songs in (trajectory, batch)]
     each, size = spec.layout.each_in_chunks, spec.config.minibatch_size
-    logits, real_logits = (each(logits_of, size, state.discriminator, songs) for songs in shown)
+    if config.encoder == "frozen":
+        read = functools.partial(spec.models.discriminator.method, state.discriminator, "logit")
+        logits, real_logits = (read(_embedded(spec, frozen, songs)) for songs in shown)
+    else:
+        logits, real_logits = (each(logits_of, size, state.discriminator, songs) for songs in shown)
     realism = paid = adversary.REWARD_FORMS[config.reward_form](logits)
     if config.only_valid:  # verifier-gated: no realism pays for an output that cannot be decoded
         paid = jnp.where(spec.task.is_valid(trajectory.actions, trajectory.mask), realism, 0.0)
@@ -163,6 +171,20 @@ def _realism(spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajecto
         "discriminator/fooled": masked.mean(adversary.fooled(logits), is_song),
         "discriminator/reward_std": rewards.spread(realism, is_song),
     }
+
+
+def _embedded(spec: Spec, frozen: Frozen, actions: jax.Array) -> jax.Array:
+    """[B, T] actions -> [B, D] in place of what the discriminator's own stack would make of them, and as long."""
+    name, task = spec.config.rewards.ENCODER, spec.task
+    first = jax.tree.map(lambda x: x[0], frozen.rewards[name])
+
+    def embed(params: Params, songs: jax.Array) -> jax.Array:
+        embedding, _ = reward_models.embed(task.reward_models, spec.models, name, params, songs, songs)
+        return math.sqrt(embedding.shape[-1]) * embedding
+
+    rows = pad_rows(actions, spec.layout.devices)
+    found = spec.layout.each_in_chunks(embed, spec.config.minibatch_size, first, rows)
+    return spec.layout.everywhere(found)[: len(actions)]
 
 
 @pytree
@@ -320,7 +342,12 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
 
 @functools.partial(phase, donate_argnames="state")
 def improve_discriminator(
-    spec: Spec, state: LearnerState, batch: Batch, trajectory: Trajectory, judged: Metrics
+    spec: Spec,
+    state: LearnerState,
+    batch: Batch,
+    trajectory: Trajectory,
+    judged: Metrics,
+    frozen: Frozen | None = None,
 ) -> tuple[LearnerState, Metrics]:
     """Updates the discriminator if its gate is open, then advances the gate's window, λ if it has a target, and the
     step."""
@@ -331,7 +358,7 @@ def improve_discriminator(
     newest_songs = spec.layout.everywhere(newest_songs)
     replay = state.replay.push(*(songs[: spec.config.batch_size] for songs in newest_songs))
     discriminator, optimizer, metrics = spec.layout.when(
-        is_open, functools.partial(_train_discriminator, spec), _keep_discriminator, state, replay
+        is_open, functools.partial(_train_discriminator, spec, frozen), _keep_discriminator, state, replay
     )
     if spec.config.adversarial_target:
         metrics |= {ADVERSARIAL_WEIGHT: state.hyper.reward_weights[ADVERSARIAL]}  # by which this rollout was paid
@@ -363,7 +390,7 @@ def _with_next_weight(spec: Spec, state: LearnerState, judged: Metrics) -> Hyper
 
 
 def _train_discriminator(
-    spec: Spec, state: LearnerState, replay: adversary.Replay
+    spec: Spec, frozen: Frozen | None, state: LearnerState, replay: adversary.Replay
 ) -> tuple[Params, optim.OptimizerState, Metrics]:
     """`steps_per_update` gradient steps on equally many generated and real songs of the latest rollouts."""
     config, optimizer_config = spec.config.discriminator, spec.config.discriminator_optimizer
@@ -371,13 +398,18 @@ def _train_discriminator(
     generated, real = (x.reshape(slots * rows, frames) for x in (replay.generated, replay.real))
     order_key, dropout_key = jax.random.split(_stream(state, "discriminator"))
     order = replay.draw_order(order_key)
+    embedded = None if frozen is None else [_embedded(spec, frozen, songs) for songs in (real, generated)]
     total_updates = spec.config.steps * config.steps_per_update
 
-    def loss(params: Params, songs: tuple[jax.Array, ...]) -> tuple[masked.Ratio, dict[str, masked.Ratio]]:
-        songs_real, songs_generated, places = songs
-        tokens = adversary.shown_tokens(config, jnp.concatenate([songs_real, songs_generated]))
-        keys = prng.per_example(dropout_key, jnp.concatenate([2 * places, 2 * places + 1]))
-        real_logits, generated_logits = jnp.split(spec.models.discriminator(params, tokens, keys), 2)
+    def loss(params: Params, songs: tuple[Any, ...]) -> tuple[masked.Ratio, dict[str, masked.Ratio]]:
+        songs_real, songs_generated, places, embeddings = songs
+        if embeddings is None:
+            tokens = adversary.shown_tokens(config, jnp.concatenate([songs_real, songs_generated]))
+            keys = prng.per_example(dropout_key, jnp.concatenate([2 * places, 2 * places + 1]))
+            logits = spec.models.discriminator(params, tokens, keys)
+        else:
+            logits = spec.models.discriminator.method(params, "logit", jnp.concatenate(embeddings))
+        real_logits, generated_logits = jnp.split(logits, 2)
         is_song = (songs_real[:, 0] != PAD).astype(jnp.float32)
         loss_of = adversary.LOSSES[config.loss]
         return loss_of(real_logits, generated_logits, is_song, config.label_smoothing), {}
@@ -390,7 +422,7 @@ def _train_discriminator(
         if config.repaired:
             repairing_key = jax.random.fold_in(_stream(state, "negatives"), number)
             pairs = adversary.repaired(repairing_key, *pairs, config.repaired)
-        songs = *pairs, places
+        songs = *pairs, places, embedded and [embeddings[chosen] for embeddings in embedded]
         value, _, gradient = gradients.of_rows(loss, spec.layout, params, songs)
         position = (
             optimizer.updates if config.schedule_follows_updates else state.step * config.steps_per_update + number

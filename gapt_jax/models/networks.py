@@ -134,7 +134,11 @@ class Classifier(nnx.Module):
 
     def __call__(self, tokens: jax.Array, keys: Keys = None) -> jax.Array:
         """[B, L] tokens, PAD ignored -> [B] float32 logit of class 1 (data, genuine pair) against class 0."""
-        logits = self.head(self.stack(self.embed(tokens), tokens != PAD, keys=keys, only_first=True)[:, 0])
+        return self.logit(self.stack(self.embed(tokens), tokens != PAD, keys=keys, only_first=True)[:, 0])
+
+    def logit(self, pooled: jax.Array) -> jax.Array:
+        """[B, D] what the stack makes of a sequence -> [B] float32, the same from there on."""
+        logits = self.head(pooled)
         return logits[:, 1] - logits[:, 0]
 
 

@@ -78,6 +78,7 @@ PRESETS: dict[str, tuple[Arm, ...]] = {
             "repaired", "D(a|c), half of its negatives re-paired data", (_PAIRS, "algorithm.discriminator.repaired=0.5")
         ),
         Arm("screening", "λ = 0, a quarter screened out", (_WITHOUT, "algorithm.discriminator.screened=0.25")),
+        Arm("frozen_encoder", "D on a frozen encoder", ("algorithm.discriminator.encoder=frozen",)),
         Arm("critic_first", "20 steps of the critic alone", ("algorithm.critic_warmup_steps=20",)),
     ),
 }

@@ -31,6 +31,7 @@ LATER_SETTINGS: dict[str, Any] = {
     "algorithm.adversarial_target": 0.0,
     "algorithm.adversarial_target_rate": 0.05,
     "algorithm.critic_warmup_steps": 0,
+    "algorithm.discriminator.encoder": "own",
     "algorithm.discriminator.repaired": 0.0,
     "algorithm.discriminator.screened": 0.0,
     "algorithm.rewards.normalised": "none",

@@ -96,12 +96,16 @@ def by_group(networks, vocabulary, algorithm_config) -> Run:
 
 @pytest.fixture(scope="module")
 def without_anchor(networks, vocabulary, algorithm_config) -> Run:
-    """RLOO, no anchor, a relativistic discriminator that learns at every step."""
-    adversary = dataclasses.replace(
-        algorithm_config.discriminator, loss="relativistic", reward_form="logit", gate="every_step"
+    """RLOO, no anchor, a relativistic discriminator on a frozen encoder that learns at every step."""
+    discriminator = dataclasses.replace(
+        algorithm_config.discriminator,
+        loss="relativistic",
+        reward_form="logit",
+        gate="every_step",
+        encoder="frozen",
     )
     config = dataclasses.replace(
-        algorithm_config, advantages="rloo", group_size=2, anchor="none", discriminator=adversary
+        algorithm_config, advantages="rloo", group_size=2, anchor="none", discriminator=discriminator
     )
     return Run(networks, vocabulary, config)
 
@@ -275,7 +279,7 @@ def test_the_policy_waits_while_the_critic_warms_up(later):
 
 def test_the_discriminator_learns_from_repaired_data(later):
     with mock.patch.object(adversary, "repaired", side_effect=adversary.repaired) as made:
-        train = functools.partial(learner._train_discriminator, later.spec)
+        train = functools.partial(learner._train_discriminator, later.spec, None)
         jax.eval_shape(train, later.before, later.after_one.replay)
     ((_, real, generated, share),) = (call.args for call in made.call_args_list)
     assert real.shape == generated.shape == (8, 2 * FRAMES) and share == 0.5
@@ -292,6 +296,18 @@ def test_screened_songs_teach_nothing_but_are_shown_to_the_discriminator(later):
     assert counted.mean() == pytest.approx(0, abs=1e-5) and counted.std() == pytest.approx(1, abs=1e-4)
     assert float(later.metrics[0]["discriminator/accepted"]) == 0.75
     np.testing.assert_array_equal(later.after_one.replay.generated[0][:, FRAMES:], played.actions)
+
+
+def test_of_a_discriminator_on_a_frozen_encoder_only_the_head_learns(without_anchor, networks):
+    run, played = without_anchor, without_anchor.phases["rollout"]
+    first = jax.tree.map(lambda x: x[0], run.frozen.rewards["contrastive"])
+    unit = networks.rewards["contrastive"].method(first, "chord_tower", part(jnp.asarray(played.actions)))
+    logits = np.sqrt(16) * np.asarray(unit) @ run.before.discriminator["head"]["kernel"]
+    logits = logits + run.before.discriminator["head"]["bias"]
+    realism = judged(run)[0].terms[ADVERSARIAL].sum(axis=1)
+    np.testing.assert_allclose(realism, logits[:, 1] - logits[:, 0], atol=1e-4)
+    for name, params in run.before.discriminator.items():
+        assert same(params, run.after.discriminator[name]) == (name != "head")
 
 
 def phases_of(spec: Spec, state, frozen) -> list[str]:
@@ -367,6 +383,15 @@ def test_options_that_are_off_add_nothing_to_the_state():
         ("algorithm.group_size", ["algorithm.rewards.diversity=1"]),
         ("algorithm.advantages", ["algorithm.advantages=ppo"]),
         ("algorithm.anchor", ["algorithm.anchor=mle"]),
+        (
+            "algorithm.discriminator.conditional",
+            ["algorithm.discriminator.conditional=true", "algorithm.discriminator.encoder=frozen"],
+        ),
+        ("models.discriminator.dim", ["models.discriminator.dim=8", "algorithm.discriminator.encoder=frozen"]),
+        (
+            "algorithm.rewards.contrastive",
+            ["algorithm.discriminator.encoder=frozen", "algorithm.rewards.contrastive=0"],
+        ),
         (
             "algorithm.advantages",
             ["algorithm.discriminator.screened=0.5", "algorithm.advantages=rloo", "algorithm.group_size=8"],
