@@ -7,7 +7,7 @@ a task adds its own settings to the classes here by subclasses. Defaults are the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -139,10 +139,14 @@ class RewardsConfig:
     ensemble_std_weight: NotNegative = 1.0  # k of mean - k std
     # rollout: before its weight each term has mean 0 and deviation 1 over the songs of a rollout.
     normalised: Literal["none", "rollout"] = "none"
+    # Times the weights of all reward models, and of all rules: a and b of the paper's Table 7, where c is λ.
+    coherence_weight: Positive = 1.0
+    rules_weight: NotNegative = 1.0
 
     def weights(self) -> dict[str, float]:
         """By term."""
-        return {name: x for name, x in vars(self).items() if not name.startswith(("ensemble", "normalised"))}
+        others = ("ensemble", "ensemble_std_weight", "normalised", "coherence_weight", "rules_weight")
+        return {name: x for name, x in vars(self).items() if name not in others}
 
     def fitted(self) -> tuple[str, ...]:
         """The reward models that a run needs: those with a weight, and the encoder, by which it is evaluated."""
@@ -319,6 +323,11 @@ class Experiment:
     def __init_subclass__(cls) -> None:
         if "task" in vars(cls):
             Experiment.KNOWN[cls.task] = cls
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Any]:
+        """Ablations of its own by name, each a tuple of `training.presets.Arm`."""
+        return {}
 
     @classmethod
     def domain(cls) -> Domain:

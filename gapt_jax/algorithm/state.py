@@ -101,7 +101,7 @@ def program(config: AlgorithmConfig) -> AlgorithmConfig:
         kl_coef=1.0,
         entropy_coef=1.0,
         discriminator=dataclasses.replace(config.discriminator, gate_threshold=1.0),
-        rewards=dataclasses.replace(config.rewards, **weights),
+        rewards=dataclasses.replace(config.rewards, **weights, coherence_weight=1.0, rules_weight=1.0),
         **rated,
     )
 
@@ -121,8 +121,10 @@ def hyperparameters(config: AlgorithmConfig) -> Hyperparameters:
 
 
 def _reward_weights(config: RewardsConfig) -> dict[str, float]:
-    """By term; an optional term of weight 0 adds none to the state."""
-    return {name: x for name, x in config.weights().items() if name not in OPTIONAL_TERMS or x > 0}
+    """By term, with the weight of its kind; an optional term of weight 0 adds none to the state."""
+    kinds = dict.fromkeys(config.MODELS, config.coherence_weight) | dict.fromkeys(OPTIONAL_TERMS, 1.0)
+    weights = {name: x for name, x in config.weights().items() if name not in OPTIONAL_TERMS or x > 0}
+    return {name: x * kinds.get(name, config.rules_weight) for name, x in weights.items()}
 
 
 def init_state(spec: Spec, policy: Params, seed: int, frames: int) -> LearnerState:

@@ -68,7 +68,7 @@ def preset_of(args: argparse.Namespace) -> str:
     return args.preset or ("grid" if args.grid else "lambda")
 
 
-def arms_of(args: argparse.Namespace) -> Sequence[Arm]:
+def arms_of(args: argparse.Namespace, base: Experiment) -> Sequence[Arm]:
     from gapt_jax.training import presets
 
     preset = preset_of(args)
@@ -76,10 +76,10 @@ def arms_of(args: argparse.Namespace) -> Sequence[Arm]:
         return presets.lambdas(args.lambdas)
     if args.grid:
         return presets.grid(args.grid)
-    if preset in presets.PRESETS:
-        return presets.PRESETS[preset]
-    names = ", ".join(presets.PRESETS)
-    raise UserError(f"there is no preset '{preset}'{config.did_you_mean(preset, presets.PRESETS)} (presets: {names})")
+    known = presets.PRESETS | base.presets()
+    if preset in known:
+        return known[preset]
+    raise UserError(f"there is no preset '{preset}'{config.did_you_mean(preset, known)} (presets: {', '.join(known)})")
 
 
 def seeds_of(args: argparse.Namespace) -> list[int]:
@@ -95,11 +95,12 @@ def check(args: argparse.Namespace, base: Experiment) -> None:
     from gapt_jax.training import presets
 
     seeds_of(args)
-    presets.check_different(arms_of(args), base)
+    presets.check_different(arms_of(args, base), base)
 
 
 def _ablate(args: argparse.Namespace, console: Console) -> None:
-    seeds, base, preset, arms = seeds_of(args), experiment_of(args), preset_of(args), arms_of(args)
+    seeds, base, preset = seeds_of(args), experiment_of(args), preset_of(args)
+    arms = arms_of(args, base)
     workdir = args.workdir or Path("runs") / f"{base.name}-ablate-{preset}"
     from gapt_jax.training import ablate
 

@@ -15,7 +15,8 @@ WEIGHT = "algorithm.adversarial_weight"
 _WITHOUT = f"{WEIGHT}=0"
 _GATE, _FORM = "algorithm.discriminator.gate", "algorithm.discriminator.reward_form"
 _PAIRS = "algorithm.discriminator.conditional=true"
-_ENSEMBLE, _ANCHOR = "algorithm.rewards.ensemble", "algorithm.anchor"
+_REWARDS = "algorithm.rewards"
+_ENSEMBLE, _ANCHOR = f"{_REWARDS}.ensemble", "algorithm.anchor"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,12 @@ def _of(setting: str, word: str, values: Sequence[str]) -> tuple[Arm, ...]:
     )
 
 
+def _weighted(a: float, b: float, c: float) -> Arm:
+    kinds = (f"{_REWARDS}.coherence_weight={a!r}", f"{_REWARDS}.rules_weight={b!r}", f"{WEIGHT}={c!r}")
+    return Arm(f"weights={a:g},{b:g},{c:g}", f"{a:g} · coherence + {b:g} · rules + {c:g} · realism", kinds)
+
+
+# Those of every task; an experiment adds the `PRESETS` of its own.
 PRESETS: dict[str, tuple[Arm, ...]] = {
     "lambda": tuple(map(of_lambda, (0.0, 0.25, 0.5, 1.0, 2.0))),
     "adversary": (of_lambda(0.0), of_lambda(1.0)),
@@ -51,6 +58,8 @@ PRESETS: dict[str, tuple[Arm, ...]] = {
     ),
     "gate": _of(_GATE, "gate", ("two_phase", "fixed_period", "every_step", "frozen")),
     "ensemble": _of(_ENSEMBLE, "ensemble", ("sum", "mean", "min", "mean_minus_std", "normalised_mean")),
+    # arXiv:2511.17879, Table 7.
+    "weights": tuple(_weighted(*abc) for abc in ((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (1, 0, 1))),
     "anchor": _of(_ANCHOR, "anchor", ("offline", "online", "none")),
     "conditional": (
         Arm("discriminator=actions", "D(a)", ("algorithm.discriminator.conditional=false",)),

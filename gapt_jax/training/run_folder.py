@@ -35,6 +35,8 @@ LATER_SETTINGS: dict[str, Any] = {
     "algorithm.discriminator.repaired": 0.0,
     "algorithm.discriminator.screened": 0.0,
     "algorithm.rewards.normalised": "none",
+    "algorithm.rewards.coherence_weight": 1.0,
+    "algorithm.rewards.rules_weight": 1.0,
 }
 
 

@@ -354,6 +354,19 @@ def zeros(shapes):
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
+def test_weights_of_kinds_multiply_those_of_their_terms_and_change_no_program():
+    plain = AlgorithmConfig(group_size=2, rewards=RewardsConfig(contrastive=3.0, diversity=5.0, silence=0.5))
+    kinds = dataclasses.replace(plain.rewards, coherence_weight=2.0, rules_weight=0.0)
+    found = {
+        name: float(x) for name, x in hyperparameters(dataclasses.replace(plain, rewards=kinds)).reward_weights.items()
+    }
+    before = {name: float(x) for name, x in hyperparameters(plain).reward_weights.items()}
+    doubled = {name: 2 * before[name] for name in RewardsConfig.MODELS}
+    rules = dict.fromkeys(("early_stop", "invalid", "silence", "long_note", "repetition"), 0.0)
+    assert found == before | doubled | rules and found["contrastive"] == 6 and found["diversity"] == 5
+    assert program(dataclasses.replace(plain, rewards=kinds)) == program(plain)
+
+
 @pytest.mark.parametrize("name", ["diversity", "entropy", "contrastive", "rhythm_discriminative"])
 def test_a_term_of_weight_zero_may_be_left_out(name):
     config = AlgorithmConfig(group_size=2)

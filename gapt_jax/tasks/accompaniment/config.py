@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gapt_jax import config
 from gapt_jax.config import Action, CountOrNone, FitConfig, FolderPath, NotNegative, Positive, PositiveShare
@@ -86,6 +87,12 @@ class Experiment(config.Experiment):
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Any]:
+        from gapt_jax.tasks.accompaniment.presets import PRESETS
+
+        return PRESETS
 
     @classmethod
     def domain(cls) -> Domain:
