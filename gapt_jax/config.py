@@ -7,7 +7,7 @@ a task adds its own settings to the classes here by subclasses. Defaults are the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -325,7 +325,7 @@ class Experiment:
             Experiment.KNOWN[cls.task] = cls
 
     @classmethod
-    def presets(cls) -> Mapping[str, Any]:
+    def presets(cls) -> dict[str, Any]:
         """Ablations of its own by name, each a tuple of `training.presets.Arm`."""
         return {}
 

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 from gapt_jax import models
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import override
+from gapt_jax.evaluation.results import flatten
 from gapt_jax.experiments.smoke import smoke
 from gapt_jax.runtime.console import Console
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import run_folder
 from gapt_jax.training.job import Job, stages_of
+from gapt_jax.training.post_training import checkpoint_facts
 from tests.buckets import only_files_are_renamed
 
 
@@ -38,3 +40,16 @@ def test_stages_of_runs_before_crops_began_on_bars_are_found_again(vocabulary):
     folders, data = named()
     assert {"mixture", "max_frames", "chord_coverage", "transpose"} == set(data[0])
     assert not set(folders) & set(named("data.crops_on=bars")[0])
+
+
+def test_checkpoints_of_runs_from_before_an_option_may_be_gone_on_from(vocabulary):
+    """The facts that must match name no later setting that is off."""
+
+    def facts(*settings):
+        algorithm = override(smoke(), settings).algorithm
+        return checkpoint_facts(Spec(None, algorithm, Accompaniment(vocabulary)))["config"]
+
+    later = {path.removeprefix("algorithm.") for path in run_folder.LATER_SETTINGS if path.startswith("algorithm.")}
+    assert len(later) > 5 and not later & set(flatten(facts()))
+    assert set(flatten(facts("algorithm.critic_warmup_steps=3"))) & later == {"critic_warmup_steps"}
+    assert facts() != facts("algorithm.discriminator.screened=0.5")

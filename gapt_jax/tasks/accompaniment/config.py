@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -89,7 +88,7 @@ class Experiment(config.Experiment):
     health: HealthConfig = field(default_factory=HealthConfig)
 
     @classmethod
-    def presets(cls) -> Mapping[str, Any]:
+    def presets(cls) -> dict[str, Any]:
         from gapt_jax.tasks.accompaniment.presets import PRESETS
 
         return PRESETS
