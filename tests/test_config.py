@@ -130,8 +130,9 @@ def test_the_hash_of_every_experiment_is_the_one_that_stored_runs_have():
 def test_a_later_setting_changes_the_hash_of_a_run_only_away_from_its_default():
     stored = to_dict(Experiment())
     del stored["models"]["attention"], stored["data"]["crops_on"]  # as in the config.json of an earlier run
+    del stored["evaluation"]["top_k"], stored["evaluation"]["top_p"]
     assert config_hash(_without_means(stored)) == run_hash(Experiment())
-    for changed in ("models.attention=fused", "data.crops_on=bars"):
+    for changed in ("models.attention=fused", "data.crops_on=bars", "evaluation.top_k=0.1", "evaluation.top_p=0.9"):
         assert run_hash(override(Experiment(), [changed])) != run_hash(Experiment())
 
 

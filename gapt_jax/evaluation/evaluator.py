@@ -15,7 +15,7 @@ import numpy as np
 from gapt_jax import prng
 from gapt_jax.algorithm import ppo, reward_models
 from gapt_jax.algorithm.adversary import discriminator_input
-from gapt_jax.algorithm.rollout import distribution, opened, roll_out, sample, valid_along
+from gapt_jax.algorithm.rollout import WHOLE, Truncation, distribution, opened, roll_out, sample, valid_along
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import EvaluationConfig
 from gapt_jax.evaluation import diversity, embeddings, post_hoc
@@ -31,19 +31,29 @@ Songs = tuple[jax.Array, ...]  # arrays with a row a song
 Carry = tuple[jax.Array, Any, jax.Array]  # logits [1, V], cache, the last action [1]
 
 
-@functools.partial(jax.jit, static_argnames=("spec", "validity_mask"))
-def _play(spec: Spec, params: Params, songs: Songs, key: jax.Array, *, validity_mask: bool) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("spec", "validity_mask", "truncation"))
+def _play(
+    spec: Spec,
+    params: Params,
+    songs: Songs,
+    key: jax.Array,
+    *,
+    validity_mask: bool,
+    truncation: Truncation = WHOLE,
+) -> jax.Array:
     task, policy = spec.task, spec.models.policy
 
     def play(params: Params, rows: Songs) -> jax.Array:
         context, index = rows
-        return roll_out(policy, params, context, index, key, task, validity_mask=validity_mask).actions
+        return roll_out(
+            policy, params, context, index, key, task, validity_mask=validity_mask, truncation=truncation
+        ).actions
 
     return spec.layout.everywhere(spec.layout.each(play, params, songs))
 
 
-@functools.partial(jax.jit, static_argnames="spec")
-def _go_on(spec: Spec, params: Params, songs: Songs, key: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("spec", "truncation"))
+def _go_on(spec: Spec, params: Params, songs: Songs, key: jax.Array, *, truncation: Truncation = WHOLE) -> jax.Array:
     """[B, T - K] valid actions over context [B, T] after the actions [B, K] of its first frames."""
     task, policy = spec.task, spec.models.policy
 
@@ -57,7 +67,7 @@ def _go_on(spec: Spec, params: Params, songs: Songs, key: jax.Array) -> jax.Arra
         def frame(carry: Any, inputs: Songs) -> Any:
             logits, cache, previous = carry
             t, heard, uniform = inputs
-            drawn = sample(distribution(logits, task.valid_actions(previous)), uniform)
+            drawn = sample(truncation.of(distribution(logits, task.valid_actions(previous))), uniform)
             action = jnp.where(heard == PAD, PAD, drawn)
             pair = jnp.stack([action, heard], axis=1)
             return (*policy.method(params, "decode", pair, cache, 1 + 2 * t), action), action
@@ -139,13 +149,15 @@ class Evaluator:
     rewards: dict[str, Params] = dataclasses.field(default_factory=dict)  # seeds that pay the policy, by name
     reference: Params | None = None  # the supervised policy, to which `kl` is measured
     before_batch: Callable[[], None] = lambda: None  # may raise to end the evaluation
+    truncation: Truncation = WHOLE  # of what is played
 
     def play(
         self, policy: Params, context: np.ndarray, index: np.ndarray, *, sampling: str, seed: int = 0
     ) -> np.ndarray:
-        """[N, T] actions of `policy` over `context`, T = 1, over all tokens or (sampling = masked) the valid ones."""
+        """[N, T] actions of `policy` over `context`, T = 1, over all tokens or (sampling = masked) the valid ones, of
+        these over what the `truncation` leaves."""
         key = prng.stream(jax.random.key(self.config.seed), seed, "evaluation")
-        play = functools.partial(_play, validity_mask=sampling == "masked")
+        play = functools.partial(_play, validity_mask=sampling == "masked", truncation=self.truncation)
         return self.in_batches(lambda songs: play(self.spec, policy, songs, key), context, index)
 
     def play_on(
@@ -173,7 +185,8 @@ class Evaluator:
         actions = self.play(policy, heard(0), index, sampling="masked", seed=seed)
         while (done := actions.shape[1]) < len(context):
             report(done)
-            go_on = functools.partial(_go_on, self.spec, policy, key=jax.random.fold_in(key, done))
+            draws = jax.random.fold_in(key, done)
+            go_on = functools.partial(_go_on, self.spec, policy, key=draws, truncation=self.truncation)
             more = self.in_batches(go_on, heard(done - kept), actions[:, done - kept :], index)
             actions = np.concatenate([actions, more], axis=1)
         return actions[:, : len(context)]
@@ -224,7 +237,8 @@ class Evaluator:
     def divergence(
         self, policy: Params, context: np.ndarray, actions: np.ndarray, *, sampling: str
     ) -> dict[str, float]:
-        """KL per frame of `policy` to the supervised one along its own actions [N, T], and the root of it."""
+        """KL per frame of `policy` to the supervised one along its own actions [N, T], and the root of it; of the whole
+        distributions, whatever the `truncation`."""
         if self.reference is None:
             return {}
         if policy is self.reference:

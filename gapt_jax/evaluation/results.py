@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,11 @@ class Run:
     alarms: list[dict[str, Any]]  # alarms.jsonl
     songs: dict[str, np.ndarray]  # songs.npz: "<system>|<dataset>|hits" and so on, a row per song
     warnings: list[str] = dataclasses.field(default_factory=list)  # of its supervised stages
+
+    @property
+    def rule(self) -> str:
+        """How its evaluation drew, for readers."""
+        return rule_of(self.evaluation)
 
     @property
     def arm(self) -> str:
@@ -219,6 +224,17 @@ def compare(study: Study, systems: Systems) -> list[Comparison]:
                 for arm, pair in pairs.items()
             ]  # fmt: skip
     return comparisons
+
+
+def rule_of(evaluation: Mapping[str, Any]) -> str:
+    """The sampling rule of a file of results at T = 1: "unfiltered", "masked, top-k 0.1 (283 tokens)"."""
+    truncated = evaluation.get("truncation") or {"top_k": 1, "top_p": 1}
+    parts = [str(evaluation["sampling"])]
+    if truncated["top_k"] < 1:
+        parts.append(f"top-k {truncated['top_k']:g} ({truncated['tokens']:d} tokens)")
+    if truncated["top_p"] < 1:
+        parts.append(f"top-p {truncated['top_p']:g}")
+    return ", ".join(parts)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

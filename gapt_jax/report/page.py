@@ -72,7 +72,7 @@ def _hash(script: str) -> str:
 def _scope(found: Results) -> str:
     study = found.study
     seeds = [f"{study.name(arm)}: {sum(run.arm == arm for run in study.runs)}" for arm in study.arms]
-    sampling = ", ".join(sorted({str(run.evaluation["sampling"]) for run in study.runs}))
+    sampling = "; ".join(sorted({run.rule for run in study.runs}))
     runs = f"{len(study.runs)} run{'s' * (len(study.runs) > 1)}"
     return f"{runs} (seeds at {', '.join(seeds)}). Sampling: {sampling}, T = 1."
 

@@ -125,7 +125,7 @@ def _evaluation(path: Path) -> dict[str, Any]:
     if data["schema"] != SCHEMA:
         raise UserError(f"{path} has schema {data['schema']}, not {SCHEMA}: make it anew with 'gapt evaluate'")
     try:
-        int(data["seed"]), float(data["adversarial_weight"])
+        int(data["seed"]), float(data["adversarial_weight"]), results.rule_of(data)
         for system, datasets in data["systems"].items():
             float(system.removeprefix(results.ARM) if system.startswith(results.ARM) else 0)
             for metrics in datasets.values():

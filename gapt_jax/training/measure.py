@@ -12,10 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from gapt_jax.config import Experiment, arm_name, from_dict
+from gapt_jax.algorithm.rollout import WHOLE, Truncation
+from gapt_jax.config import EvaluationConfig, Experiment, arm_name, from_dict
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation.evaluator import INDEPENDENT, Evaluator
 from gapt_jax.evaluation.metrics import describe
+from gapt_jax.evaluation.results import rule_of
 from gapt_jax.evaluation.scorecard import System, rows_of, score_systems
 from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
@@ -38,11 +40,13 @@ def evaluate(
     sampling: str | None = None,
     step: int | None = None,
     perturb: str | None = None,
+    top_k: float | None = None,
+    top_p: float | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Evaluates a run's newest checkpoint, or that of `step`: (what was measured, the file it was added to).
 
     Without arguments exactly the numbers of the run itself come out again. A dataset's split defaults to the run's.
-    `perturb` is another change of what is heard (`Domain.change`).
+    `perturb` is another change of what is heard (`Domain.change`); `top_k` and `top_p` are those of a `Truncation`.
     """
     job, upstream, policy = load_run(workdir, console, step)
     sets = evaluation_sets(job.experiment)
@@ -50,7 +54,11 @@ def evaluate(
         sets = [(dataset, split or dict(sets).get(dataset, "test"))]
     elif split:
         sets = [(name, split) for name, _ in sets]
-    result, path = measure(job, upstream, policy, sets, sampling, perturb=perturb, is_newest=step is None)
+    own = truncation_of(job.experiment.evaluation)
+    truncation = Truncation(top_k or own.top_k, top_p or own.top_p)
+    result, path = measure(
+        job, upstream, policy, sets, sampling, perturb=perturb, is_newest=step is None, truncation=truncation
+    )
     show(job.experiment.domain(), result, console)
     return result, path
 
@@ -65,12 +73,17 @@ def show(domain: Domain, result: dict[str, Any], console: Console) -> None:
             if dataset in sets
         ]
         songs = next(iter(systems["data"][dataset].values()))["n_songs"]
-        title = f"{dataset}, {songs} {domain.examples}, T = 1, {result['sampling']} sampling"
+        title = f"{dataset}, {songs} {domain.examples}, T = 1, {rule_of(result)} sampling"
         console.table(title, ["system", *(describe(domain.metrics, m).label for m in domain.table)], rows)
 
 
 def _known(metrics: dict[str, Any], name: str) -> bool:
     return metrics.get(name, {}).get("mean") is not None
+
+
+def truncation_of(config: EvaluationConfig) -> Truncation:
+    """That of a run's own results."""
+    return Truncation(config.top_k, config.top_p)
 
 
 def evaluator_of(job: Job, upstream: Upstream) -> Evaluator:
@@ -101,7 +114,9 @@ def baselines(
     """Data and the supervised policy: the same for all runs of one pre-training that agree in `evaluation` and in the
     kinds of reward they use. `measure` takes them, so that many runs need them only once."""
     policies = {"data": None, "mle": upstream.policy}
-    return _score(job, upstream, policies, sets or evaluation_sets(job.experiment), sampling, perturb, {})[0]
+    sets = sets or evaluation_sets(job.experiment)
+    own = truncation_of(job.experiment.evaluation)
+    return _score(job, upstream, policies, sets, sampling, perturb, own, {})[0]
 
 
 def measure(
@@ -113,24 +128,28 @@ def measure(
     *,
     perturb: str | None = None,
     is_newest: bool = True,
+    truncation: Truncation | None = None,
     known: Mapping[str, System] | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Measures (step, policy) beside the data and the pre-trained policy: (results, the file they were added to).
 
     `known` is what `baselines` has measured with the same arguments; without it that is done here. The run's own
-    sampling rule, the usual change of what is heard and the newest checkpoint go into ``evaluation.json``, with the
-    songs of all its sets in ``songs.npz``, and others into files of their own.
+    sampling rule and truncation, the usual change of what is heard and the newest checkpoint go into
+    ``evaluation.json``, with the songs of all its sets in ``songs.npz``, and others into files of their own.
     """
     experiment = job.experiment
-    own = experiment.evaluation.sampling
-    sampling, (step, policy) = sampling or own, checkpoint
+    own, usual = experiment.evaluation.sampling, truncation_of(experiment.evaluation)
+    sampling, truncation, (step, policy) = sampling or own, truncation or usual, checkpoint
     policies = {"data": None, "mle": upstream.policy, arm_name(experiment): policy}
-    systems, songs = _score(job, upstream, policies, sets, sampling, perturb, known or {})
-    suffix = ("" if sampling == own else f"-{sampling}") + ("" if is_newest else f"-step{step}")
+    systems, songs = _score(job, upstream, policies, sets, sampling, perturb, truncation, known or {})
+    suffix = "" if sampling == own else f"-{sampling}"
+    suffix += "" if truncation == usual else f"-top_k{truncation.top_k:g}-top_p{truncation.top_p:g}"
+    suffix += "" if is_newest else f"-step{step}"
     suffix += experiment.domain().change(perturb, experiment.data.max_frames).suffix
     extras = experiment.domain().extras
     result = {
         **origin(job, step, sampling),
+        **({} if truncation == WHOLE else {"truncation": _truncated(truncation, job.spec.task.vocab_size)}),
         "arm": arm_name(experiment),
         "systems": {
             system: {name: entries(card.metrics, len(songs[name].ids)) for name, card in scored.sets.items()}
@@ -155,15 +174,20 @@ def _score(
     sets: list[tuple[str, str]],
     sampling: str | None,
     perturb: str | None,
+    truncation: Truncation,
     known: Mapping[str, System],
 ) -> tuple[dict[str, System], dict[str, Any]]:
     """(systems, songs by set)."""
-    evaluator = dataclasses.replace(evaluator_of(job, upstream), before_batch=hosts.stop_if_told)
     config = job.experiment.evaluation
+    evaluator = dataclasses.replace(evaluator_of(job, upstream), before_batch=hosts.stop_if_told, truncation=truncation)
     songs = {f"{name}/{split}": job.corpus.evaluation_songs(name, split, config.songs) for name, split in sets}
     domain = job.experiment.domain()
     change = domain.change(perturb, job.experiment.data.max_frames)
     return score_systems(evaluator, domain, songs, policies, sampling or config.sampling, change, known), songs
+
+
+def _truncated(truncation: Truncation, size: int) -> dict[str, Any]:
+    return {"top_k": truncation.top_k, "tokens": truncation.tokens(size), "top_p": truncation.top_p}
 
 
 def entries(metrics: Mapping[str, float], songs: int) -> dict[str, Any]:

@@ -24,7 +24,11 @@ from gapt_jax.runtime.files import DONE, UPSTREAM, git_revision, read_json, stri
 from gapt_jax.task import Task
 
 ABLATION = "ablation.json"  # in a folder whose runs belong together
-LATER_SETTINGS = {"models": ("attention", "xla"), "data": ("crops_on", "beats")}  # at what earlier runs were made by
+LATER_SETTINGS: dict[str, dict[str, Any]] = {  # at what earlier runs were made by
+    "models": {"attention": "xla"},
+    "data": {"crops_on": "beats"},
+    "evaluation": {"top_k": 1.0, "top_p": 1.0},
+}
 
 
 def root_of(workdir: Path) -> Path:
@@ -73,16 +77,14 @@ def _without_means(config: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in config.items() if name not in ("runtime", "health")}
     if kept.get("task") == FIRST_TASK:  # as in a config.json that names none
         del kept["task"]
-    models, data = (without_later(part, config.get(part, {})) for part in ("models", "data"))
-    return kept | {
-        "models": models,
-        "data": {name: value for name, value in data.items() if name != "songs"},
-    }
+    parts = {part: without_later(part, config.get(part, {})) for part in LATER_SETTINGS}
+    return kept | parts | {"data": {name: value for name, value in parts["data"].items() if name != "songs"}}
 
 
 def without_later(part: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a part of the configuration without one that earlier runs lack, where it is as if it lacked."""
-    return {name: value for name, value in settings.items() if (name, value) != LATER_SETTINGS[part]}
+    """The settings of a part of the configuration without those that earlier runs lack, where they are as if they
+    lacked."""
+    return {name: value for name, value in settings.items() if (name, value) not in LATER_SETTINGS[part].items()}
 
 
 def check_unedited(workdir: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
