@@ -47,9 +47,9 @@ class Run:
         """The system that this run trained, as its evaluation names it."""
         return str(self.evaluation.get("arm", f"{ARM}{self.adversarial_weight:g}"))
 
-    def scores(self) -> Iterator[tuple[str, str, str, float, int]]:
-        """(system, dataset, metric, mean, number of songs) of every number; a null mean is NaN."""
-        for system, datasets in self.evaluation["systems"].items():
+    def scores(self, block: str = "systems") -> Iterator[tuple[str, str, str, float, int]]:
+        """(system, dataset, metric, mean, number of songs) of every number of a block; a null mean is NaN."""
+        for system, datasets in self.evaluation.get(block, {}).items():
             for dataset, metrics in datasets.items():
                 for metric, entry in metrics.items():
                     mean = float("nan") if entry["mean"] is None else float(entry["mean"])
@@ -152,13 +152,14 @@ def order(runs: Sequence[Run], ablations: Sequence[Ablation] = ()) -> list[Run]:
     return ordered
 
 
-def collect(study: Study) -> Systems:
-    """Groups all scores: data, MLE and other references first, then the arms in their order.
+def collect(study: Study, block: str = "systems") -> Systems:
+    """Groups all scores of a block of the evaluations: data, MLE and other references first, then the arms in their
+    order.
 
     Systems that no run trained, which runs share, count seeds of pre-training."""
     found: dict[str, dict[tuple[str, str], dict[int, tuple[float, int]]]] = {}
     for run in sorted(study.runs, key=lambda r: r.seed):
-        for system, dataset, metric, mean, n_songs in run.scores():
+        for system, dataset, metric, mean, n_songs in run.scores(block):
             seed = run.seed if system in study.arms else run.upstream_seed
             found.setdefault(system, {}).setdefault((dataset, metric), {}).setdefault(seed, (mean, n_songs))
     references = sorted((s for s in found if s not in study.arms), key=_rank)

@@ -126,7 +126,7 @@ def _evaluation(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} has schema {data['schema']}, not {SCHEMA}: make it anew with 'gapt evaluate'")
     try:
         int(data["seed"]), float(data["adversarial_weight"]), results.rule_of(data)
-        for system, datasets in data["systems"].items():
+        for system, datasets in [*data["systems"].items(), *data.get("unseen", {}).items()]:
             float(system.removeprefix(results.ARM) if system.startswith(results.ARM) else 0)
             for metrics in datasets.values():
                 for entry in metrics.values():

@@ -155,12 +155,20 @@ def measure(
             system: {name: entries(card.metrics, len(songs[name].ids)) for name, card in scored.sets.items()}
             for system, scored in systems.items()
         },
+        "unseen": {
+            system: {
+                name: entries(card.unseen.metrics, card.unseen.songs)
+                for name, card in scored.sets.items()
+                if card.unseen
+            }
+            for system, scored in systems.items()
+        },
         **{extra: _extras(systems, extra) for extra in extras},
         "decode_step": {system: scored.decode_step for system, scored in systems.items() if scored.decode_step},
     }
     path = job.workdir / f"evaluation{suffix}.json"
     if hosts.is_first():
-        run_folder.add_results(path, result, ("systems", *extras))
+        run_folder.add_results(path, result, ("systems", "unseen", *extras))
         if not suffix and sets == evaluation_sets(experiment):
             write_atomic(job.workdir / "samples.json", strict_json(_samples(systems, songs)))
             write_atomic(job.workdir / "songs.npz", _npz(rows_of(systems)))

@@ -71,6 +71,7 @@ class _Domain(Domain):
 
     metrics = METRICS
     after_a_run = "gapt sample {run}"
+    seen_in_words = "have 20 successive steps of their melody, in any key, from a song of the training splits"
     headline = HEADLINE
     table = TABLE
     compared = COMPARED
