@@ -257,6 +257,11 @@ class Domain(Protocol):
         """A table to stand beside results, its head first; may be empty."""
         return ()
 
+    @property
+    def published_rewards(self) -> Sequence[Sequence[str]]:
+        """The same for the figures of reward models."""
+        return ()
+
     @abstractmethod
     def open(self, data: Any, folder: Path, run: Path, on_progress: Any) -> Opened:
         """Opens the data of these settings, preparing it in `folder` if need be, with the tokens of `run` where that

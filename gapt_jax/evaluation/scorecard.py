@@ -31,6 +31,7 @@ class Scorecard:
     actions: np.ndarray  # [N, T] int32: what was played
     songs: dict[str, np.ndarray]  # of n songs: row of the set [n], `Task.counts`, actions in the independent encoder
     extras: dict[str, Any]  # what was played beside (`Domain.again`); none of data, which hears nothing
+    reward_models: dict[str, Any]  # `Evaluator.reward_model_quality`, of data alone
     unseen: Unseen | None  # without the songs that training hears too, where these are known
 
     @property
@@ -110,7 +111,8 @@ def score(
     rows = {"song": np.flatnonzero(kept).astype(np.int32), **counts}
     if independent is not None:
         rows[INDEPENDENT] = independent.astype(np.float32)
-    return Scorecard(metrics, actions, rows, extras, unseen)
+    tested = {} if policy else evaluator.reward_model_quality(context, actions)
+    return Scorecard(metrics, actions, rows, extras, tested, unseen)
 
 
 def _unseen(

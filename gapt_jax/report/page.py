@@ -14,7 +14,7 @@ from gapt_jax.evaluation import results, verdict
 from gapt_jax.evaluation.metrics import describe, titled
 from gapt_jax.evaluation.results import PRIMARY
 from gapt_jax.evaluation.statistics import estimate, iqm, reachable
-from gapt_jax.report import alarms, curves, pareto, provenance
+from gapt_jax.report import alarms, curves, pareto, provenance, rewards
 from gapt_jax.report.html import TEMPLATES, Cell, Table, Text, difference, digits_of, mean, number, render, table
 from gapt_jax.report.summary import sentences
 from gapt_jax.report.tables import Results
@@ -38,6 +38,7 @@ def render_report(found: Results, figures: Sequence[Drawn], pictures: Sequence[D
         "Arms": _arms(found, [drawn for drawn in figures if drawn.name in FIGURES_OF_ARMS]),
         pages.heading: pages.section(study, pictures),
         "Learning curves": _curves(found, [drawn for drawn in figures if drawn.name not in FIGURES_OF_ARMS]),
+        "Reward models": rewards.section(study),
         "In use": provenance.in_use(study),
         "Definitions": render("definitions.html", definitions=_definitions(found)),
         "Provenance": provenance.section(study, command),

@@ -131,6 +131,11 @@ def _evaluation(path: Path) -> dict[str, Any]:
             for metrics in datasets.values():
                 for entry in metrics.values():
                     float(entry["mean"] or 0), int(entry["n_songs"])
+        for datasets in data.get("reward_models", {}).values():
+            for figures in datasets.values():
+                if not (figures["kind"] and figures["seeds"]) or int(figures["n_songs"]) < 1:
+                    raise ValueError("reward_models has no seeds or no songs")
+                [float(x or 0) for seed in figures["seeds"] for x in results.flatten(seed).values()]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(
             path, f"not of the form systems.<system>.<dataset>.<metric>: {error!r}", "gapt evaluate"

@@ -12,6 +12,7 @@ from gapt_jax.evaluation import agreement, results, songs, verdict
 from gapt_jax.evaluation.metrics import describe
 from gapt_jax.evaluation.results import Comparison, Score, Study, Systems
 from gapt_jax.evaluation.statistics import estimate, iqm
+from gapt_jax.report import rewards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,7 @@ def to_json(found: Results) -> dict[str, Any]:
         "verdict": dataclasses.asdict(found.verdict),
         "systems": _systems(found.systems),
         "unseen": _systems(found.unseen),
+        "reward_models": rewards.collected(found.study),
         "comparisons": [_comparison(comparison, found) for comparison in found.comparisons],
         "outcomes": [dataclasses.asdict(outcome) for outcome in found.outcomes],
         "warnings": found.warnings,

@@ -94,7 +94,8 @@ def evaluator_of(job: Job, upstream: Upstream) -> Evaluator:
     if job.experiment.pretrain.held_out:
         encoders[INDEPENDENT] = member(job.experiment.pretrain.members)
     paying = frozen_of(job, upstream).rewards
-    return Evaluator(job.spec, encoders, job.experiment.evaluation, paying, upstream.policy)
+    config = job.experiment.evaluation
+    return Evaluator(job.spec, encoders, config, paying, upstream.policy, reward_models=upstream.rewards)
 
 
 def evaluation_sets(experiment: Experiment) -> list[tuple[str, str]]:
@@ -155,6 +156,7 @@ def measure(
             system: {name: entries(card.metrics, len(songs[name].ids)) for name, card in scored.sets.items()}
             for system, scored in systems.items()
         },
+        "reward_models": _reward_models(systems["data"]),
         "unseen": {
             system: {
                 name: entries(card.unseen.metrics, card.unseen.songs)
@@ -168,7 +170,7 @@ def measure(
     }
     path = job.workdir / f"evaluation{suffix}.json"
     if hosts.is_first():
-        run_folder.add_results(path, result, ("systems", "unseen", *extras))
+        run_folder.add_results(path, result, ("systems", "reward_models", "unseen", *extras))
         if not suffix and sets == evaluation_sets(experiment):
             write_atomic(job.workdir / "samples.json", strict_json(_samples(systems, songs)))
             write_atomic(job.workdir / "songs.npz", _npz(rows_of(systems)))
@@ -225,6 +227,15 @@ def _extras(systems: Mapping[str, System], extra: str) -> dict[str, Any]:
         system: {name: card.extras[extra] for name, card in scored.sets.items() if extra in card.extras}
         for system, scored in systems.items()
         if scored.decode_step  # an agent, which hears something
+    }
+
+
+def _reward_models(data: System) -> dict[str, Any]:
+    """What the sets of data say of each reward model, by its name and theirs."""
+    names = dict.fromkeys(model for card in data.sets.values() for model in card.reward_models)
+    return {
+        model: {name: card.reward_models[model] for name, card in data.sets.items() if model in card.reward_models}
+        for model in names
     }
 
 

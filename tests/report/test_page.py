@@ -191,3 +191,28 @@ def test_how_systems_drew_is_said(make_run, tmp_path):
     page = page_of(tmp_path / "out")
     assert "Sampling: masked, top-k 0.1 (283 tokens), top-p 0.9, T = 1." in page
     assert "masked sampling, T = 1." in page  # of the valid split, while the run was training
+
+
+def test_reward_models_have_a_section_of_their_own(make_run, tmp_path):
+    def found(value):
+        return {name: value for name in ("recall_at_1", "recall_at_5", "recall_at_10", "map_at_10")}
+
+    run, plain = (make_run(tmp_path / name, 1, seed, steps=20) for seed, name in enumerate(("run", "plain")))
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    retrieval = [{"melody_to_chord": found(0.25 * n), "chord_to_melody": found(0.5)} for n in (1, 2)]
+    judged = [{"precision": None, "recall": 0.0, "f1": 0.625}]
+    evaluation["reward_models"] = {
+        "contrastive": {"hooktheory/test": {"kind": "contrastive", "n_songs": 500, "seeds": retrieval}},
+        "rhythm_discriminative": {"hooktheory/test": {"kind": "discriminative", "n_songs": 500, "seeds": judged}},
+    }
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    write_report([run], tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    table = table_of(page, "Retrieval")
+    assert "melody to chord" in table and "0.375<br><small>0.250–0.500</small>" in table
+    assert "chord to melody" in table and "0.0020" in table and ">500<" in table  # 1 / 500
+    assert "0.625" in table_of(page, "Judgement") and "rhythm discriminative" in table_of(page, "Judgement")
+    assert ".86" in table_of(page, "Published reward models")
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["reward_models"] == evaluation["reward_models"]
+    write_report([plain], tmp_path / "plain_out")
+    assert "Which part belongs to this one?" not in page_of(tmp_path / "plain_out")
