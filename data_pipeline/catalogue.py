@@ -199,12 +199,14 @@ def stats(name: str, source: str | Path, data_dir: Path, on_progress: Progress |
     """Figures of a dataset (prepared first where needed): one row for the whole, one for each split.
 
     `chance` is note-in-chord with the melody moved by 1 to 11 semitones, averaged. `qualities_for` says how many chord
-    qualities a vocabulary needs to cover a share of the chords. Shares are of frames, `off_grid_share` of notes.
+    qualities a vocabulary needs to cover a share of the chords. Shares are of frames, `off_grid_share` of notes. `seen`
+    counts the songs with a window of `hygiene.STEPS` melody steps that a song of the train split has too.
     """
     prepared = prepare(name, source, data_dir, on_progress)
     report = prepared.report
-    rows = []
-    for split, part in open_splits(prepared).items():
+    rows, splits = [], open_splits(prepared)
+    trained = hygiene.windows_of_all([splits["train"]])
+    for split, part in splits.items():
         frames, qualities = part.frames, _qualities(part.chord_events.items())
         rows.append(
             {
@@ -217,6 +219,7 @@ def stats(name: str, source: str | Path, data_dir: Path, on_progress: Progress |
                 "note_in_chord": note_in_chord(frames),
                 "chance": float(np.mean([note_in_chord(frames, shift) for shift in range(1, 12)])),
                 "silence": float(np.mean(frames.melody_pitch < 0)),
+                "seen": None if split == "train" else int(hygiene.has_window_of(part, trained).sum()),
             }
         )
     kept = (

@@ -7,12 +7,17 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gapt_jax.data_pipeline.examples import SPLITS
 from gapt_jax.data_pipeline.songs import Note, Song, to_frame
 
+if TYPE_CHECKING:
+    from gapt_jax.data_pipeline.store import SplitFrames
+
+STEPS = 20  # successive ones of a melody that two songs share only where one has them from the other
 MIN_NOTES = 8  # shorter melodies say too little to tell tunes apart
 MIN_CHORDS = 8  # so do fewer chords to tell where the bar lines are
 SELDOM = 0.1  # share of the chords
@@ -28,6 +33,43 @@ def melody_key(melody: Sequence[Note]) -> str | None:
     onsets = to_frame(np.array([note.onset for note in melody]))
     steps = np.stack([np.diff(pitches), np.diff(onsets)]).astype("<i8")
     return hashlib.sha1(steps.tobytes()).hexdigest()[:12]
+
+
+def windows(part: SplitFrames) -> tuple[np.ndarray, np.ndarray]:
+    """(Hash [W] uint64, song [W]) of every window of `STEPS` steps of the melodies of a split: a step is that of
+    `melody_key`, semitones and frames from one onset to the next, so that no key and no beat has a say."""
+    onsets = np.flatnonzero(part.frames.melody_onset)
+    song = np.repeat(np.arange(len(part)), np.diff(part.starts))[onsets]
+    pitches = part.frames.melody_pitch[onsets].astype(np.int64)
+    steps = _mixed(np.diff(pitches) << 32 ^ np.diff(onsets))
+    count = max(0, len(steps) - STEPS + 1)
+    found = np.zeros(count, np.uint64)
+    for number in range(STEPS):
+        found = _mixed(found ^ steps[number : number + count])
+    is_whole = song[:count] == song[STEPS : STEPS + count]  # the steps are between so many notes and one more
+    return found[is_whole], song[:count][is_whole]
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """64 bits of each number, all of which change with any (the finaliser of SplitMix64)."""
+    x = x.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return x ^ x >> np.uint64(31)
+
+
+def windows_of_all(parts: Iterable[SplitFrames]) -> np.ndarray:
+    """[U] uint64: the hashes of all windows of some splits together, each once."""
+    return np.unique(np.concatenate([np.zeros(0, np.uint64), *(windows(part)[0] for part in parts)]))
+
+
+def has_window_of(part: SplitFrames, heard: np.ndarray) -> np.ndarray:
+    """[N] bool: the songs of a split that have a window of `STEPS` melody steps whose hash is `heard`
+    (`windows_of_all` of other splits). A shorter melody has none."""
+    hashes, song = windows(part)
+    found = np.zeros(len(part), bool)
+    found[song[np.isin(hashes, heard)]] = True
+    return found
 
 
 def is_off_bars(song: Song) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import grain
 import numpy as np
 
-from gapt_jax.data_pipeline import store
+from gapt_jax.data_pipeline import hygiene, store
 from gapt_jax.data_pipeline.builders import check_present, open_splits, prepare
 from gapt_jax.data_pipeline.examples import ALL_SPLITS, SPLITS
 from gapt_jax.data_pipeline.preparing import PreparedDataset, Progress
@@ -138,13 +139,20 @@ class Corpus:
         """The row of tokens that the agent plays."""
         return 0 if self.part == "melody" else 1
 
+    def _frames(self, dataset: str, split: str) -> SplitFrames:
+        """The songs of a split or, in this order, of all three."""
+        splits = self.datasets[dataset]
+        return store.join(list(splits.values())) if split == ALL_SPLITS else splits[split]
+
+    @functools.cached_property
+    def _trained_windows(self) -> np.ndarray:
+        return hygiene.windows_of_all(self.datasets[name]["train"] for name, _ in self.mixture)
+
     def split(self, dataset: str, split: str) -> TokenisedSplit:
         """Tokens of one split, or of all three with split "all"; made once."""
         check_open(self.datasets, dataset, split)
         if (dataset, split) not in self._tokenised:
-            splits = self.datasets[dataset]
-            frames = store.join(list(splits.values())) if split == ALL_SPLITS else splits[split]
-            self._tokenised[dataset, split] = _tokenise(frames, self.vocabulary)
+            self._tokenised[dataset, split] = _tokenise(self._frames(dataset, split), self.vocabulary)
         return self._tokenised[dataset, split]
 
     def _bars(self, dataset: str, split: str) -> np.ndarray | None:
@@ -177,7 +185,8 @@ class Corpus:
 
     def evaluation_songs(self, dataset: str, split: str, max_songs: int) -> EvaluationSongs:
         """At most `max_songs` songs of a split ("all": of all), the first in hash order of their ids, each
-        cropped at a beat or bar line that its id decides. Neither file order nor the other songs change a crop."""
+        cropped at a beat or bar line that its id decides. Neither file order nor the other songs change a crop. `seen`
+        are those of whose whole melody a song of the training splits has a window (`hygiene.has_window_of`)."""
         songs = self.split(dataset, split)
         if not len(songs.ids) or max_songs < 1:
             raise UserError(f"dataset '{dataset}' has no songs to evaluate in split {split}: choose another split")
@@ -192,7 +201,8 @@ class Corpus:
         )
         ids = tuple(str(songs.ids[n]) for n in chosen)
         context, own = crops[:, 1 - self._agent], crops[:, self._agent]
-        return EvaluationSongs(context, own, ids, np.arange(len(chosen), dtype=np.int32))
+        seen = hygiene.has_window_of(self._frames(dataset, split), self._trained_windows)[chosen]
+        return EvaluationSongs(context, own, ids, np.arange(len(chosen), dtype=np.int32), seen)
 
     def _evaluation_crop(self, song_id: str, tokens: np.ndarray, bars: np.ndarray | None) -> np.ndarray:
         starts = crop_starts(tokens.shape[1], self.max_frames, bars)

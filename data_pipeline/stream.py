@@ -29,6 +29,7 @@ class EvaluationSongs:
     actions: np.ndarray  # [N, T] int32: what it does in the data
     ids: tuple[str, ...]
     index: np.ndarray  # [N] int32: 0..N-1, the example index that random draws depend on
+    seen: np.ndarray | None = None  # [N] bool: what training hears too (`task.Domain.seen_in_words`); None = unknown
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

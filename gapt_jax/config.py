@@ -217,6 +217,10 @@ class EvaluationConfig:
     songs: Count = 512  # at most this many per dataset
     batch_size: Count = 128
     sampling: Sampling = "unfiltered"  # T = 1; "masked" restricts it to valid tokens
+    # Shares of the V tokens, and of the probability, from which systems draw when a run is measured; 1 = of all. The
+    # released evaluation's top_k is 0.1. Training and the evaluations during it draw from all.
+    top_k: PositiveShare = 1.0
+    top_p: PositiveShare = 1.0
     seed: Seed = 0
     every: Count = 100  # post-training steps between evaluations on the valid split
     monitor_songs: Count = 128  # songs of those evaluations

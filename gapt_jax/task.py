@@ -158,7 +158,8 @@ class Corpus(Protocol):
         """Endless batches from number `start` on, of each only the `rows` that this host wants."""
 
     def evaluation_songs(self, dataset: str, split: str, max_songs: int) -> Any:
-        """Fixed examples: `context` and `actions` [N, T], `ids` and `index` [N]."""
+        """Fixed examples: `context` and `actions` [N, T], `ids` and `index` [N]; and `seen` [N] bool where it is known
+        which of them training hears too."""
 
 
 class Opened(NamedTuple):
@@ -222,6 +223,11 @@ class Domain(Protocol):
         return "songs"
 
     @property
+    def seen_in_words(self) -> str:
+        """What its corpus means by examples that are `seen`: "3 of 512 songs" + this."""
+        return "are in the training sets too"
+
+    @property
     def after_a_run(self) -> str:
         """The command that plays a policy of this domain, with ``{run}`` for its folder; empty where there is none."""
         return ""
@@ -249,6 +255,11 @@ class Domain(Protocol):
     @property
     def published(self) -> Sequence[Sequence[str]]:
         """A table to stand beside results, its head first; may be empty."""
+        return ()
+
+    @property
+    def published_rewards(self) -> Sequence[Sequence[str]]:
+        """The same for the figures of reward models."""
         return ()
 
     @abstractmethod

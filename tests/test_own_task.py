@@ -43,6 +43,12 @@ def test_it_trains_and_is_evaluated(runs):
         assert systems.keys() == {"data", "mle", f"gapt_lambda={weight}"}
         assert systems["data"]["answered"]["mean"] == 1.0 > systems["mle"]["answered"]["mean"]
         assert systems["mle"]["vendi_independent"]["mean"] > 1
+        assert not any(found["unseen"].values())  # its corpus does not say
+        fit = found["reward_models"]["fit"]["all/test"]
+        assert fit["kind"] == "contrastive" and fit["n_songs"] == 24 and len(fit["seeds"]) == 3
+        for direction in ("context_to_action", "action_to_context"):
+            figures = [seed[direction] for seed in fit["seeds"]]
+            assert all(1 / 24 <= x["recall_at_1"] <= x["recall_at_5"] <= x["recall_at_10"] <= 1 for x in figures)
     rows = [json.loads(line) for line in (runs / "lambda1" / "metrics.jsonl").read_text().splitlines()]
     last = rows[-1]
     assert {"reward/fit", "reward/pause", "reward/adversarial", "reward_member_std/fit/0", "valid/answered"} <= set(
@@ -55,10 +61,12 @@ def test_it_is_evaluated_again_and_reported(runs):
     before = json.loads((runs / "lambda1" / "evaluation.json").read_text())
     _, path = measure.evaluate(runs / "lambda1", SILENT)
     assert path == runs / "lambda1" / "evaluation.json"
-    assert json.loads(path.read_text())["systems"] == before["systems"]
+    after = json.loads(path.read_text())
+    assert {x: after[x] for x in ("systems", "reward_models")} == {x: before[x] for x in ("systems", "reward_models")}
     with pytest.raises(UserError, match="changes nothing in this task"):
         measure.evaluate(runs / "lambda1", SILENT, perturb="+6@4")
     page = write_report([runs / "lambda0", runs / "lambda1"], runs / "report")[0].read_text()
+    assert "Which part belongs to this one?" in page and "without what training hears too" not in page
     assert "Answered" in page and "melody" not in page.lower() and "chord" not in page.lower()
 
 

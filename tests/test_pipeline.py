@@ -111,6 +111,19 @@ def test_an_older_checkpoint_is_evaluated_into_a_file_of_its_own(root, capsys):
 
 
 @pytest.mark.slow
+def test_another_truncation_is_evaluated_into_a_file_of_its_own(root):
+    run, before = root / "whole", evaluation(root / "whole")
+    assert gapt("evaluate", str(run), "--dataset", "grammar", "--top-k", "0.1") == 0
+    found = json.loads((run / "evaluation-top_k0.1-top_p1.json").read_text())
+    size = json.loads((run / "vocabulary.json").read_text())["names"]
+    tokens = -(-(260 + 2 * len(size)) // 10)
+    assert found["truncation"] == {"top_k": 0.1, "tokens": tokens, "top_p": 1.0} and "truncation" not in before
+    played, whole = (x["systems"]["mle"]["grammar/test"] for x in (found, before))
+    assert played["chord_entropy"] != whole["chord_entropy"]
+    assert evaluation(run) == before
+
+
+@pytest.mark.slow
 def test_a_folder_of_another_run_is_refused_and_left_alone(root, capsys):
     before = {path: path.stat().st_mtime_ns for path in (root / "whole").rglob("*") if path.is_file()}
     assert toy_run(root / "whole", "algorithm.kl_coef=0.5") == 2

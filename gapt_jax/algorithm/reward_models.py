@@ -68,8 +68,13 @@ class ContrastiveReward:
 
     def embed(self, model: Model, params: Params, context: jax.Array, actions: jax.Array) -> Pair:
         """([B, D] embedding of the actions, [B] its similarity to that of the context)."""
-        first, second, _ = model(params, *map(part, self.view(context, actions)))
+        first, second = self.embed_both(model, params, context, actions)
         return (first, second)[self.acts], jnp.sum(first * second, axis=-1)
+
+    def embed_both(self, model: Model, params: Params, context: jax.Array, actions: jax.Array) -> Pair:
+        """[B, D] unit vectors of each of the `parts`."""
+        first, second, _ = model(params, *map(part, self.view(context, actions)))
+        return first, second
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,18 +98,7 @@ class DiscriminativeReward:
         """Genuine pairs against re-paired ones, and half of the time against those of `misalign`."""
 
         def loss(params: Params, batch: Batch, key: jax.Array, dropout_keys: Keys) -> Ratios:
-            first, second = self.view(batch.context, batch.actions)
-            partner_key, choice_key, misalign_key = jax.random.split(key, 3)
-            false_first, false_second = first[derangement(partner_key, len(first))], second
-            if self.misalign:
-                moved_first, moved_second = self.misalign(misalign_key, first, second)
-                is_moved = jax.random.bernoulli(choice_key, 0.5, (len(first), 1))
-                false_first = jnp.where(is_moved, moved_first, false_first)
-                false_second = jnp.where(is_moved, moved_second, false_second)
-            # Genuine and false pairs of a row end on the same frame, so that length gives nothing away.
-            ended = (false_first == PAD) | (false_second == PAD)
-            cut = [jnp.where(ended, PAD, x) for x in (first, second, false_first, false_second)]
-            tokens = jnp.concatenate([pair(cut[0], cut[1]), pair(cut[2], cut[3])])
+            tokens = jnp.concatenate(self.examples(key, batch.context, batch.actions))
             keys = None if dropout_keys is None else jnp.concatenate([prng.fold_each(dropout_keys, n) for n in (0, 1)])
             positive, negative = jnp.split(model(params, tokens, keys), 2)
             every = jnp.ones_like(positive)
@@ -113,6 +107,21 @@ class DiscriminativeReward:
             return masked.ratio(losses, every), {"accuracy": masked.ratio(hits, every)}
 
         return loss
+
+    def examples(self, key: jax.Array, context: jax.Array, actions: jax.Array) -> Pair:
+        """Tokens [B, L] of the genuine pairs of a batch, and of as many false ones."""
+        first, second = self.view(context, actions)
+        partner_key, choice_key, misalign_key = jax.random.split(key, 3)
+        false_first, false_second = first[derangement(partner_key, len(first))], second
+        if self.misalign:
+            moved_first, moved_second = self.misalign(misalign_key, first, second)
+            is_moved = jax.random.bernoulli(choice_key, 0.5, (len(first), 1))
+            false_first = jnp.where(is_moved, moved_first, false_first)
+            false_second = jnp.where(is_moved, moved_second, false_second)
+        # Genuine and false pairs of a row end on the same frame, so that length gives nothing away.
+        ended = (false_first == PAD) | (false_second == PAD)
+        cut = [jnp.where(ended, PAD, x) for x in (first, second, false_first, false_second)]
+        return pair(cut[0], cut[1]), pair(cut[2], cut[3])
 
     def score(self, model: Model, params: Params, context: jax.Array, actions: jax.Array) -> jax.Array:
         return jax.nn.sigmoid(model(params, pair(*self.view(context, actions))))

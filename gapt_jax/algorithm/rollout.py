@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import chex
 import jax
@@ -28,6 +29,40 @@ def distribution(logits: jax.Array, valid: jax.Array | None) -> jax.Array:
     """
     chex.assert_type(logits, jnp.float32)
     return jax.nn.log_softmax(logits if valid is None else jnp.where(valid, logits, MASKED_LOGIT), axis=-1)
+
+
+class Truncation(NamedTuple):
+    """What evaluation may draw from less than the whole distribution (docs/method.md §12.1); training never does."""
+
+    top_k: float = 1.0  # share of the V tokens: the likeliest of them, rounded up
+    top_p: float = 1.0  # the likeliest tokens of those whose probability reaches this
+
+    def tokens(self, size: int) -> int:
+        """How many of `size` tokens `top_k` leaves."""
+        return min(size, math.ceil(self.top_k * size))
+
+    def of(self, log_probs: jax.Array) -> jax.Array:
+        """[..., V] log-probabilities without the tokens that are left out; equal ones stay or go together.
+
+        `top_p` counts what `top_k` has left (Holtzman et al. 2020, arXiv:1904.09751, §3.1). As it was where both are 1.
+        """
+        count = self.tokens(log_probs.shape[-1])
+        if count < log_probs.shape[-1]:
+            log_probs = _at_least(log_probs, jax.lax.top_k(log_probs, count)[0][..., -1:])
+        if self.top_p < 1:
+            ordered = jnp.flip(jnp.sort(log_probs, axis=-1), axis=-1)
+            reached = jnp.cumsum(jnp.exp(ordered), axis=-1)
+            last = jnp.sum(reached < self.top_p, axis=-1, keepdims=True)
+            last = jnp.minimum(last, log_probs.shape[-1] - 1)
+            log_probs = _at_least(log_probs, jnp.take_along_axis(ordered, last, axis=-1))
+        return log_probs
+
+
+WHOLE = Truncation()
+
+
+def _at_least(log_probs: jax.Array, least: jax.Array) -> jax.Array:
+    return jax.nn.log_softmax(jnp.where(log_probs >= least, log_probs, MASKED_LOGIT), axis=-1)
 
 
 def before(values: jax.Array, first: int) -> jax.Array:
@@ -93,11 +128,13 @@ def roll_out(
     task: Task,
     *,
     validity_mask: bool,
+    truncation: Truncation = WHOLE,
 ) -> Trajectory:
     """Plays over context [B, T]; frame t sees actions and context before t only.
 
     A song's draws depend on `key` and its global example `index` [B] alone. One decoding pass per frame covers two
-    tokens: the action just sampled and the context then heard.
+    tokens: the action just sampled and the context then heard. `truncation` changes what is drawn, not the
+    log-probabilities, which are those of the whole distribution.
     """
 
     frames = context.shape[1]
@@ -105,7 +142,9 @@ def roll_out(
     def playing(decoding: Callable[[Any], Decoding], chunks: Sequence[tuple[int, int]]) -> Callable[..., Trajectory]:
         def play(params: Params, context: jax.Array, index: jax.Array, key: jax.Array) -> Trajectory:
             decoder = decoding(policy.bind(params))
-            return _roll_out(decoder, chunks, context, index, key, task, validity_mask=validity_mask)
+            return _roll_out(
+                decoder, chunks, context, index, key, task, validity_mask=validity_mask, truncation=truncation
+            )
 
         return play
 
@@ -127,6 +166,7 @@ def _roll_out(
     task: Task,
     *,
     validity_mask: bool,
+    truncation: Truncation,
 ) -> Trajectory:
     """The rollout by one way of decoding; between `chunks` of the frames the cache grows."""
     batch, frames = context.shape
@@ -141,7 +181,7 @@ def _roll_out(
         t, heard, uniform, is_real = inputs
         valid = task.valid_actions(previous) if validity_mask else None
         log_probs = distribution(logits, valid)
-        action = jnp.where(is_real, sample(log_probs, uniform), PAD)
+        action = jnp.where(is_real, sample(truncation.of(log_probs), uniform), PAD)
         log_prob = jnp.take_along_axis(log_probs, action[:, None], axis=1)[:, 0]
         pair = jnp.stack([action, heard], axis=1)
         logits, cache = decoder.decode(pair, cache, 1 + 2 * t)

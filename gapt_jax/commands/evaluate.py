@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gapt_jax import config
-from gapt_jax.commands.parsing import add_command, choice, positive, run_folder
+from gapt_jax.commands.parsing import add_command, add_truncation, choice, positive, run_folder
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 
@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
     evaluate.add_argument("--split", **choice("train", "valid", "test", "all"), help="default: that of the run")
     evaluate.add_argument("--step", type=positive, metavar="N", help="a checkpoint that was kept (default: the newest)")
     evaluate.add_argument("--sampling", **choice(*get_args(config.Sampling)), help="default: that of the run")
+    add_truncation(evaluate)
     evaluate.add_argument(
         "--opponent",
         **choice("data", "agent"),
@@ -41,7 +42,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> None:
     from gapt_jax.training import measure
 
     evaluation, path = measure.evaluate(
-        workdir, console, args.dataset, args.split, args.sampling, args.step, args.perturb
+        workdir, console, args.dataset, args.split, args.sampling, args.step, args.perturb, args.top_k, args.top_p
     )
     console.emit(evaluation)
     console.say(f"wrote {path}")
@@ -52,6 +53,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> None:
 def _evaluate_with_agent(args: argparse.Namespace, workdir: Path, console: Console) -> None:
     if args.agent is None:
         raise UserError("--opponent agent needs --agent RUN: make one with 'gapt run small_melody_agent'")
+    if args.top_k or args.top_p:
+        raise UserError("--top-k and --top-p are for --opponent data: two agents draw from all tokens")
     agent = run_folder(args.agent)
     from gapt_jax.tasks.accompaniment.with_agent import evaluate_with_agent
 

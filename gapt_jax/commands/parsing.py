@@ -131,6 +131,26 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def add_truncation(parser: Parser) -> None:
+    """Adds ``--top-k`` and ``--top-p``, the shares of a `rollout.Truncation`; None where they are not given."""
+    parser.add_argument(
+        "--top-k", type=_share, metavar="SHARE", help="draw from this share of all tokens, the likeliest; 1 = from all"
+    )
+    parser.add_argument(
+        "--top-p", type=_share, metavar="SHARE", help="draw from the likeliest tokens that reach this probability"
+    )
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a share above 0 and at most 1")
+    return number
+
+
 def positive(text: str) -> int:
     try:
         number = int(text)

@@ -19,6 +19,8 @@ def show_facts(console: Console, title: str, facts: Mapping[str, object]) -> Non
 
 
 def _cell(value: object) -> object:
+    if value is None:
+        return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):

@@ -29,7 +29,7 @@ def warnings(study: Study) -> list[str]:
         values = sorted({str(run.record[key]) for run in runs})
         if len(values) > 1:
             found.append(f"The runs have different {name}: {', '.join(values)}.")
-    if len({str(run.evaluation["sampling"]) for run in runs}) > 1:
+    if len({run.rule for run in runs}) > 1:
         found.append("The runs were evaluated with different sampling rules.")
     if len({(run.seed, run.upstream_seed) for run in runs}) > len({run.seed for run in runs}):
         found.append("Runs of one seed come from different pre-trainings, so that they are no true pairs.")

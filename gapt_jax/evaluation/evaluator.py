@@ -15,10 +15,12 @@ import numpy as np
 from gapt_jax import prng
 from gapt_jax.algorithm import ppo, reward_models
 from gapt_jax.algorithm.adversary import discriminator_input
-from gapt_jax.algorithm.rollout import distribution, opened, roll_out, sample, valid_along
+from gapt_jax.algorithm.reward_models import ContrastiveReward, DiscriminativeReward
+from gapt_jax.algorithm.rollout import WHOLE, Truncation, distribution, opened, roll_out, sample, valid_along
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import EvaluationConfig
 from gapt_jax.evaluation import diversity, embeddings, post_hoc
+from gapt_jax.evaluation.reward_models import judgement, retrieval
 from gapt_jax.models.networks import interleave
 from gapt_jax.task import EOS, PAD
 from gapt_jax.types import Params
@@ -31,19 +33,29 @@ Songs = tuple[jax.Array, ...]  # arrays with a row a song
 Carry = tuple[jax.Array, Any, jax.Array]  # logits [1, V], cache, the last action [1]
 
 
-@functools.partial(jax.jit, static_argnames=("spec", "validity_mask"))
-def _play(spec: Spec, params: Params, songs: Songs, key: jax.Array, *, validity_mask: bool) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("spec", "validity_mask", "truncation"))
+def _play(
+    spec: Spec,
+    params: Params,
+    songs: Songs,
+    key: jax.Array,
+    *,
+    validity_mask: bool,
+    truncation: Truncation = WHOLE,
+) -> jax.Array:
     task, policy = spec.task, spec.models.policy
 
     def play(params: Params, rows: Songs) -> jax.Array:
         context, index = rows
-        return roll_out(policy, params, context, index, key, task, validity_mask=validity_mask).actions
+        return roll_out(
+            policy, params, context, index, key, task, validity_mask=validity_mask, truncation=truncation
+        ).actions
 
     return spec.layout.everywhere(spec.layout.each(play, params, songs))
 
 
-@functools.partial(jax.jit, static_argnames="spec")
-def _go_on(spec: Spec, params: Params, songs: Songs, key: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("spec", "truncation"))
+def _go_on(spec: Spec, params: Params, songs: Songs, key: jax.Array, *, truncation: Truncation = WHOLE) -> jax.Array:
     """[B, T - K] valid actions over context [B, T] after the actions [B, K] of its first frames."""
     task, policy = spec.task, spec.models.policy
 
@@ -57,7 +69,7 @@ def _go_on(spec: Spec, params: Params, songs: Songs, key: jax.Array) -> jax.Arra
         def frame(carry: Any, inputs: Songs) -> Any:
             logits, cache, previous = carry
             t, heard, uniform = inputs
-            drawn = sample(distribution(logits, task.valid_actions(previous)), uniform)
+            drawn = sample(truncation.of(distribution(logits, task.valid_actions(previous))), uniform)
             action = jnp.where(heard == PAD, PAD, drawn)
             pair = jnp.stack([action, heard], axis=1)
             return (*policy.method(params, "decode", pair, cache, 1 + 2 * t), action), action
@@ -104,6 +116,29 @@ def _proxy(spec: Spec, seeds: dict[str, Params], songs: Songs) -> jax.Array:
     return spec.layout.everywhere(spec.layout.each(scored, seeds, songs))
 
 
+@functools.partial(jax.jit, static_argnames=("spec", "name"))
+def _both(spec: Spec, name: str, params: Params, songs: Songs) -> tuple[jax.Array, jax.Array]:
+    """[B, D] embeddings of both parts by one seed of a contrastive reward model."""
+
+    def embedded(params: Params, rows: Songs) -> tuple[jax.Array, jax.Array]:
+        reward = spec.task.reward_models[name]
+        assert isinstance(reward, ContrastiveReward)
+        return reward.embed_both(spec.models.rewards[name], params, *rows)
+
+    return spec.layout.everywhere(spec.layout.each(embedded, params, songs))
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "name"))
+def _told(spec: Spec, name: str, params: Params, songs: Songs) -> tuple[jax.Array, jax.Array]:
+    """[B] logits of genuine and of false pairs [B, L] by one seed of a discriminative reward model."""
+
+    def judged(params: Params, rows: Songs) -> tuple[jax.Array, jax.Array]:
+        genuine, false = (spec.models.rewards[name](params, tokens) for tokens in rows)
+        return genuine, false
+
+    return spec.layout.everywhere(spec.layout.each(judged, params, songs))
+
+
 @functools.partial(jax.jit, static_argnames="spec")
 def _realism(spec: Spec, params: Params, songs: Songs) -> jax.Array:
     def judged(params: Params, rows: Songs) -> jax.Array:
@@ -139,13 +174,17 @@ class Evaluator:
     rewards: dict[str, Params] = dataclasses.field(default_factory=dict)  # seeds that pay the policy, by name
     reference: Params | None = None  # the supervised policy, to which `kl` is measured
     before_batch: Callable[[], None] = lambda: None  # may raise to end the evaluation
+    truncation: Truncation = WHOLE  # of what is played
+    # All seeds of each, by name: `rewards`, and those that rewarded no policy.
+    reward_models: dict[str, Params] = dataclasses.field(default_factory=dict)
 
     def play(
         self, policy: Params, context: np.ndarray, index: np.ndarray, *, sampling: str, seed: int = 0
     ) -> np.ndarray:
-        """[N, T] actions of `policy` over `context`, T = 1, over all tokens or (sampling = masked) the valid ones."""
+        """[N, T] actions of `policy` over `context`, T = 1, over all tokens or (sampling = masked) the valid ones, of
+        these over what the `truncation` leaves."""
         key = prng.stream(jax.random.key(self.config.seed), seed, "evaluation")
-        play = functools.partial(_play, validity_mask=sampling == "masked")
+        play = functools.partial(_play, validity_mask=sampling == "masked", truncation=self.truncation)
         return self.in_batches(lambda songs: play(self.spec, policy, songs, key), context, index)
 
     def play_on(
@@ -173,7 +212,8 @@ class Evaluator:
         actions = self.play(policy, heard(0), index, sampling="masked", seed=seed)
         while (done := actions.shape[1]) < len(context):
             report(done)
-            go_on = functools.partial(_go_on, self.spec, policy, key=jax.random.fold_in(key, done))
+            draws = jax.random.fold_in(key, done)
+            go_on = functools.partial(_go_on, self.spec, policy, key=draws, truncation=self.truncation)
             more = self.in_batches(go_on, heard(done - kept), actions[:, done - kept :], index)
             actions = np.concatenate([actions, more], axis=1)
         return actions[:, : len(context)]
@@ -208,6 +248,34 @@ class Evaluator:
         """Mean score over songs by the reward models that paid the policy (`rewards` has some)."""
         return float(self.in_batches(functools.partial(_proxy, self.spec, self.rewards), context, actions).mean())
 
+    def reward_model_quality(self, context: np.ndarray, actions: np.ndarray) -> dict[str, dict[str, Any]]:
+        """The figures of every seed of each reward model on the N pairs of a set of data, by name; of kinds that have
+        some, and of two songs or more (docs/method.md §12.10)."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, stacked in self.reward_models.items() if len(context) > 1 else ():
+            seeds = [jax.tree.map(lambda x, n=n: x[n], stacked) for n in range(len(jax.tree.leaves(stacked)[0]))]
+            reward, figures = self.spec.task.reward_models[name], list[Any]()
+            if isinstance(reward, ContrastiveReward):
+                kind, figures = "contrastive", [self._retrieval(name, reward, seed, context, actions) for seed in seeds]
+            elif isinstance(reward, DiscriminativeReward):
+                examples = jax.jit(reward.examples)(jax.random.key(self.config.seed), context, actions)
+                pairs = tuple(np.asarray(x) for x in examples)
+                kind, figures = "discriminative", [self._judgement(name, seed, pairs) for seed in seeds]
+            else:
+                continue
+            found[name] = {"kind": kind, "n_songs": len(context), "seeds": figures}
+        return found
+
+    def _retrieval(
+        self, name: str, reward: ContrastiveReward, seed: Params, context: np.ndarray, actions: np.ndarray
+    ) -> dict[str, dict[str, float]]:
+        first, second = self.in_batches(functools.partial(_both, self.spec, name, seed), context, actions)
+        similarity, (one, other) = first @ second.T, reward.parts
+        return {f"{one}_to_{other}": retrieval(similarity), f"{other}_to_{one}": retrieval(similarity.T)}
+
+    def _judgement(self, name: str, seed: Params, pairs: tuple[np.ndarray, ...]) -> dict[str, float]:
+        return judgement(*self.in_batches(functools.partial(_told, self.spec, name, seed), *pairs))
+
     def embed(self, encoder: str, context: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """([N, D] embeddings of the actions, [N] their similarity to the context)."""
         return self.in_batches(functools.partial(_embed, self.spec, self.encoders[encoder]), context, actions)
@@ -224,7 +292,8 @@ class Evaluator:
     def divergence(
         self, policy: Params, context: np.ndarray, actions: np.ndarray, *, sampling: str
     ) -> dict[str, float]:
-        """KL per frame of `policy` to the supervised one along its own actions [N, T], and the root of it."""
+        """KL per frame of `policy` to the supervised one along its own actions [N, T], and the root of it; of the whole
+        distributions, whatever the `truncation`."""
         if self.reference is None:
             return {}
         if policy is self.reference:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,13 +38,18 @@ class Run:
     warnings: list[str] = dataclasses.field(default_factory=list)  # of its supervised stages
 
     @property
+    def rule(self) -> str:
+        """How its evaluation drew, for readers."""
+        return rule_of(self.evaluation)
+
+    @property
     def arm(self) -> str:
         """The system that this run trained, as its evaluation names it."""
         return str(self.evaluation.get("arm", f"{ARM}{self.adversarial_weight:g}"))
 
-    def scores(self) -> Iterator[tuple[str, str, str, float, int]]:
-        """(system, dataset, metric, mean, number of songs) of every number; a null mean is NaN."""
-        for system, datasets in self.evaluation["systems"].items():
+    def scores(self, block: str = "systems") -> Iterator[tuple[str, str, str, float, int]]:
+        """(system, dataset, metric, mean, number of songs) of every number of a block; a null mean is NaN."""
+        for system, datasets in self.evaluation.get(block, {}).items():
             for dataset, metrics in datasets.items():
                 for metric, entry in metrics.items():
                     mean = float("nan") if entry["mean"] is None else float(entry["mean"])
@@ -147,13 +152,14 @@ def order(runs: Sequence[Run], ablations: Sequence[Ablation] = ()) -> list[Run]:
     return ordered
 
 
-def collect(study: Study) -> Systems:
-    """Groups all scores: data, MLE and other references first, then the arms in their order.
+def collect(study: Study, block: str = "systems") -> Systems:
+    """Groups all scores of a block of the evaluations: data, MLE and other references first, then the arms in their
+    order.
 
     Systems that no run trained, which runs share, count seeds of pre-training."""
     found: dict[str, dict[tuple[str, str], dict[int, tuple[float, int]]]] = {}
     for run in sorted(study.runs, key=lambda r: r.seed):
-        for system, dataset, metric, mean, n_songs in run.scores():
+        for system, dataset, metric, mean, n_songs in run.scores(block):
             seed = run.seed if system in study.arms else run.upstream_seed
             found.setdefault(system, {}).setdefault((dataset, metric), {}).setdefault(seed, (mean, n_songs))
     references = sorted((s for s in found if s not in study.arms), key=_rank)
@@ -219,6 +225,17 @@ def compare(study: Study, systems: Systems) -> list[Comparison]:
                 for arm, pair in pairs.items()
             ]  # fmt: skip
     return comparisons
+
+
+def rule_of(evaluation: Mapping[str, Any]) -> str:
+    """The sampling rule of a file of results at T = 1: "unfiltered", "masked, top-k 0.1 (283 tokens)"."""
+    truncated = evaluation.get("truncation") or {"top_k": 1, "top_p": 1}
+    parts = [str(evaluation["sampling"])]
+    if truncated["top_k"] < 1:
+        parts.append(f"top-k {truncated['top_k']:g} ({truncated['tokens']:d} tokens)")
+    if truncated["top_p"] < 1:
+        parts.append(f"top-p {truncated['top_p']:g}")
+    return ", ".join(parts)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -15,6 +15,15 @@ from gapt_jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
+class Unseen:
+    """The headline metrics of one system on the songs of a set that training does not hear (docs/method.md §12.1), of
+    those that need no more play; none without such a song."""
+
+    metrics: dict[str, float]
+    songs: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Scorecard:
     """One system on one set of N songs, in n of which something is played at all."""
 
@@ -22,6 +31,8 @@ class Scorecard:
     actions: np.ndarray  # [N, T] int32: what was played
     songs: dict[str, np.ndarray]  # of n songs: row of the set [n], `Task.counts`, actions in the independent encoder
     extras: dict[str, Any]  # what was played beside (`Domain.again`); none of data, which hears nothing
+    reward_models: dict[str, Any]  # `Evaluator.reward_model_quality`, of data alone
+    unseen: Unseen | None  # without the songs that training hears too, where these are known
 
     @property
     def independent(self) -> np.ndarray | None:
@@ -76,6 +87,7 @@ def score(
     if policy:
         actions = evaluator.play(policy, context, songs.index, sampling=sampling)
     metrics, embedded = evaluator.judge(context, actions, songs.actions)
+    unseen = _unseen(evaluator, domain, songs, actions, metrics)
     kept = sounding(context, actions)
     independent = embedded[INDEPENDENT][kept] if INDEPENDENT in embedded else None
     if independent is not None:
@@ -99,7 +111,22 @@ def score(
     rows = {"song": np.flatnonzero(kept).astype(np.int32), **counts}
     if independent is not None:
         rows[INDEPENDENT] = independent.astype(np.float32)
-    return Scorecard(metrics, actions, rows, extras)
+    tested = {} if policy else evaluator.reward_model_quality(context, actions)
+    return Scorecard(metrics, actions, rows, extras, tested, unseen)
+
+
+def _unseen(
+    evaluator: Evaluator, domain: Domain, songs: Any, actions: np.ndarray, metrics: dict[str, float]
+) -> Unseen | None:
+    """What `metrics` of all songs are without those that are `seen`."""
+    seen = getattr(songs, "seen", None)
+    if seen is None:
+        return None
+    chosen = ~seen
+    if chosen.any() and not chosen.all():
+        metrics = evaluator.judge(songs.context[chosen], actions[chosen], songs.actions[chosen])[0]
+    shown = {name: metrics[name] for name in domain.headline if name in metrics}
+    return Unseen(shown if chosen.any() else {}, int(chosen.sum()))
 
 
 def rows_of(systems: Mapping[str, System]) -> dict[str, np.ndarray]:

@@ -91,7 +91,8 @@ def draw_all(found: Results) -> Iterator[Drawn]:
         [key for key in varying if key.startswith(group)] for group in ("valid/", "reward", "discriminator/")
     )
     policy = [key for key in varying if key not in {*valid, *rewards, *adversary}]
-    n, chance = sampled(study), "Dotted: by chance. " if curves.chance_key(study, domain.quality) else ""
+    n, n_valid = sampled(study), sampled(study, lambda run: str(run.evaluation["sampling"]))
+    chance = "Dotted: by chance. " if curves.chance_key(study, domain.quality) else ""
     if any(
         results.get(systems, a, d, m) for a in study.arms for d in results.datasets(systems) for m in domain.compared
     ):
@@ -105,15 +106,16 @@ def draw_all(found: Results) -> Iterator[Drawn]:
         yield finish("quality_diversity", "Quality and diversity", caption, lambda: quality_diversity(found))
     if {f"valid/{domain.quality}", f"valid/{PRIMARY}"} <= set(logged):
         caption = "Thin lines are seeds, thick lines their mean; from the first evaluation (ring) to the last (dot). "
-        caption += f"Read it upright: at equal {quality}, which arm is the more diverse? Valid split. {chance}{n}"
+        caption += f"Read it upright: at equal {quality}, which arm is the more diverse? Valid split. {chance}{n_valid}"
         title = "Quality and diversity while learning"
         yield finish("learning_path", title, caption, lambda: learning_path(study))
     if {"kl", "valid/held_out_coherence"} <= set(logged):
         caption = "The reward that training sees (dashed) and a reward model it never saw (solid), over the distance "
-        caption += f"from the anchor. Where they part, the reward is being hacked. Means over seeds. {n}"
+        caption += f"from the anchor. Where they part, the reward is being hacked. Means over seeds. {n_valid}"
         yield finish("proxy_and_gold", "Proxy against gold reward", caption, lambda: proxy_and_gold(study))
     if valid:
-        caption = LINES + f"Dashed: MLE (grey) and data (dark) on the test split, where a metric allows it. {chance}{n}"
+        caption = LINES + "Dashed: MLE (grey) and data (dark) on the test split, where a metric allows it. "
+        caption += f"{chance}{n_valid}"
         yield finish("validation", "Evaluations on the valid split", caption, lambda: panels(study, valid, systems))
     thinned = (
         LINES + f"At most {curves.MAX_POINTS} points a line, each the mean of neighbouring steps. {_seeds(study)}."
@@ -133,9 +135,9 @@ def _seeds(study: Study) -> str:
     return "Seeds at " + ", ".join(counts)
 
 
-def sampled(study: Study) -> str:
-    """For captions: how many seeds, and how they were sampled."""
-    sampling = "/".join(sorted({str(run.evaluation["sampling"]) for run in study.runs}))
+def sampled(study: Study, rule: Callable[[Run], str] = lambda run: run.rule) -> str:
+    """For captions: how many seeds, and how they were sampled, of runs by `rule`."""
+    sampling = "/".join(sorted({rule(run) for run in study.runs}))
     return f"{_seeds(study)}; {sampling} sampling, T = 1. "
 
 

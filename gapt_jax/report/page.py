@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import shlex
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from gapt_jax.evaluation import results, verdict
 from gapt_jax.evaluation.metrics import describe, titled
 from gapt_jax.evaluation.results import PRIMARY
 from gapt_jax.evaluation.statistics import estimate, iqm, reachable
-from gapt_jax.report import alarms, curves, pareto, provenance
+from gapt_jax.report import alarms, curves, pareto, provenance, rewards
 from gapt_jax.report.html import TEMPLATES, Cell, Table, Text, difference, digits_of, mean, number, render, table
 from gapt_jax.report.summary import sentences
 from gapt_jax.report.tables import Results
@@ -37,6 +38,7 @@ def render_report(found: Results, figures: Sequence[Drawn], pictures: Sequence[D
         "Arms": _arms(found, [drawn for drawn in figures if drawn.name in FIGURES_OF_ARMS]),
         pages.heading: pages.section(study, pictures),
         "Learning curves": _curves(found, [drawn for drawn in figures if drawn.name not in FIGURES_OF_ARMS]),
+        "Reward models": rewards.section(study),
         "In use": provenance.in_use(study),
         "Definitions": render("definitions.html", definitions=_definitions(found)),
         "Provenance": provenance.section(study, command),
@@ -72,7 +74,7 @@ def _hash(script: str) -> str:
 def _scope(found: Results) -> str:
     study = found.study
     seeds = [f"{study.name(arm)}: {sum(run.arm == arm for run in study.runs)}" for arm in study.arms]
-    sampling = ", ".join(sorted({str(run.evaluation["sampling"]) for run in study.runs}))
+    sampling = "; ".join(sorted({run.rule for run in study.runs}))
     runs = f"{len(study.runs)} run{'s' * (len(study.runs) > 1)}"
     return f"{runs} (seeds at {', '.join(seeds)}). Sampling: {sampling}, T = 1."
 
@@ -117,6 +119,7 @@ def _dataset(found: Results, dataset: str) -> dict[str, Any]:
             f"was measured. Data and MLE count seeds of pre-training. {ARROWS}"
         ),
         "means": _means(found, dataset, [m for m in domain.headline if m in measured]),
+        **_unseen(found, dataset, max(counts)),
         "label": _label(found, PRIMARY),
         "primary": _statistics(found, dataset, PRIMARY) if PRIMARY in compared else None,
         "caption": _caption(found, dataset),
@@ -127,7 +130,27 @@ def _dataset(found: Results, dataset: str) -> dict[str, Any]:
     }
 
 
-def _means(found: Results, dataset: str, metrics: Sequence[str]) -> Table:
+def _unseen(found: Results, dataset: str, songs: int) -> dict[str, Any]:
+    """How many of the songs training hears too, and the means without them where there are some."""
+    domain, measured = found.study.domain, [sets[dataset] for sets in found.unseen.values() if sets.get(dataset)]
+    if not measured:
+        return {"seen": "", "without_seen": None}
+    left = min(score.n_songs for metrics in measured for score in metrics.values())
+    share = number(100 * (songs - left) / songs, 1)
+    return {
+        "seen": f"{songs - left} of the {songs} {domain.examples} ({share} %) {domain.seen_in_words}.",
+        "without_seen": _means(
+            dataclasses.replace(found, systems=found.unseen),
+            dataset,
+            [m for m in domain.headline if any(m in metrics for metrics in measured)],
+            f"Means on {dataset} without what training hears too, n = {left}",
+        )
+        if left < songs
+        else None,
+    }
+
+
+def _means(found: Results, dataset: str, metrics: Sequence[str], caption: str = "") -> Table:
     """A row per metric, a column per system."""
     shown = [system for system in found.systems if found.systems[system].get(dataset)]
     head: list[Text] = ["Metric", *(Cell(found.study.name(s), _seeds(found, s, dataset), "below") for s in shown)]
@@ -136,10 +159,10 @@ def _means(found: Results, dataset: str, metrics: Sequence[str]) -> Table:
         scores = [results.get(found.systems, system, dataset, metric) for system in shown]
         estimates = [estimate(score.values) if score else None for score in scores]
         digits = digits_of([e.mean for e in estimates if e])
-        of_songs = [found.one_seed_intervals.get((system, dataset, metric)) for system in shown]
+        of_songs = [None if caption else found.one_seed_intervals.get((s, dataset, metric)) for s in shown]
         cells = [mean(e, digits, own) if e else "" for e, own in zip(estimates, of_songs, strict=True)]
         rows.append([_label(found, metric), *cells])
-    return Table(f"Means on {dataset}", head, rows)
+    return Table(caption or f"Means on {dataset}", head, rows)
 
 
 def _seeds(found: Results, system: str, dataset: str) -> str:

@@ -125,12 +125,17 @@ def _evaluation(path: Path) -> dict[str, Any]:
     if data["schema"] != SCHEMA:
         raise UserError(f"{path} has schema {data['schema']}, not {SCHEMA}: make it anew with 'gapt evaluate'")
     try:
-        int(data["seed"]), float(data["adversarial_weight"])
-        for system, datasets in data["systems"].items():
+        int(data["seed"]), float(data["adversarial_weight"]), results.rule_of(data)
+        for system, datasets in [*data["systems"].items(), *data.get("unseen", {}).items()]:
             float(system.removeprefix(results.ARM) if system.startswith(results.ARM) else 0)
             for metrics in datasets.values():
                 for entry in metrics.values():
                     float(entry["mean"] or 0), int(entry["n_songs"])
+        for datasets in data.get("reward_models", {}).values():
+            for figures in datasets.values():
+                if not (figures["kind"] and figures["seeds"]) or int(figures["n_songs"]) < 1:
+                    raise ValueError("reward_models has no seeds or no songs")
+                [float(x or 0) for seed in figures["seeds"] for x in results.flatten(seed).values()]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(
             path, f"not of the form systems.<system>.<dataset>.<metric>: {error!r}", "gapt evaluate"

@@ -8,10 +8,11 @@ import functools
 import io
 from typing import Any
 
-from gapt_jax.evaluation import agreement, songs, verdict
+from gapt_jax.evaluation import agreement, results, songs, verdict
 from gapt_jax.evaluation.metrics import describe
 from gapt_jax.evaluation.results import Comparison, Score, Study, Systems
 from gapt_jax.evaluation.statistics import estimate, iqm
+from gapt_jax.report import rewards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Results:
     study: Study
     systems: Systems
     comparisons: list[Comparison]
+
+    @functools.cached_property
+    def unseen(self) -> Systems:
+        """The systems on the songs that training does not hear, where runs have measured that."""
+        return results.collect(self.study, "unseen")
 
     @functools.cached_property
     def outcomes(self) -> list[verdict.Outcome]:
@@ -52,13 +58,9 @@ def to_json(found: Results) -> dict[str, Any]:
     return {
         "schema": 1,
         "verdict": dataclasses.asdict(found.verdict),
-        "systems": {
-            system: {
-                dataset: {metric: _score(score) for metric, score in metrics.items()}
-                for dataset, metrics in by_dataset.items()
-            }
-            for system, by_dataset in found.systems.items()
-        },
+        "systems": _systems(found.systems),
+        "unseen": _systems(found.unseen),
+        "reward_models": rewards.collected(found.study),
         "comparisons": [_comparison(comparison, found) for comparison in found.comparisons],
         "outcomes": [dataclasses.asdict(outcome) for outcome in found.outcomes],
         "warnings": found.warnings,
@@ -95,6 +97,16 @@ def to_csv(found: Results) -> str:
                     row += [difference.mean, *(difference.ci95 or ("", "")), pair.paired.p, pair.p_holm]
                 writer.writerow([*row, *[""] * (len(head.split(",")) - len(row))])
     return text.getvalue()
+
+
+def _systems(systems: Systems) -> dict[str, Any]:
+    return {
+        system: {
+            dataset: {metric: _score(score) for metric, score in metrics.items()}
+            for dataset, metrics in by_dataset.items()
+        }
+        for system, by_dataset in systems.items()
+    }
 
 
 def _score(score: Score) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from gapt_jax.config import Experiment, arm_name, from_dict
+from gapt_jax.algorithm.rollout import WHOLE, Truncation
+from gapt_jax.config import EvaluationConfig, Experiment, arm_name, from_dict
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation.evaluator import INDEPENDENT, Evaluator
 from gapt_jax.evaluation.metrics import describe
+from gapt_jax.evaluation.results import rule_of
 from gapt_jax.evaluation.scorecard import System, rows_of, score_systems
 from gapt_jax.runtime import hosts, mesh
 from gapt_jax.runtime.console import Console
@@ -38,11 +40,13 @@ def evaluate(
     sampling: str | None = None,
     step: int | None = None,
     perturb: str | None = None,
+    top_k: float | None = None,
+    top_p: float | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Evaluates a run's newest checkpoint, or that of `step`: (what was measured, the file it was added to).
 
     Without arguments exactly the numbers of the run itself come out again. A dataset's split defaults to the run's.
-    `perturb` is another change of what is heard (`Domain.change`).
+    `perturb` is another change of what is heard (`Domain.change`); `top_k` and `top_p` are those of a `Truncation`.
     """
     job, upstream, policy = load_run(workdir, console, step)
     sets = evaluation_sets(job.experiment)
@@ -50,7 +54,11 @@ def evaluate(
         sets = [(dataset, split or dict(sets).get(dataset, "test"))]
     elif split:
         sets = [(name, split) for name, _ in sets]
-    result, path = measure(job, upstream, policy, sets, sampling, perturb=perturb, is_newest=step is None)
+    own = truncation_of(job.experiment.evaluation)
+    truncation = Truncation(top_k or own.top_k, top_p or own.top_p)
+    result, path = measure(
+        job, upstream, policy, sets, sampling, perturb=perturb, is_newest=step is None, truncation=truncation
+    )
     show(job.experiment.domain(), result, console)
     return result, path
 
@@ -65,12 +73,17 @@ def show(domain: Domain, result: dict[str, Any], console: Console) -> None:
             if dataset in sets
         ]
         songs = next(iter(systems["data"][dataset].values()))["n_songs"]
-        title = f"{dataset}, {songs} {domain.examples}, T = 1, {result['sampling']} sampling"
+        title = f"{dataset}, {songs} {domain.examples}, T = 1, {rule_of(result)} sampling"
         console.table(title, ["system", *(describe(domain.metrics, m).label for m in domain.table)], rows)
 
 
 def _known(metrics: dict[str, Any], name: str) -> bool:
     return metrics.get(name, {}).get("mean") is not None
+
+
+def truncation_of(config: EvaluationConfig) -> Truncation:
+    """That of a run's own results."""
+    return Truncation(config.top_k, config.top_p)
 
 
 def evaluator_of(job: Job, upstream: Upstream) -> Evaluator:
@@ -81,7 +94,8 @@ def evaluator_of(job: Job, upstream: Upstream) -> Evaluator:
     if job.experiment.pretrain.held_out:
         encoders[INDEPENDENT] = member(job.experiment.pretrain.members)
     paying = frozen_of(job, upstream).rewards
-    return Evaluator(job.spec, encoders, job.experiment.evaluation, paying, upstream.policy)
+    config = job.experiment.evaluation
+    return Evaluator(job.spec, encoders, config, paying, upstream.policy, reward_models=upstream.rewards)
 
 
 def evaluation_sets(experiment: Experiment) -> list[tuple[str, str]]:
@@ -101,7 +115,9 @@ def baselines(
     """Data and the supervised policy: the same for all runs of one pre-training that agree in `evaluation` and in the
     kinds of reward they use. `measure` takes them, so that many runs need them only once."""
     policies = {"data": None, "mle": upstream.policy}
-    return _score(job, upstream, policies, sets or evaluation_sets(job.experiment), sampling, perturb, {})[0]
+    sets = sets or evaluation_sets(job.experiment)
+    own = truncation_of(job.experiment.evaluation)
+    return _score(job, upstream, policies, sets, sampling, perturb, own, {})[0]
 
 
 def measure(
@@ -113,27 +129,40 @@ def measure(
     *,
     perturb: str | None = None,
     is_newest: bool = True,
+    truncation: Truncation | None = None,
     known: Mapping[str, System] | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Measures (step, policy) beside the data and the pre-trained policy: (results, the file they were added to).
 
     `known` is what `baselines` has measured with the same arguments; without it that is done here. The run's own
-    sampling rule, the usual change of what is heard and the newest checkpoint go into ``evaluation.json``, with the
-    songs of all its sets in ``songs.npz``, and others into files of their own.
+    sampling rule and truncation, the usual change of what is heard and the newest checkpoint go into
+    ``evaluation.json``, with the songs of all its sets in ``songs.npz``, and others into files of their own.
     """
     experiment = job.experiment
-    own = experiment.evaluation.sampling
-    sampling, (step, policy) = sampling or own, checkpoint
+    own, usual = experiment.evaluation.sampling, truncation_of(experiment.evaluation)
+    sampling, truncation, (step, policy) = sampling or own, truncation or usual, checkpoint
     policies = {"data": None, "mle": upstream.policy, arm_name(experiment): policy}
-    systems, songs = _score(job, upstream, policies, sets, sampling, perturb, known or {})
-    suffix = ("" if sampling == own else f"-{sampling}") + ("" if is_newest else f"-step{step}")
+    systems, songs = _score(job, upstream, policies, sets, sampling, perturb, truncation, known or {})
+    suffix = "" if sampling == own else f"-{sampling}"
+    suffix += "" if truncation == usual else f"-top_k{truncation.top_k:g}-top_p{truncation.top_p:g}"
+    suffix += "" if is_newest else f"-step{step}"
     suffix += experiment.domain().change(perturb, experiment.data.max_frames).suffix
     extras = experiment.domain().extras
     result = {
         **origin(job, step, sampling),
+        **({} if truncation == WHOLE else {"truncation": _truncated(truncation, job.spec.task.vocab_size)}),
         "arm": arm_name(experiment),
         "systems": {
             system: {name: entries(card.metrics, len(songs[name].ids)) for name, card in scored.sets.items()}
+            for system, scored in systems.items()
+        },
+        "reward_models": _reward_models(systems["data"]),
+        "unseen": {
+            system: {
+                name: entries(card.unseen.metrics, card.unseen.songs)
+                for name, card in scored.sets.items()
+                if card.unseen
+            }
             for system, scored in systems.items()
         },
         **{extra: _extras(systems, extra) for extra in extras},
@@ -141,7 +170,7 @@ def measure(
     }
     path = job.workdir / f"evaluation{suffix}.json"
     if hosts.is_first():
-        run_folder.add_results(path, result, ("systems", *extras))
+        run_folder.add_results(path, result, ("systems", "reward_models", "unseen", *extras))
         if not suffix and sets == evaluation_sets(experiment):
             write_atomic(job.workdir / "samples.json", strict_json(_samples(systems, songs)))
             write_atomic(job.workdir / "songs.npz", _npz(rows_of(systems)))
@@ -155,15 +184,20 @@ def _score(
     sets: list[tuple[str, str]],
     sampling: str | None,
     perturb: str | None,
+    truncation: Truncation,
     known: Mapping[str, System],
 ) -> tuple[dict[str, System], dict[str, Any]]:
     """(systems, songs by set)."""
-    evaluator = dataclasses.replace(evaluator_of(job, upstream), before_batch=hosts.stop_if_told)
     config = job.experiment.evaluation
+    evaluator = dataclasses.replace(evaluator_of(job, upstream), before_batch=hosts.stop_if_told, truncation=truncation)
     songs = {f"{name}/{split}": job.corpus.evaluation_songs(name, split, config.songs) for name, split in sets}
     domain = job.experiment.domain()
     change = domain.change(perturb, job.experiment.data.max_frames)
     return score_systems(evaluator, domain, songs, policies, sampling or config.sampling, change, known), songs
+
+
+def _truncated(truncation: Truncation, size: int) -> dict[str, Any]:
+    return {"top_k": truncation.top_k, "tokens": truncation.tokens(size), "top_p": truncation.top_p}
 
 
 def entries(metrics: Mapping[str, float], songs: int) -> dict[str, Any]:
@@ -193,6 +227,15 @@ def _extras(systems: Mapping[str, System], extra: str) -> dict[str, Any]:
         system: {name: card.extras[extra] for name, card in scored.sets.items() if extra in card.extras}
         for system, scored in systems.items()
         if scored.decode_step  # an agent, which hears something
+    }
+
+
+def _reward_models(data: System) -> dict[str, Any]:
+    """What the sets of data say of each reward model, by its name and theirs."""
+    names = dict.fromkeys(model for card in data.sets.values() for model in card.reward_models)
+    return {
+        model: {name: card.reward_models[model] for name, card in data.sets.items() if model in card.reward_models}
+        for model in names
     }
 
 

@@ -37,6 +37,8 @@ LATER_SETTINGS: dict[str, Any] = {
     "algorithm.rewards.normalised": "none",
     "algorithm.rewards.coherence_weight": 1.0,
     "algorithm.rewards.rules_weight": 1.0,
+    "evaluation.top_k": 1.0,
+    "evaluation.top_p": 1.0,
 }
 
 
@@ -86,7 +88,7 @@ def _without_means(config: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in config.items() if name not in ("runtime", "health")}
     if kept.get("task") == FIRST_TASK:  # as in a config.json that names none
         del kept["task"]
-    parts = {part: without_later(part, config.get(part, {})) for part in ("models", "data", "algorithm")}
+    parts = {part: without_later(part, config.get(part, {})) for part in ("models", "data", "algorithm", "evaluation")}
     parts["data"].pop("songs", None)
     return kept | parts
 

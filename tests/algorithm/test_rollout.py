@@ -11,7 +11,7 @@ from scipy import stats
 from gapt_jax import masked, models
 from gapt_jax.algorithm import ppo
 from gapt_jax.algorithm import rollout as rollouts
-from gapt_jax.algorithm.rollout import distribution, roll_out, sample, valid_along
+from gapt_jax.algorithm.rollout import WHOLE, Truncation, distribution, roll_out, sample, valid_along
 from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.models.networks import interleave
 from gapt_jax.tasks.accompaniment import rules
@@ -183,6 +183,58 @@ def test_inverse_cdf_by_hand():
 def test_a_policy_that_has_diverged_still_plays_tokens():
     drawn = sample(jnp.full((3, 620), jnp.nan), jnp.array([0.0, 0.5, 0.99]))
     assert np.all((drawn >= 0) & (drawn < 620))
+
+
+@pytest.mark.parametrize(
+    "truncation, left",
+    [
+        (WHOLE, [0.4, 0.3, 0.0, 0.2, 0.1]),
+        (Truncation(top_k=0.4), [4 / 7, 3 / 7, 0, 0, 0]),
+        (Truncation(top_k=0.41), [4 / 9, 3 / 9, 0, 2 / 9, 0]),  # rounded up
+        (Truncation(top_k=1e-9), [1, 0, 0, 0, 0]),
+        (Truncation(top_p=0.39), [1, 0, 0, 0, 0]),
+        (Truncation(top_p=0.6), [4 / 7, 3 / 7, 0, 0, 0]),
+        (Truncation(top_p=0.95), [0.4, 0.3, 0, 0.2, 0.1]),
+        (Truncation(top_k=0.4, top_p=0.5), [1, 0, 0, 0, 0]),  # 0.4 of 0.7 is more than half
+        (Truncation(top_k=0.4, top_p=0.6), [4 / 7, 3 / 7, 0, 0, 0]),
+    ],
+)
+def test_truncation_by_hand(truncation, left):
+    log_probs = jnp.log(jnp.array([[0.4, 0.3, 0.0, 0.2, 0.1]]))
+    found = jax.jit(truncation.of)(jnp.repeat(log_probs, 3, axis=0))
+    np.testing.assert_allclose(np.exp(found), np.array([left] * 3), atol=1e-6)
+
+
+def test_the_released_share_of_the_published_vocabulary():
+    assert Truncation(top_k=0.1).tokens(5902) == 591  # ceil(0.1 V), as the released code's library counts
+    logits = jax.random.normal(jax.random.key(0), (4, 5902))
+    found = Truncation(top_k=0.1).of(jax.nn.log_softmax(logits))
+    left = np.exp(found) > 0
+    assert left.sum(axis=1).tolist() == [591] * 4
+    for row, kept in zip(np.asarray(logits), left, strict=True):
+        assert row[kept].min() > row[~kept].max()
+
+
+def test_truncation_changes_what_is_drawn_and_no_log_probability(networks, params, vocabulary, play):
+    inputs = melodies(), jnp.arange(SONGS), jax.random.key(0), Accompaniment(vocabulary)
+
+    @functools.partial(jax.jit, static_argnames="truncation")
+    def played(truncation):
+        return roll_out(networks.policy, params, *inputs, validity_mask=False, truncation=truncation)
+
+    whole, few = play(melodies()), played(Truncation(top_k=3 / vocabulary.size))
+    np.testing.assert_array_equal(played(WHOLE).actions, whole.actions)
+    logits = networks.policy.method(params, "at_states", interleave(few.actions, few.context)[:, :-1])
+    expected = distribution(logits, None)
+    rank = np.sum(np.asarray(expected) > np.asarray(masked.select(expected, few.actions))[..., None], axis=-1)
+    real = np.asarray(few.mask) > 0
+    assert rank[real].max() == 2  # of what is left, every token is drawn
+    np.testing.assert_allclose(masked.select(expected, few.actions)[real], few.log_probs[real], atol=1e-5)
+    of_whole = distribution(
+        networks.policy.method(params, "at_states", interleave(whole.actions, whole.context)[:, :-1]), None
+    )
+    drawn = np.asarray(masked.select(of_whole, whole.actions))[..., None]
+    assert np.mean(np.sum(np.asarray(of_whole) > drawn, axis=-1)[real] > 2) > 0.3  # so the test can fail
 
 
 def test_frequencies_are_the_probabilities():

@@ -121,6 +121,7 @@ def test_stats_count_songs_beats_qualities_and_notes_off_the_grid(song_folder: F
     assert summary["songs"] == {"train": 3, "valid": 1, "test": 1}
     assert summary["notes"] == 8 + 9 + 10 + 11 + 2 and summary["off_grid_share"] == pytest.approx(1 / 40)
     assert [row["split"] for row in rows] == ["train", "valid", "test"] and rows[0]["beats"] == 27
+    assert [row["seen"] for row in rows] == [None, 0, 0]  # too short to say
     assert (
         rows[0]["qualities_for"] == {"90%": 1, "99%": 1, "100%": 1}
         and rows[0]["commonest"] == ["maj"]

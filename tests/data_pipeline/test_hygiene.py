@@ -3,14 +3,15 @@
 import dataclasses
 import random
 
+import numpy as np
 import pytest
 
 from gapt_jax.chords import Chord
-from gapt_jax.data_pipeline import hygiene
+from gapt_jax.data_pipeline import hygiene, store
 from gapt_jax.data_pipeline.examples import split_of
 from gapt_jax.data_pipeline.hygiene import Melodies, heard_elsewhere, melody_key
 from gapt_jax.data_pipeline.importers.score import Score, chord_event, held, to_song
-from gapt_jax.data_pipeline.songs import BadSong, Note, Song, parse_song
+from gapt_jax.data_pipeline.songs import BadSong, Note, Song, parse_song, to_frames
 from tests.data_pipeline.song_records import make_record
 
 TUNE = [Note(n / 2, n / 2 + 0.5, 60 + n % 5) for n in range(12)]
@@ -56,6 +57,47 @@ def test_what_a_held_out_split_hears_is_left_out_of_the_others_in_any_order():
     for _ in range(5):
         random.shuffle(songs)
         assert {key: other.id for key, other in heard_elsewhere(songs).items()} == {"1": "3", "2": "3", "4": "5"}
+
+
+def part(*melodies):
+    """A split of songs with these notes: (onset, pitch), each as long as the next one leaves it."""
+    frames = {}
+    for number, notes in enumerate(melodies):
+        ends = [onset for onset, _ in notes[1:]] + [notes[-1][0] + 1]
+        melody = [[onset, end, pitch] for (onset, pitch), end in zip(notes, ends, strict=True)]
+        beats = int(ends[-1]) + 1
+        frames[str(number)] = to_frames(parse_song(make_record(str(number), beats=beats, melody=melody)))
+    return store.of_frames(frames, [(0.0, 16.0)] * len(frames))
+
+
+def test_songs_that_share_twenty_steps_of_melody():
+    rng = np.random.default_rng(0)
+    onsets = np.cumsum(rng.integers(1, 4, 60)) / 4
+    tune, other = (list(zip(onsets.tolist(), rng.integers(55, 80, 60).tolist(), strict=True)) for _ in range(2))
+
+    def moved(notes, beats, semitones):
+        return [(onset + beats, pitch + semitones) for onset, pitch in notes]
+
+    def after(notes, rest):
+        return [*notes, *moved(rest, notes[-1][0] + 1 - rest[0][0], 0)]
+
+    least = hygiene.STEPS + 1  # notes
+    tests = [
+        tune,
+        moved(tune, 2.25, -3),
+        after(other[:9], tune[30 : 30 + least]),
+        after(other[:9], tune[30 : 30 + least - 1]),  # a step too few
+        tune[:least],
+        tune[: least - 1],
+        other,
+        [(2 * onset, pitch) for onset, pitch in tune],  # twice as slow
+        [(onset, pitch + (n % 20 == 10)) for n, (onset, pitch) in enumerate(tune)],  # a wrong note every twenty
+    ]
+    heard = hygiene.windows_of_all([part(tune, tune[:30])])
+    assert len(heard) == 60 - hygiene.STEPS  # no window goes from one song into the next
+    found = hygiene.has_window_of(part(*tests), heard)
+    assert found.tolist() == [True, True, True, False, True, False, False, False, False]
+    assert not hygiene.has_window_of(part(tune), hygiene.windows_of_all([])).any()
 
 
 @pytest.mark.parametrize(

@@ -422,3 +422,34 @@ def test_a_melody_agent_gets_the_same_songs_with_the_parts_exchanged(built_in):
         np.testing.assert_array_equal(theirs.index, ours.index)
     tables = built_in.vocabulary.tables_for("melody")
     assert not tables.is_note[batches[1].actions].any() and tables.is_chord[batches[1].actions].any()
+
+
+def test_what_training_hears_too_is_known(song_folder: Folders, tmp_path: Path) -> None:
+    """By the mixture's train splits alone, of any set, whatever the crop holds."""
+    rng = np.random.default_rng(1)
+    tunes = [[[b, b + 1, int(p)] for b, p in enumerate(rng.integers(50, 80, 40))] for _ in range(4)]
+
+    def record(name: str, split: str, tune: int, shift: int = 0) -> dict:
+        melody = [[on, off, pitch + shift] for on, off, pitch in tunes[tune]]
+        return make_record(name, split, 40, melody=melody)
+
+    known = [
+        record("a/0", "train", 0),
+        record("a/1", "valid", 1),
+        record("a/2", "test", 0, 5),
+        record("a/3", "test", 2),
+    ]
+    foreign = [
+        record("b/0", "train", 3),
+        record("b/1", "test", 3),
+        record("b/2", "test", 0, -5),
+        record("b/3", "test", 1),
+    ]
+    corpus = _open(song_folder(a=known, b=foreign), tmp_path / "d", [("a", 1.0)], out_of_domain=["b"], max_frames=16)
+
+    def seen(dataset: str, split: str) -> dict[str, bool]:
+        songs = corpus.evaluation_songs(dataset, split, 9)
+        return dict(sorted(zip(songs.ids, songs.seen.tolist(), strict=True)))
+
+    assert seen("a", "test") == {"a/2": True, "a/3": False} and seen("a", "train") == {"a/0": True}
+    assert seen("b", "all") == {"b/0": False, "b/1": False, "b/2": True, "b/3": False}

@@ -1,11 +1,14 @@
 """A melody longer than the network's window: the policy goes on past it as it would have gone on within it."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
 
 from gapt_jax import models, prng
+from gapt_jax.algorithm.rollout import WHOLE, Truncation
 from gapt_jax.algorithm.state import Spec
 from gapt_jax.config import ModelsConfig, TransformerConfig
 from gapt_jax.evaluation.evaluator import Evaluator, _go_on
@@ -47,13 +50,25 @@ def test_every_frame_is_accompanied(player, frames):
     np.testing.assert_array_equal(chords[:, :WINDOW], begin)
 
 
-def test_going_on_is_what_the_rollout_would_have_done(player, monkeypatch):
-    evaluator, policy = player
+@pytest.mark.parametrize("truncation", [WHOLE, Truncation(top_p=0.3)])
+def test_going_on_is_what_the_rollout_would_have_done(player, monkeypatch, truncation):
+    evaluator, policy = dataclasses.replace(player[0], truncation=truncation), player[1]
     frames = WINDOW + 2  # of no other test: a program compiled there would have draws of its own
     draws = np.random.default_rng(1).random(frames, np.float32)
     monkeypatch.setattr(prng, "uniform_per_example", lambda key, index, count: jnp.tile(draws[-count:], (SONGS, 1)))
     rows, index = melody(frames)[None].repeat(SONGS, axis=0), np.arange(SONGS, dtype=np.int32)
     whole = evaluator.play(policy, rows, index, sampling="masked")
     for kept in (1, frames // 2):
-        more = _go_on(evaluator.spec, policy, (rows, whole[:, :kept], index), random.key(0))
+        begun = rows, whole[:, :kept], index
+        more = _go_on(evaluator.spec, policy, begun, random.key(0), truncation=truncation)
         np.testing.assert_array_equal(more, whole[:, kept:])
+
+
+def test_the_likeliest_token_alone_leaves_nothing_to_chance(player):
+    evaluator, policy = player
+    index = np.arange(SONGS, dtype=np.int32)
+    rows = melody(WINDOW)[None].repeat(SONGS, axis=0)
+    greedy = dataclasses.replace(evaluator, truncation=Truncation(top_k=1 / VOCABULARY.size))
+    for sampling in ("unfiltered", "masked"):
+        assert len({row.tobytes() for row in greedy.play(policy, rows, index, sampling=sampling)}) == 1
+        assert len({row.tobytes() for row in evaluator.play(policy, rows, index, sampling=sampling)}) == SONGS

@@ -159,3 +159,60 @@ def test_songs_that_differ_have_no_interval(measured):
     np.savez(folders[1] / "songs.npz", **own)
     found = read_results(folders)
     assert songs.intervals_of_one_pair(found.study, found.systems) == {}
+
+
+def test_songs_that_training_hears_too_are_counted_and_left_out_below(make_run, tmp_path):
+    run = make_run(tmp_path / "run", 1, 0, steps=20)
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation["unseen"] = {
+        system: {
+            name: {"note_in_chord": {"mean": 0.125, "n_songs": 512 - 3 * (name == "hooktheory/test")}} for name in sets
+        }
+        for system, sets in evaluation["systems"].items()
+    }
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    write_report([run], tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    assert f"3 of the 512 songs (0.6 %) {DOMAIN.seen_in_words}." in page
+    assert f"0 of the 512 songs (0.0 %) {DOMAIN.seen_in_words}." in page
+    without = table_of(page, "Means on hooktheory/test without what training hears too, n = 509")
+    assert without.count("0.125") == 3 and "Vendi" not in without
+    assert "Means on openewld/all without" not in page
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["unseen"]["mle"]["hooktheory/test"]["note_in_chord"]["n_songs"] == 509
+
+
+def test_how_systems_drew_is_said(make_run, tmp_path):
+    run = make_run(tmp_path / "run", 1, 0, steps=20)
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation["truncation"] = {"top_k": 0.1, "tokens": 283, "top_p": 0.9}
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    write_report([run], tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    assert "Sampling: masked, top-k 0.1 (283 tokens), top-p 0.9, T = 1." in page
+    assert "masked sampling, T = 1." in page  # of the valid split, while the run was training
+
+
+def test_reward_models_have_a_section_of_their_own(make_run, tmp_path):
+    def found(value):
+        return {name: value for name in ("recall_at_1", "recall_at_5", "recall_at_10", "map_at_10")}
+
+    run, plain = (make_run(tmp_path / name, 1, seed, steps=20) for seed, name in enumerate(("run", "plain")))
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    retrieval = [{"melody_to_chord": found(0.25 * n), "chord_to_melody": found(0.5)} for n in (1, 2)]
+    judged = [{"precision": None, "recall": 0.0, "f1": 0.625}]
+    evaluation["reward_models"] = {
+        "contrastive": {"hooktheory/test": {"kind": "contrastive", "n_songs": 500, "seeds": retrieval}},
+        "rhythm_discriminative": {"hooktheory/test": {"kind": "discriminative", "n_songs": 500, "seeds": judged}},
+    }
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    write_report([run], tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    table = table_of(page, "Retrieval")
+    assert "melody to chord" in table and "0.375<br><small>0.250–0.500</small>" in table
+    assert "chord to melody" in table and "0.0020" in table and ">500<" in table  # 1 / 500
+    assert "0.625" in table_of(page, "Judgement") and "rhythm discriminative" in table_of(page, "Judgement")
+    assert ".86" in table_of(page, "Published reward models")
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["reward_models"] == evaluation["reward_models"]
+    write_report([plain], tmp_path / "plain_out")
+    assert "Which part belongs to this one?" not in page_of(tmp_path / "plain_out")

@@ -15,7 +15,15 @@ from gapt_jax.task import Collapse, Domain, Opened, Pages
 from gapt_jax.tasks.accompaniment import adaptation
 from gapt_jax.tasks.accompaniment.adaptation import Adaptation, Shift
 from gapt_jax.tasks.accompaniment.config import DataConfig, EvaluationConfig
-from gapt_jax.tasks.accompaniment.metrics import COMPARED, HEADLINE, METRICS, PROGRESS, PUBLISHED, TABLE
+from gapt_jax.tasks.accompaniment.metrics import (
+    COMPARED,
+    HEADLINE,
+    METRICS,
+    PROGRESS,
+    PUBLISHED,
+    PUBLISHED_REWARDS,
+    TABLE,
+)
 from gapt_jax.tasks.accompaniment.pages import PAGES
 from gapt_jax.tasks.accompaniment.symptoms import ON_EVALUATIONS
 from gapt_jax.tasks.accompaniment.task import FILE_NAME, Accompaniment, accompaniment_of
@@ -71,11 +79,13 @@ class _Domain(Domain):
 
     metrics = METRICS
     after_a_run = "gapt sample {run}"
+    seen_in_words = "have 20 successive steps of their melody, in any key, from a song of the training splits"
     headline = HEADLINE
     table = TABLE
     compared = COMPARED
     progress = PROGRESS
     published = PUBLISHED
+    published_rewards = PUBLISHED_REWARDS
     extras = ("adaptation",)
     quality = "note_in_chord"
     quality_in_words = "melody that is in the chord"

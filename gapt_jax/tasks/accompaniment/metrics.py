@@ -116,6 +116,19 @@ PUBLISHED = (  # docs/method.md §13: harmony and Vendi on test, on OpenEWLD, an
     ("GAPT", ".497", "26.65", ".470", "11.30", ".648 / 12.91"),
     ("Data", ".727", "27.92", ".784", "10.96", ""),
 )
+PUBLISHED_REWARDS = (  # docs/method.md §13: on test, retrieval from melody to chords
+    ("Reward model", "R@1", "R@5", "R@10", "mAP@10", "Precision", "Recall", "F1"),
+    ("GAPT, contrastive 1", ".18", ".41", ".54", ".28", "", "", ""),
+    ("GAPT, contrastive 2", ".18", ".41", ".53", ".28", "", "", ""),
+    ("GAPT, rhythm contrastive 1", ".04", ".14", ".21", ".08", "", "", ""),
+    ("GAPT, rhythm contrastive 2", ".03", ".12", ".19", ".07", "", "", ""),
+    ("GAPT, discriminative 1", "", "", "", "", ".86", ".88", ".87"),
+    ("GAPT, discriminative 2", "", "", "", "", ".87", ".87", ".87"),
+    ("GAPT, rhythm discriminative 1", "", "", "", "", ".73", ".89", ".80"),
+    ("GAPT, rhythm discriminative 2", "", "", "", "", ".77", ".82", ".79"),
+    ("ReaLchords, contrastive", ".17", "", ".49", ".26", "", "", ""),
+    ("ReaLchords, discriminative", "", "", "", "", "~.69", ".91", ".79"),
+)
 
 
 def fit(melody: np.ndarray, chords: np.ndarray, vocabulary: Vocabulary) -> dict[str, float]:

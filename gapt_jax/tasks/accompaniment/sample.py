@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from gapt_jax.algorithm.rollout import WHOLE, Truncation
 from gapt_jax.errors import UserError
 from gapt_jax.evaluation.evaluator import Evaluator
 from gapt_jax.runtime.console import Console
@@ -26,14 +27,15 @@ def sample(
     songs: int = 4,
     seed: int = 0,
     step: int | None = None,
+    shares: tuple[float, float] = WHOLE,
 ) -> list[Path]:
     """Writes accompaniments of held-out songs, or of the whole melody in a MIDI file from its first bar with a note
-    on, as MIDI."""
-    folder = out or workdir.resolve() / "samples"
+    on, as MIDI. `shares` are those of a `Truncation`."""
+    folder, truncation = out or workdir.resolve() / "samples", Truncation(*shares)
     if melody is not None:
-        return _accompany(workdir, console, melody, folder, songs, seed, step)
+        return _accompany(workdir, console, melody, folder, songs, seed, step, truncation)
     job = with_songs(workdir, console)
-    evaluator, policy = _player_of(job, songs, step)
+    evaluator, policy = _player_of(job, songs, step, truncation)
     name, split = evaluation_sets(job.experiment)[0]
     chosen = job.corpus.evaluation_songs(name, split, songs)
     chords = evaluator.play(policy, chosen.context, chosen.index, sampling="masked", seed=seed)
@@ -44,14 +46,21 @@ def sample(
 
 
 def _accompany(
-    workdir: Path, console: Console, melody: Path, folder: Path, songs: int, seed: int, step: int | None
+    workdir: Path,
+    console: Console,
+    melody: Path,
+    folder: Path,
+    songs: int,
+    seed: int,
+    step: int | None,
+    truncation: Truncation,
 ) -> list[Path]:
     tune = read_tune(melody)
     console.say(f"the melody is that of {tune.source}")
     if tune.skipped:
         console.say(f"it begins in bar {tune.skipped + 1}: left out what stands before")
     job, _ = open_without_songs(workdir, console)
-    evaluator, policy = _player_of(job, songs, step)
+    evaluator, policy = _player_of(job, songs, step, truncation)
     tokens = melody_tokens(tune.notes, _MOST_FRAMES)
     with console.progress("accompanying", len(tokens)) as progress:
         window = job.experiment.data.max_frames
@@ -66,10 +75,10 @@ def _accompany(
     return paths
 
 
-def _player_of(job: Job, songs: int, step: int | None) -> tuple[Evaluator, Params]:
+def _player_of(job: Job, songs: int, step: int | None, truncation: Truncation) -> tuple[Evaluator, Params]:
     """What plays so many songs at a time, and the policy."""
     if accompaniment_of(job.spec).part != "chords":
         raise UserError(f"{job.workdir} is a melody agent: sample the run of a chord policy")
     config = job.experiment.evaluation
     config = dataclasses.replace(config, batch_size=min(config.batch_size, songs))
-    return Evaluator(job.spec, {}, config), newest_policy(job, step)[1]
+    return Evaluator(job.spec, {}, config, truncation=truncation), newest_policy(job, step)[1]
