@@ -1,28 +1,38 @@
 """``gapt jam`` and ``gapt play`` from the command line: what they refuse, and what they write."""
 
 import contextlib
+import hashlib
 import json
 import re
 import shutil
 import socket
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import mido
+import numpy as np
 import pytest
+import safetensors.numpy
 from mido import Message
 
 pytest.importorskip("fastapi", reason="the extra 'live' is not installed")
 
 from gapt_jax import midi
 from gapt_jax.commands.main import main
+from gapt_jax.errors import UserError
 from gapt_jax.export import bundle
+from gapt_jax.export.proof import open_bundle
+from gapt_jax.export.verify import read_safetensors
 from gapt_jax.live import bands, duet, server
 from gapt_jax.live.duet import perform
+from gapt_jax.live.engine import Controls
+from gapt_jax.live.model import of_policy, open_model
+from gapt_jax.live.play import play
 from gapt_jax.midi import Note
 from gapt_jax.runtime.console import Console
 from gapt_jax.tasks.accompaniment.midi import melody_tokens, read_melody
-from tests.export.bundles import random_policy
+from tests.export.bundles import random_policy, reseal
 
 TUNE = [Note(0, 1, 60), Note(1, 1.5, 64), Note(1.5, 2, 64), Note(2.5, 4, 67)]
 pytestmark = pytest.mark.timeout(120)  # who does not refuse would serve for ever
@@ -131,6 +141,44 @@ def test_jam_without_arguments_plays_the_installed_policies(made, folder, tmp_pa
     main(["jam", "--port", "0"])
     (app,) = served
     assert [model["name"] for model in app.state.studio.described()] == made
+
+
+def test_an_old_bundle_plays(folder, tmp_path):
+    """What was compiled may be older than JAX promises to read, and may be unreadable: playing builds the network."""
+    old = Path(shutil.copytree(folder / "bundle", tmp_path / "old"))
+    for path in (old / "fn").iterdir():
+        path.write_bytes(b"of another age")
+    reseal(old, expires="2020-01-01")
+    with pytest.raises(UserError, match="expired on 2020-01-01: rebuild them with 'gapt export refresh"):
+        open_bundle(old)
+    controls = Controls(lookahead_frames=8, intro_frames=0)
+    tokens = melody_tokens(TUNE, 100).tolist()
+    models = open_model(old, Console()), of_policy(random_policy(), "as it was trained")
+    found, expected = (play(model, controls, tokens, realtime=False)[0].decided[: len(tokens)] for model in models)
+    assert found == expected and len(set(found)) > 3
+    assert models[0].weights_sha256 == json.loads((old / "manifest.json").read_text())["weights_sha256"]
+
+
+def test_a_bundle_whose_weights_are_not_its_network_does_not_play(folder, tmp_path):
+    other = Path(shutil.copytree(folder / "bundle", tmp_path / "other"))
+    settings = json.loads((other / "config.json").read_text())
+    settings["policy"]["depth"] = 1
+    (other / "config.json").write_text(json.dumps(settings))
+    reseal(other)
+    with pytest.raises(UserError, match="does not hold the network of"):
+        open_model(other, Console())
+
+
+def test_a_bundle_whose_weights_are_not_finite_does_not_play(folder, tmp_path):
+    other = Path(shutil.copytree(folder / "bundle", tmp_path / "other"))
+    weights = read_safetensors(other / "params.safetensors")
+    name = next(iter(weights))
+    weights[name] = np.full_like(weights[name], np.nan)
+    (other / "params.safetensors").write_bytes(safetensors.numpy.save(weights))
+    digest = hashlib.sha256((other / "params.safetensors").read_bytes()).hexdigest()
+    reseal(other, weights_sha256=digest)
+    with pytest.raises(UserError, match="not finite"):
+        open_model(other, Console())
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from gapt_jax import models
 from gapt_jax.algorithm.rollout import roll_out
 from gapt_jax.errors import UserError
 from gapt_jax.export import bundle, card, functions, onnx, verify
+from gapt_jax.export.network import Playing
 from gapt_jax.export.verify import Refused
 from gapt_jax.runtime.console import Console
 from gapt_jax.tasks.accompaniment.task import Accompaniment
@@ -278,7 +279,7 @@ def played(policy, chords, notes, **options):
 
 def test_plans():
     policy = random_policy()
-    golden = bundle._golden(bundle._Playing(tiny().models.policy, VOCABULARY, FRAMES), policy.params)
+    golden = bundle._golden(Playing(tiny().models.policy, VOCABULARY, FRAMES), policy.params)
     chords, notes = golden["chords"][:1, :5], golden["melody"][:1, :5]
     free = np.full((1, 6), -1, np.int32)
     greedy, melody, state = played(policy, chords, notes, given=free, temperature=0, is_masked=False)
