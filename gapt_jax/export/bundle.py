@@ -57,10 +57,12 @@ def write(
     dtype: str = "float32",
     with_onnx: bool | None = None,
     evaluation: dict[str, Any] | None = None,
+    training: card.Training | None = None,
 ) -> dict[str, Any]:
     """Writes the bundle of a policy and proves it: its manifest. Nothing is left behind where the proof fails.
 
-    ONNX is written where its packages are installed, unless `with_onnx` says otherwise.
+    ONNX is written where its packages are installed, unless `with_onnx` says otherwise. `evaluation` and `training` are
+    for the model card.
     """
     experiment = policy.experiment
     if accompaniment(policy.task).part != "chords":
@@ -102,7 +104,7 @@ def write(
             "sampling": {"temperature": 1.0, "is_masked": True},
         }
         wanted = onnx.is_installed() if with_onnx is None else with_onnx
-        return _compile(folder, playing, manifest, console, wanted, evaluation)
+        return _compile(folder, playing, manifest, console, wanted, evaluation, training)
 
 
 def refresh(folder: Path, console: Console) -> dict[str, Any]:
@@ -130,6 +132,7 @@ def _compile(
     console: Console,
     with_onnx: bool,
     evaluation: dict[str, Any] | None = None,
+    training: card.Training | None = None,
     card_of: tuple[Path, str] | None = None,
 ) -> dict[str, Any]:
     """Writes all that follows from weights and settings, proves the bundle, and completes the manifest.
@@ -165,7 +168,7 @@ def _compile(
     if card_of:
         text = (card_of[0] / CARD).read_bytes().decode(errors="replace").replace(card_of[1], manifest["expires"])
     else:
-        text = card.model_card(manifest, evaluation, with_onnx)
+        text = card.model_card(manifest, evaluation, with_onnx, training)
     (folder / CARD).write_text(text, encoding="utf-8")
     _seal(folder, manifest)
     console.say("verifying in a fresh process")
