@@ -84,7 +84,8 @@ UPSTREAM = {
         "OpenEWLD",
         **_archive("00sapo/OpenEWLD", "9bbb6d292c96c9ab2dee64b7ff5cdba60612b7a0", "dataset"),
         files=502,
-        licence="stated public domain, by the deaths of the authors (works after 1930 may be protected in the USA)",
+        licence="stated public domain, by the deaths of the authors (133 of the 502 works are from after 1930 and "
+        "may be protected in the USA)",
         citation="Simonetta et al.: Symbolic Music Similarity through a Graph-Based Representation, AM 2018",
     ),
     "hooktheory": Upstream(
@@ -100,6 +101,23 @@ UPSTREAM = {
         checksums={"Hooktheory.json.gz": _HOOKTHEORY},
     ),
 }
+
+_MADE_HERE = ("none needed: songs of this package's generator", "gapt_jax/data_pipeline/grammar.py")
+_OTHERS = {  # sets that no importer makes: (licence, homepage)
+    **dict.fromkeys(("grammar", "grammar_modal"), _MADE_HERE),
+    "lily_pd": (
+        "public domain: sheets published up to 1930, typeset under the Unlicense",
+        "https://github.com/neonscribe/lilypond-lead-sheets",
+    ),
+    "tuneworks": ("GPL-2.0-or-later or CC BY-SA 4.0", "https://github.com/jw35/tunebook-abc"),
+    "oldtime": ("CC BY-SA 4.0", "https://github.com/rjl20/abc-tunebook"),
+}
+
+
+def terms(name: str) -> tuple[str, str]:
+    """(licence as its source states it, where it is) of a dataset by its name; empty where they are not known."""
+    known = UPSTREAM.get(name)
+    return (known.licence, known.homepage) if known else _OTHERS.get(name, ("", ""))
 
 
 def restriction(name: str) -> str | None:

@@ -27,7 +27,7 @@ from gapt_jax import models
 from gapt_jax.algorithm import learner, population
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec, init_state, state_in
 from gapt_jax.config import Experiment
-from gapt_jax.errors import UserError
+from gapt_jax.errors import UserError, install
 from gapt_jax.launch import collectives, gpus, topology
 from gapt_jax.launch.collectives import Collective
 from gapt_jax.runtime import chips, cost
@@ -171,7 +171,7 @@ def devices_of(where: str, slices: int) -> Sequence[Any]:
             raise UserError("--slices is for TPUs")
         return gpus.devices(wanted)
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError("gapt plan needs the TPU compiler, but no TPU: pip install '.[plan]'")
+        raise UserError(f"gapt plan needs the TPU compiler, but no TPU: {install('plan')}")
     from jax.experimental import topologies  # slow
 
     set_up()

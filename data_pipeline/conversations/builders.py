@@ -165,6 +165,7 @@ def _prepare_new(name: str, source: Path, final: Path, on_progress: Progress | N
     say("reading", 0, None)
     found = read(source)
     total = len(found.conversations)
+    say("reading", total, None)
     if not total:
         first = f"the first reason: {found.faults.kept[0].reason}" if found.faults.total else "there are no segments"
         raise UserError(f"no conversation of {source} could be used ({first}): `gapt data check {source}` lists all")

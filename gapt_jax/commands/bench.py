@@ -16,7 +16,7 @@ from typing import Any
 
 from gapt_jax import config, experiments
 from gapt_jax.commands.parsing import add_command, positive
-from gapt_jax.errors import UserError
+from gapt_jax.errors import UserError, install
 from gapt_jax.runtime.console import Console, format_seconds
 from gapt_jax.runtime.files import read_json, strict_json, write_atomic
 from gapt_jax.tasks.accompaniment.config import Experiment
@@ -114,7 +114,7 @@ def _bench(args: argparse.Namespace, console: Console) -> int | None:
     if args.policies and LIVE not in suites:
         raise UserError("--policies play in the suite 'live': add it to --suite")
     if LIVE in suites and importlib.util.find_spec("fastapi") is None:
-        raise UserError("the packages for live play are missing: pip install '.[live]', or name other suites")
+        raise UserError(f"the packages for live play are missing: {install('live')}, or name other suites")
     earlier = args.compare and read_bench(args.compare)
     from gapt_jax.runtime.devices import set_up
 

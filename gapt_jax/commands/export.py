@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gapt_jax.commands.parsing import add_command, choice
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import read_json
+
+if TYPE_CHECKING:
+    from gapt_jax.export.card import Training
 
 _DTYPES = ("float32", "bfloat16", "int8")
 _ABOUT = """\
@@ -47,12 +50,31 @@ def add_parser(commands: Any) -> None:
     export.add_argument(
         "--onnx", action=argparse.BooleanOptionalAction, default=None, help="default: where its packages are installed"
     )
+    export.add_argument(
+        "--license", type=_licence, default="", metavar="TEXT", help="of the weights, for the model card, as apache-2.0"
+    )
     verify = add_command(commands, "verify", _verify, "prove a bundle in a process that knows nothing of this package")
     verify.add_argument("bundle", type=Path, metavar="DIR", help="folder of the bundle")
     foreign = add_command(commands, "import-torch", _import_torch, "make a bundle of a published PyTorch policy")
     foreign.add_argument("checkpoint", type=Path, metavar="FILE", help=".safetensors, .pth, .ckpt or .pt")
     foreign.add_argument("--chord-names", type=Path, required=True, metavar="FILE", help="its vocabulary, a JSON list")
     foreign.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the bundle")
+
+
+def _licence(text: str) -> str:
+    if not (text.strip() and text.isprintable() and len(text) <= 100):
+        raise argparse.ArgumentTypeError("a licence is one line of 1 to 100 characters")
+    return text.strip()
+
+
+def _training(run: Path, mixture: Sequence[tuple[str, float]], licence: str) -> Training:
+    """What the model card tells of a run: its training sets, by what is known of their names, and its command."""
+    from gapt_jax.data_pipeline import upstream
+    from gapt_jax.export.card import Training, TrainingSet, without_folders
+
+    sets = tuple(TrainingSet(name, weight, *upstream.terms(name)) for name, weight in mixture)
+    command = read_json(run / "run.json", "gapt run").get("command", "")
+    return Training(sets, without_folders(" ".join(command.split())), licence)
 
 
 def _export(args: argparse.Namespace, console: Console) -> None:
@@ -74,7 +96,16 @@ def _export(args: argparse.Namespace, console: Console) -> None:
     policy = load_policy(run, console, supervised=args.policy == "mle", step=args.step)
     measured = run / "evaluation.json"
     evaluation = read_json(measured, "gapt evaluate") if measured.is_file() and args.step is None else None
-    manifest = bundle.write(policy, args.out, console, dtype=args.dtype, with_onnx=args.onnx, evaluation=evaluation)
+    training = _training(run, policy.experiment.data.mixture, args.license)
+    manifest = bundle.write(
+        policy,
+        args.out,
+        console,
+        dtype=args.dtype,
+        with_onnx=args.onnx,
+        evaluation=evaluation,
+        training=training,
+    )
     console.emit(manifest)
     _show(args.out, manifest, console)
     console.say(f"wrote {args.out}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gapt_jax.commands.parsing import add_command
+from gapt_jax.commands.parsing import Parser, add_command
 from gapt_jax.commands.serve import add_address, check_server
 from gapt_jax.errors import UserError
 from gapt_jax.runtime.console import Console
@@ -16,11 +18,19 @@ from gapt_jax.runtime.files import write_atomic
 from gapt_jax.runtime.loopback import until_stopped
 
 if TYPE_CHECKING:
-    from gapt_jax.live.engine import Controls
+    from gapt_jax.live.engine import Controls, Engine
     from gapt_jax.live.model import LiveModel
     from gapt_jax.vocabulary import Vocabulary
 
 MOST_FRAMES = 1 << 18  # of songs in a policy's place
+_CONTROLS = (
+    ("bpm", float, "tempo (default: 120)"),
+    ("temperature", float, "0 plays the likeliest (default: 1)"),
+    ("seed", int, "of the sampling (default: 0)"),
+    ("lookahead-frames", int, "sixteenth notes of a plan (default: 16)"),
+    ("commit-frames", int, "of which are final (default: 4)"),
+)
+_INTRO = ("intro-frames", int, "sixteenth notes in which it only listens (default: 16)")
 
 
 def add_parser(commands: Any) -> None:
@@ -44,22 +54,31 @@ def add_parser(commands: Any) -> None:
     jam.add_argument(
         "--study", type=Path, metavar="FOLDER", help="hide the models' names; log takes and answers of who agrees"
     )
+    jam.add_argument("--midi-in", metavar="NAME", help="play without a browser, at MIDI ports; 'virtual' opens one")
+    jam.add_argument("--midi-out", metavar="NAME", help="where the chords go, on channel 2")
+    jam.add_argument("--out", type=Path, metavar="FILE.mid", help="the take at MIDI ports (default: jam-TIME.mid)")
+    jam.add_argument("--tempo", dest="bpm", type=float, metavar="N", help="the same as --bpm")
+    _add_controls(jam, (*_CONTROLS, _INTRO), "at MIDI ports: ")
     play = add_command(commands, "play", _play, "accompany a MIDI file as if it were played live")
     play.add_argument("policy", type=Path, metavar="DIR", help="a run or a bundle")
     play.add_argument("--melody", type=Path, required=True, metavar="FILE.mid", help="what the player plays")
     play.add_argument("--out", type=Path, metavar="FILE.mid", help="default: the melody's name with -accompanied")
     play.add_argument("--realtime", action="store_true", help="wait for each sixteenth note, as a player would")
-    for name, kind, text in (
-        ("bpm", float, "tempo (default: 120)"),
-        ("temperature", float, "0 plays the likeliest (default: 1)"),
-        ("seed", int, "of the sampling (default: 0)"),
-        ("lookahead-frames", int, "sixteenth notes of a plan (default: 16)"),
-        ("commit-frames", int, "of which are final (default: 4)"),
-    ):
-        play.add_argument(f"--{name}", type=kind, metavar="N", help=text)
+    _add_controls(play, _CONTROLS)
+
+
+def _add_controls(parser: Parser, controls: Sequence[tuple[str, type, str]], where: str = "") -> None:
+    for name, kind, text in controls:
+        parser.add_argument(f"--{name}", type=kind, metavar="N", help=where + text)
 
 
 def _jam(args: argparse.Namespace, console: Console) -> None:
+    if args.midi_in or args.midi_out:
+        _jam_at_ports(args, console)
+        return
+    for name in ("out", *(name.replace("-", "_") for name, _, _ in (*_CONTROLS, _INTRO))):
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} goes with --midi-in and --midi-out: the page has its own")
     check_server(args, "live play")
     with until_stopped(console):
         from gapt_jax.runtime.devices import set_up
@@ -73,6 +92,71 @@ def _jam(args: argparse.Namespace, console: Console) -> None:
         found = {} if args.policies else bands.installed()
         policies, names = args.policies or list(found.values()), list(found)
         run(policies, console, **places, names=names, songs=songs, study=args.study)
+
+
+def _jam_at_ports(args: argparse.Namespace, console: Console) -> None:
+    if not (args.midi_in and args.midi_out):
+        raise UserError("--midi-in and --midi-out go together: name both ports, or neither and play in the browser")
+    if args.songs or args.study or len(args.policies) > 1:
+        raise UserError("one policy plays at MIDI ports: several, --songs and --study go with the page")
+    controls = controls_of(args)
+    from gapt_jax.live import bands
+    from gapt_jax.live.duet import Duet, perform
+    from gapt_jax.live.engine import Engine
+    from gapt_jax.live.play import taken
+    from gapt_jax.live.ports import opened
+    from gapt_jax.runtime.devices import set_up
+
+    policy = args.policies[0] if args.policies else next(iter(bands.installed().values()))
+    with opened(args.midi_in, args.midi_out) as (incoming, send):
+        set_up()
+        model, controls = _ready(policy, controls, console, realtime=True)
+        duet = Duet(Engine(model, controls))
+        incoming()  # what was played meanwhile counts for nothing
+        console.say(f"playing with {model.name} at {controls.bpm:g} BPM: your first note begins, Ctrl-C ends")
+        milliseconds = perform(duet, incoming, send)
+    if not duet.engine.now:
+        console.say("nothing was played: no take is written")
+        return
+    out = args.out or Path(time.strftime("jam-%Y%m%d-%H%M%S.mid"))
+    found = taken(milliseconds, 15 / controls.bpm) | {"late": duet.late}
+    _write_take(out, duet.engine, found, console, duet.velocities)
+
+
+def _ready(policy: Path, controls: Controls, console: Console, *, realtime: bool) -> tuple[LiveModel, Controls]:
+    """A policy with all compiled, and the controls under which this machine keeps up with it. Raises UserError."""
+    from gapt_jax.live.model import open_model
+
+    model = open_model(policy, console)
+    if controls.lookahead_frames > model.most_ahead:
+        raise UserError(f"{model.name} plans at most {model.most_ahead} frames: lower --lookahead-frames")
+    console.say("compiling")
+    model.warm_up()
+    if realtime:
+        controls = dataclasses.replace(controls, plan_per_tick=model.affordable(15 / controls.bpm))
+    return model, controls
+
+
+def _write_take(
+    out: Path, engine: Engine, found: dict[str, Any], console: Console, velocities: Mapping[int, int] | None = None
+) -> None:
+    """Writes what both have played, no chords in the intro, and tells of the ticks: `found`."""
+    import numpy as np
+
+    from gapt_jax.tasks.accompaniment.midi import accompaniment
+    from gapt_jax.vocabulary import SILENCE
+
+    notes, frames = np.array(engine.heard, np.int32), len(engine.heard)
+    chords = np.array(engine.decided[:frames], np.int32)
+    chords[: engine.controls.intro_frames] = SILENCE
+    content = accompaniment(notes, chords, engine.model.vocabulary, engine.controls.bpm, velocities=velocities)
+    write_atomic(out, content)
+    console.emit(found | {"model": engine.model.name, "frames": frames, "path": out})
+    console.say(
+        f"{frames} frames; a tick took {found['p50_ms']} ms (p50), {found['p95_ms']} ms (p95) of "
+        f"{found['budget_ms']} ms; {found['over_budget']} took longer"
+    )
+    console.say(f"wrote {out}")
 
 
 def song_model(path: Path, vocabulary: Vocabulary) -> LiveModel:
@@ -118,33 +202,17 @@ def _play(args: argparse.Namespace, console: Console) -> None:
         raise UserError(f"--out {out} is a folder: name a file in it")
     if out.parent.exists() and not out.parent.is_dir():
         raise UserError(f"--out {out} cannot be written: {out.parent} is a file")
-    from gapt_jax.tasks.accompaniment.midi import accompaniment, melody_tokens, read_melody
+    from gapt_jax.tasks.accompaniment.midi import melody_tokens, read_melody
 
     notes = read_melody(args.melody)
-    from gapt_jax.live.model import open_model
     from gapt_jax.live.play import play
     from gapt_jax.runtime.devices import set_up
 
     set_up()
-    model = open_model(args.policy, console)
-    if controls.lookahead_frames > model.most_ahead:
-        raise UserError(f"{model.name} plans at most {model.most_ahead} frames: lower --lookahead-frames")
-    import numpy as np
-
     last = max(note.offset for note in notes)
     tokens = melody_tokens(notes, int(4 * last) + 4).tolist()
-    console.say("compiling")
-    model.warm_up()
-    if args.realtime:
-        controls = dataclasses.replace(controls, plan_per_tick=model.affordable(15 / controls.bpm))
+    model, controls = _ready(args.policy, controls, console, realtime=args.realtime)
     with console.progress("playing", len(tokens)) as progress:
         engine, found = play(model, controls, tokens, realtime=args.realtime, report=progress.update)
-    chords = np.array(engine.decided[: engine.now], np.int32)
-    write_atomic(out, accompaniment(np.array(engine.heard, np.int32), chords, model.vocabulary, controls.bpm))
-    console.emit(found | {"model": model.name, "frames": engine.now, "path": out})
-    console.say(
-        f"{engine.now} frames; a tick took {found['p50_ms']} ms (p50), {found['p95_ms']} ms (p95) of "
-        f"{found['budget_ms']} ms; {found['over_budget']} took longer"
-    )
-    console.say(f"wrote {out}")
+    _write_take(out, engine, found, console)
     console.say(f"next: gapt jam {args.policy}")

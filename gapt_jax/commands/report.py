@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gapt_jax.commands.parsing import add_command, run_folder
-from gapt_jax.errors import UserError
+from gapt_jax.errors import UserError, install
 from gapt_jax.runtime.console import Console
 
 
@@ -46,7 +46,7 @@ def report_folder(runs: list[Path]) -> Path:
 def write_page(workdir: Path, console: Console) -> bool:
     """Writes the report of a finished run, and returns whether it could: a run without matplotlib still ends well."""
     if None in (importlib.util.find_spec("matplotlib"), importlib.util.find_spec("jinja2")):
-        console.say(f"no page: pip install '.[report]', then gapt report {workdir}")
+        console.say(f"no page: {install('report')}, then gapt report {workdir}")
         return False
     from gapt_jax.report.writer import write_report
 

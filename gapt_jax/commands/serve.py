@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gapt_jax.commands.parsing import Parser, add_command
-from gapt_jax.errors import UserError
+from gapt_jax.errors import UserError, install
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.loopback import until_stopped
 
@@ -30,7 +30,7 @@ def add_address(parser: Parser, port: int) -> None:
 def check_server(args: argparse.Namespace, what: str) -> None:
     """Raises UserError where the arguments of a server are wrong, or its packages missing."""
     if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
-        raise UserError(f"the packages for {what} are missing: pip install '.[live]'")
+        raise UserError(f"the packages for {what} are missing: {install('live')}")
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port must be in 0..65535, not {args.port}")
     if args.sessions < 1:

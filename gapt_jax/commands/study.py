@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gapt_jax.commands.parsing import add_command, add_group
-from gapt_jax.errors import UserError
+from gapt_jax.errors import UserError, install
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import strict_json, write_atomic
 from gapt_jax.study import NEEDED, OPTIONAL
@@ -41,7 +41,7 @@ def _analyse(args: argparse.Namespace, console: Console) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UserError("the study's figure needs matplotlib: pip install '.[report]'") from error
+        raise UserError(f"the study's figure needs matplotlib: {install('report')}") from error
     from gapt_jax.study import results
     from gapt_jax.study import statistics as study
     from gapt_jax.study.ratings import read_ratings

@@ -19,14 +19,13 @@ import numpy as np
 import safetensors.numpy
 from jax import export
 
-from gapt_jax import models as model_library
-from gapt_jax.config import ModelsConfig, TransformerConfig, from_dict
 from gapt_jax.errors import UserError
 from gapt_jax.export import card, onnx
 from gapt_jax.export import functions as library
-from gapt_jax.export.functions import PLATFORMS, SCALE, Functions, Weights, exported, flatten, quantised
+from gapt_jax.export.functions import PLATFORMS, Weights, exported, flatten, quantised
 from gapt_jax.export.latency import frame_latency
 from gapt_jax.export.manifest import CARD, CONFIG, MOST_FRAMES, TRITON, VOCABULARY, read_manifest
+from gapt_jax.export.network import Playing, read_playing, read_weights
 from gapt_jax.export.proof import prove
 from gapt_jax.export.verify import (
     GOLDEN,
@@ -36,44 +35,18 @@ from gapt_jax.export.verify import (
     START,
     SUMS,
     WEIGHTS,
-    Refused,
-    read_json,
     read_safetensors,
     shaped,
 )
-from gapt_jax.models import Model
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import git_revision, source_hash, strict_json
-from gapt_jax.tasks.accompaniment.task import Accompaniment, accompaniment
+from gapt_jax.tasks.accompaniment.task import accompaniment
 from gapt_jax.training.saved import SavedPolicy
 from gapt_jax.types import Params
-from gapt_jax.vocabulary import BOS, FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, SILENCE, Vocabulary, read_vocabulary
+from gapt_jax.vocabulary import BOS, FRAMES_PER_BEAT, NOTE_HOLD, NOTE_ONSET, SILENCE
 
 READABLE_DAYS = 180  # of jax.export's promise to read what older versions wrote
 GOLDEN_SONGS, GOLDEN_FRAMES = 2, 8
-
-
-@dataclasses.dataclass(frozen=True)
-class _Playing:
-    """A policy to be exported, without its weights."""
-
-    config: TransformerConfig
-    vocabulary: Vocabulary
-    frames: int
-
-    @property
-    def length(self) -> int:
-        """Tokens of a session: BOS, then two a frame."""
-        return 1 + 2 * self.frames
-
-    @property
-    def network(self) -> Model:
-        models = ModelsConfig(policy=self.config, compute_dtype="float32")
-        return model_library.build(models, self.vocabulary.size).policy
-
-    @property
-    def functions(self) -> Functions:
-        return Functions(self.network, Accompaniment(self.vocabulary), self.config.depth, self.length)
 
 
 def write(
@@ -84,10 +57,12 @@ def write(
     dtype: str = "float32",
     with_onnx: bool | None = None,
     evaluation: dict[str, Any] | None = None,
+    training: card.Training | None = None,
 ) -> dict[str, Any]:
     """Writes the bundle of a policy and proves it: its manifest. Nothing is left behind where the proof fails.
 
-    ONNX is written where its packages are installed, unless `with_onnx` says otherwise.
+    ONNX is written where its packages are installed, unless `with_onnx` says otherwise. `evaluation` and `training` are
+    for the model card.
     """
     experiment = policy.experiment
     if accompaniment(policy.task).part != "chords":
@@ -101,7 +76,7 @@ def write(
             f"{policy.facts['run']} plays songs of {experiment.data.max_frames:,} frames: "
             f"a bundle is for 3 to {MOST_FRAMES:,}"
         )
-    playing = _Playing(experiment.models.policy, accompaniment(policy.task).vocabulary, experiment.data.max_frames)
+    playing = Playing(experiment.models.policy, accompaniment(policy.task).vocabulary, experiment.data.max_frames)
     weights = {name: np.asarray(array, np.float32) for name, array in flatten(policy.params).items()}
     with _finished(out) as folder:
         _save(folder / WEIGHTS, _stored(weights, dtype))
@@ -129,56 +104,35 @@ def write(
             "sampling": {"temperature": 1.0, "is_masked": True},
         }
         wanted = onnx.is_installed() if with_onnx is None else with_onnx
-        return _compile(folder, playing, manifest, console, wanted, evaluation)
+        return _compile(folder, playing, manifest, console, wanted, evaluation, training)
 
 
 def refresh(folder: Path, console: Console) -> dict[str, Any]:
     """Rebuilds what is compiled in a bundle from its weights, and proves it again; the old bundle is replaced whole."""
     old = read_manifest(folder)
-    playing = _read_playing(folder)
+    playing = read_playing(folder)
     has_onnx = (folder / ONNX).exists()
     if has_onnx and not onnx.is_installed():
         raise UserError(f"{folder} holds an ONNX graph, and {onnx.MISSING}")
-    _check_weights(folder, playing)
+    read_weights(folder, playing)
     before = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     kept = {key: value for key, value in old.items() if key not in ("functions", "files", "parity", "latency")}
     with _finished(folder, replaces=before) as fresh:
         for name in (WEIGHTS, GOLDEN, VOCABULARY, CONFIG):
             shutil.copy2(folder / name, fresh / name)
-        manifest = _compile(fresh, playing, kept, console, has_onnx, None, card_of=(folder, old["expires"]))
+        manifest = _compile(fresh, playing, kept, console, has_onnx, card_of=(folder, old["expires"]))
     shutil.rmtree(before, ignore_errors=True)
     return manifest
 
 
-def _read_playing(folder: Path) -> _Playing:
-    settings = read_json(folder / CONFIG)
-    vocabulary = read_vocabulary(folder / VOCABULARY)
-    return _Playing(from_dict(TransformerConfig, settings["policy"]), vocabulary, settings["max_frames"])
-
-
-def _check_weights(folder: Path, playing: _Playing) -> None:
-    """Raises UserError where the stored weights are not those of the network that the settings describe."""
-    try:
-        weights = read_safetensors(folder / WEIGHTS)
-    except Refused as reason:
-        raise UserError(str(reason)) from None
-    fits = playing.config.depth <= len(weights)  # else even the shapes of the network would take long
-    if fits:
-        network = flatten(jax.eval_shape(playing.network.init, jax.random.key(0)))
-        expected = {name: array.shape for name, array in network.items()}
-        scales = {name + SCALE: shape[-1:] for name, shape in expected.items() if name + SCALE in weights}
-        fits = {name: array.shape for name, array in weights.items()} == expected | scales
-    if not fits:
-        raise UserError(f"{folder / WEIGHTS} does not hold the network of {folder / CONFIG}: copy the bundle again")
-
-
 def _compile(
     folder: Path,
-    playing: _Playing,
+    playing: Playing,
     manifest: dict[str, Any],
     console: Console,
     with_onnx: bool,
-    evaluation: dict[str, Any] | None,
+    evaluation: dict[str, Any] | None = None,
+    training: card.Training | None = None,
     card_of: tuple[Path, str] | None = None,
 ) -> dict[str, Any]:
     """Writes all that follows from weights and settings, proves the bundle, and completes the manifest.
@@ -214,7 +168,7 @@ def _compile(
     if card_of:
         text = (card_of[0] / CARD).read_bytes().decode(errors="replace").replace(card_of[1], manifest["expires"])
     else:
-        text = card.model_card(manifest, evaluation, with_onnx)
+        text = card.model_card(manifest, evaluation, with_onnx, training)
     (folder / CARD).write_text(text, encoding="utf-8")
     _seal(folder, manifest)
     console.say("verifying in a fresh process")
@@ -261,7 +215,7 @@ def _stored(weights: Weights, dtype: str) -> Weights:
     }
 
 
-def _golden(playing: _Playing, params: Params) -> dict[str, np.ndarray]:
+def _golden(playing: Playing, params: Params) -> dict[str, np.ndarray]:
     """Melodies, the chords that the checkpoint plays to them greedily, and its logits by a full pass without cache."""
     melody = _melodies(playing.frames)
     network = playing.network
@@ -297,7 +251,7 @@ def _melodies(frames: int) -> np.ndarray:
     return songs
 
 
-def _first_state(playing: _Playing, params: Params) -> Weights:
+def _first_state(playing: Playing, params: Params) -> Weights:
     """Logits of the first chord, and what BOS leaves in each cache: the first column, the rest is zero."""
     network = playing.network
     cache = network.method(params, "empty_cache", 1, 1)

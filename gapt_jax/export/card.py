@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from gapt_jax.config import TransformerConfig
 from gapt_jax.export.functions import state_names
 from gapt_jax.export.verify import PAST, PRESENT
 
 _METRICS = ("note_in_chord", "vendi_independent", "js_bigram", "unique_chords")
+
+
+class TrainingSet(NamedTuple):
+    """A dataset that a policy was trained on. Licence, as its source states it, and source are empty where unknown."""
+
+    name: str
+    weight: float
+    licence: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a run tells beside what is in a manifest; empty where it is not known."""
+
+    sets: tuple[TrainingSet, ...] = ()
+    command: str = ""
+    licence: str = ""  # of the weights, as whoever exports them states it
 
 
 def title(origin: dict[str, Any]) -> str:
@@ -27,19 +47,28 @@ def short_name(origin: dict[str, Any]) -> str:
     return re.sub("[^A-Za-z0-9._-]+", "-", name)
 
 
-def model_card(manifest: dict[str, Any], evaluation: dict[str, Any] | None, has_onnx: bool) -> str:
+def without_folders(command: str) -> str:
+    """A command that names no folder of the machine it ran on: of absolute paths their last part alone."""
+    return re.sub(r"(?<![^\s='\"])[~/](?:[^\s'\"]*/)?(?=[^\s/'\"])", "", command)
+
+
+def model_card(
+    manifest: dict[str, Any], evaluation: dict[str, Any] | None, has_onnx: bool, training: Training | None = None
+) -> str:
     """README.md of a bundle, with the YAML head that model hubs read."""
+    told = training or Training()
     origin, parameters = manifest["origin"], manifest["parameters"]
     weight = origin["adversarial_weight"]
     if weight is not None:
-        training = f"post-trained with λ = {weight:g}, step {origin['step']}"
+        how = f"post-trained with λ = {weight:g}, step {origin['step']}"
     else:
-        training = "supervised only" if origin["system"] == "mle" else f"imported from `{origin['run']}`"
+        how = "supervised only" if origin["system"] == "mle" else f"imported from `{origin['run']}`"
     onnx = "In any other\nlanguage: `onnx/commit_frame.onnx` by ONNX Runtime. " if has_onnx else ""
     rows = _metric_rows(origin["system"], evaluation)
     measured = f"\n## Measured\n\n| set | metric | mean |\n|---|---|---|\n{rows}" if rows else ""
+    licence = f"license: {json.dumps(told.licence, ensure_ascii=False)}\n" if told.licence else ""
     return f"""---
-library_name: gapt-jax
+{licence}library_name: gapt-jax
 pipeline_tag: other
 tags: [music, accompaniment, real-time, jax{", onnx" if has_onnx else ""}]
 ---
@@ -47,7 +76,7 @@ tags: [music, accompaniment, real-time, jax{", onnx" if has_onnx else ""}]
 # {title(origin)}
 
 Plays a chord for each sixteenth note of a melody before that note is heard. A decoder of {parameters:,} parameters,
-{training}; weights in {manifest["dtype"]}, {manifest["vocabulary_size"]:,} tokens, sessions of up to
+{how}; weights in {manifest["dtype"]}, {manifest["vocabulary_size"]:,} tokens, sessions of up to
 {manifest["max_frames"]} frames ({manifest["frames_per_beat"]} a beat).
 
 ## Use
@@ -61,7 +90,21 @@ compiled functions are readable until {manifest["expires"]}; `gapt export refres
 
 It knows the chords of its vocabulary and sixteenth notes, no tempo, no metre, no dynamics. It was trained on the songs
 with the fingerprint `{origin["data_fingerprint"]}`, whose licences bind whoever uses it.
-{measured}"""
+{_training(told)}{measured}"""
+
+
+def _training(told: Training) -> str:
+    rows = "".join(
+        f"| {one.name} | {one.weight:g} | {one.licence or 'not known'} | {one.source or 'not known'} |\n"
+        for one in told.sets
+    )
+    head = "| training set | weight | licence, as its source states it | source |\n|---|---|---|---|\n"
+    parts = [
+        head + rows if rows else "",
+        f"The run was made by\n\n    {told.command}\n" if told.command else "",
+        f"Licence of the weights: {told.licence or 'not stated'}.\n" if told.sets or told.licence else "",
+    ]
+    return "".join(f"\n{part}" for part in ["## Training\n" if any(parts) else "", *parts] if part)
 
 
 def _metric_rows(system: str, evaluation: dict[str, Any] | None) -> str:

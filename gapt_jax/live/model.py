@@ -19,7 +19,8 @@ from gapt_jax import models
 from gapt_jax.config import ModelsConfig
 from gapt_jax.errors import UserError
 from gapt_jax.export.functions import Functions, flatten
-from gapt_jax.export.proof import open_bundle
+from gapt_jax.export.manifest import read_manifest
+from gapt_jax.export.network import read_playing, read_weights
 from gapt_jax.export.verify import FUNCTIONS, MANIFEST, STATE_ARGUMENT, past
 from gapt_jax.live.intro import Intro, make_intro
 from gapt_jax.runtime.console import Console
@@ -27,7 +28,7 @@ from gapt_jax.runtime.files import stage_warnings
 from gapt_jax.task import Task
 from gapt_jax.tasks.accompaniment.task import Accompaniment, accompaniment
 from gapt_jax.training.saved import SavedPolicy, load_anchor, load_policy
-from gapt_jax.vocabulary import Vocabulary, read_vocabulary
+from gapt_jax.vocabulary import Vocabulary
 
 MOST_AHEAD = 32  # frames of a plan
 LEAST_PLANNED = 2  # frames that are planned in a tick at least: the one that has begun, and the next
@@ -176,17 +177,16 @@ def open_models(paths: Sequence[Path], console: Console, names: Sequence[str] = 
 
 
 def _of_bundle(folder: Path) -> LiveModel:
-    bundle = open_bundle(folder)
-    manifest = bundle.manifest
-    return LiveModel(
-        folder.resolve().name,
-        str(manifest["origin"]["system"]),
-        str(manifest["weights_sha256"]),
-        Accompaniment(read_vocabulary(folder / "vocabulary.json")),
-        int(manifest["max_frames"]),
-        jax.device_put(bundle.weights),
-        {name: bundle.function(name) for name in FUNCTIONS},
-    )
+    """Its network built anew: nothing that was compiled when the bundle was made is run, so its age does not matter."""
+    manifest, playing = read_manifest(folder), read_playing(folder)
+    weights = jax.device_put(read_weights(folder, playing))
+    known = {
+        "name": folder.resolve().name,
+        "system": manifest["origin"]["system"],
+        "digest": manifest["weights_sha256"],
+    }
+    task, depth = Accompaniment(playing.vocabulary), playing.config.depth
+    return of_network(playing.network, weights, task, depth, playing.frames, **known)
 
 
 def _of_run(workdir: Path, console: Console) -> LiveModel:
@@ -215,8 +215,8 @@ def of_policy(policy: SavedPolicy, name: str) -> LiveModel:
     network = models.build(in_float32(policy), policy.task.vocab_size).policy
     weights = {name: jnp.asarray(array, jnp.float32) for name, array in flatten(policy.params).items()}
     digest = hashlib.sha256()
-    for name, array in sorted(weights.items()):
-        digest.update(name.encode() + b"\0" + np.asarray(array).tobytes())
+    for path, array in sorted(weights.items()):
+        digest.update(path.encode() + b"\0" + np.asarray(array).tobytes())
     known = {"name": name, "system": policy.system, "digest": digest.hexdigest()}
     return of_network(network, weights, policy.task, config.depth, frames, **known)
 

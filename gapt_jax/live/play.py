@@ -66,6 +66,11 @@ def in_time(
         engine.catch_up()
         engine.hear(events)
         report(frame)
+    return taken(milliseconds, seconds)
+
+
+def taken(milliseconds: Sequence[float], seconds: float) -> dict[str, Any]:
+    """Percentiles of the milliseconds of ticks, and how many took longer than a frame's `seconds`."""
     p50, p95, p99 = np.percentile(milliseconds, (50, 95, 99)).round(2).tolist()
     budget = 1000 * seconds
     late = int(np.count_nonzero(np.array(milliseconds) > budget))

@@ -85,8 +85,8 @@ class Drawn(NamedTuple):
 def draw_all(found: Results) -> Iterator[Drawn]:
     """The figures that these runs have the numbers for, in the order of the page."""
     study, systems, domain = found.study, found.systems, found.study.domain
-    quality, constant = pareto.label_of(study), curves.constants(study)
-    logged, varying = curves.keys(study.runs), [key for key in curves.shown(study) if key not in constant]
+    quality = pareto.label_of(study)
+    logged, varying = curves.keys(study.runs), [key for key in curves.shown(study) if key not in found.constants]
     valid, rewards, adversary = (
         [key for key in varying if key.startswith(group)] for group in ("valid/", "reward", "discriminator/")
     )

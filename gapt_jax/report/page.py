@@ -274,7 +274,7 @@ def _matched(found: Results) -> Table | None:
 def _curves(found: Results, figures: Sequence[Drawn]) -> str:
     study = found.study
     rows: list[list[Text]] = []
-    for key, value in curves.constants(study).items():
+    for key, value in found.constants.items():
         title, unit = curves.title(key, study.domain)
         rows.append([Cell(title, unit), number(value, digits_of([value]))])
     constant = table("What never changed", ["Quantity", "Value throughout"], rows) if rows else None

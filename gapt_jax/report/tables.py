@@ -12,7 +12,7 @@ from gapt_jax.evaluation import agreement, results, songs, verdict
 from gapt_jax.evaluation.metrics import describe
 from gapt_jax.evaluation.results import Comparison, Score, Study, Systems
 from gapt_jax.evaluation.statistics import estimate, iqm
-from gapt_jax.report import rewards
+from gapt_jax.report import curves, rewards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +51,10 @@ class Results:
     @functools.cached_property
     def warnings(self) -> list[str]:
         return agreement.warnings(self.study)
+
+    @functools.cached_property
+    def constants(self) -> dict[str, float]:
+        return curves.constants(self.study)
 
 
 def to_json(found: Results) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gapt_jax.errors import UserError
+from gapt_jax.errors import UserError, install
 from gapt_jax.evaluation import results
 from gapt_jax.report import page, tables
 from gapt_jax.report.reading import read_study
@@ -35,7 +35,7 @@ def write_results(found: Results, folders: Sequence[Path], out: Path) -> list[Pa
 
         from gapt_jax.report import figures
     except ImportError as error:
-        raise UserError("the report needs matplotlib and jinja2: pip install '.[report]'") from error
+        raise UserError(f"the report needs matplotlib and jinja2: {install('report')}") from error
     drawn, rolls = list(figures.draw_all(found)), list(found.study.domain.pages().pictures(found.study))
     files: dict[str, str | bytes] = {
         "report.html": page.render_report(found, drawn, rolls, page.report_command(folders, str(out))),

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from gapt_jax.errors import UserError
+from gapt_jax.errors import UserError, install
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.status import ITERATIONS, NOW, Status
 
@@ -46,7 +46,7 @@ def served(place: tuple[str, int] | None, console: Console) -> Iterator[None]:
     try:
         from prometheus_client import CollectorRegistry, start_http_server
     except ImportError:
-        raise UserError("--metrics-port needs prometheus_client: pip install '.[live]'") from None
+        raise UserError(f"--metrics-port needs prometheus_client: {install('live')}") from None
     address, port = place
     registry = CollectorRegistry()
     registry.register(_Collector(NOW))

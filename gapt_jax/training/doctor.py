@@ -16,6 +16,7 @@ from gapt_jax.algorithm import learner, ppo, reward_models
 from gapt_jax.algorithm.rollout import distribution
 from gapt_jax.algorithm.state import Frozen, Spec, init_state
 from gapt_jax.config import AlgorithmConfig, ModelsConfig, RewardsConfig, TransformerConfig
+from gapt_jax.errors import install
 from gapt_jax.models.networks import interleave
 from gapt_jax.runtime import native, versions
 from gapt_jax.runtime.console import Console
@@ -25,14 +26,15 @@ from gapt_jax.task import Task
 from gapt_jax.types import Batch
 
 MIN_FREE_GB = 1.0
-OPTIONAL = dict.fromkeys(("matplotlib", "jinja2"), "gapt report (pip install '.[report]')")
+OPTIONAL = ("matplotlib", "jinja2")  # of `gapt report`
 Check = tuple[str, bool, str]  # what, whether it holds, what was seen
 
 
 def run(console: Console, task: Task, songs: Batch, rewards: RewardsConfig) -> bool:
     """Prints every check, made on a few songs of a task; True when all hold (missing optional parts do not count)."""
     set_up()
-    optional = [(name, importlib.util.find_spec(name) is not None, use) for name, use in OPTIONAL.items()]
+    use = f"gapt report ({install('report')})"
+    optional = [(name, importlib.util.find_spec(name) is not None, use) for name in OPTIONAL]
     reason = native.load()
     optional.append(("compiled kernel", not reason, reason or "rollouts on a CPU use it"))
     checks = [*_machine(), *_method(task, songs, rewards, has_kernel=not reason)]

@@ -1,23 +1,38 @@
 """``gapt jam`` and ``gapt play`` from the command line: what they refuse, and what they write."""
 
+import contextlib
+import hashlib
 import json
 import re
 import shutil
 import socket
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
+import mido
+import numpy as np
 import pytest
+import safetensors.numpy
+from mido import Message
 
 pytest.importorskip("fastapi", reason="the extra 'live' is not installed")
 
 from gapt_jax import midi
 from gapt_jax.commands.main import main
+from gapt_jax.errors import UserError
 from gapt_jax.export import bundle
-from gapt_jax.live import bands, server
+from gapt_jax.export.proof import open_bundle
+from gapt_jax.export.verify import read_safetensors
+from gapt_jax.live import bands, duet, server
+from gapt_jax.live.duet import perform
+from gapt_jax.live.engine import Controls
+from gapt_jax.live.model import of_policy, open_model
+from gapt_jax.live.play import play
 from gapt_jax.midi import Note
 from gapt_jax.runtime.console import Console
 from gapt_jax.tasks.accompaniment.midi import melody_tokens, read_melody
-from tests.export.bundles import random_policy
+from tests.export.bundles import random_policy, reseal
 
 TUNE = [Note(0, 1, 60), Note(1, 1.5, 64), Note(1.5, 2, 64), Note(2.5, 4, 67)]
 pytestmark = pytest.mark.timeout(120)  # who does not refuse would serve for ever
@@ -36,6 +51,37 @@ def folder(tmp_path_factory):
     for name in ("manifest.json", "config.json"):
         (found / name.partition(".")[0]).mkdir()
         (found / name.partition(".")[0] / name).write_text("{")
+    return found
+
+
+class FakeMidi:
+    """Ports as mido opens them; `callback` plays a note."""
+
+    def __init__(self):
+        self.opened, self.sent, self.closed, self.callback = [], [], 0, None
+
+    def open_input(self, name, virtual=False, callback=None):
+        self.callback = callback
+        callback(Message("note_on", note=60))  # before anybody listens
+        return self._opened(name, virtual)
+
+    def open_output(self, name, virtual=False):
+        return self._opened(name, virtual)
+
+    @contextlib.contextmanager
+    def _opened(self, name, virtual):
+        self.opened.append((name, virtual))
+        yield SimpleNamespace(send=self.sent.append)
+        self.closed += 1
+
+
+@pytest.fixture
+def fake_midi(monkeypatch):
+    found = FakeMidi()
+    monkeypatch.setattr(mido, "get_input_names", lambda: ["Keys", "Pads"])
+    monkeypatch.setattr(mido, "get_output_names", lambda: ["Synth 20:0"])
+    for name in ("open_input", "open_output"):
+        monkeypatch.setattr(mido, name, getattr(found, name))
     return found
 
 
@@ -95,6 +141,104 @@ def test_jam_without_arguments_plays_the_installed_policies(made, folder, tmp_pa
     main(["jam", "--port", "0"])
     (app,) = served
     assert [model["name"] for model in app.state.studio.described()] == made
+
+
+def test_an_old_bundle_plays(folder, tmp_path):
+    """What was compiled may be older than JAX promises to read, and may be unreadable: playing builds the network."""
+    old = Path(shutil.copytree(folder / "bundle", tmp_path / "old"))
+    for path in (old / "fn").iterdir():
+        path.write_bytes(b"of another age")
+    reseal(old, expires="2020-01-01")
+    with pytest.raises(UserError, match="expired on 2020-01-01: rebuild them with 'gapt export refresh"):
+        open_bundle(old)
+    controls = Controls(lookahead_frames=8, intro_frames=0)
+    tokens = melody_tokens(TUNE, 100).tolist()
+    models = open_model(old, Console()), of_policy(random_policy(), "as it was trained")
+    found, expected = (play(model, controls, tokens, realtime=False)[0].decided[: len(tokens)] for model in models)
+    assert found == expected and len(set(found)) > 3
+    assert models[0].weights_sha256 == json.loads((old / "manifest.json").read_text())["weights_sha256"]
+
+
+def test_a_bundle_whose_weights_are_not_its_network_does_not_play(folder, tmp_path):
+    other = Path(shutil.copytree(folder / "bundle", tmp_path / "other"))
+    settings = json.loads((other / "config.json").read_text())
+    settings["policy"]["depth"] = 1
+    (other / "config.json").write_text(json.dumps(settings))
+    reseal(other)
+    with pytest.raises(UserError, match="does not hold the network of"):
+        open_model(other, Console())
+
+
+def test_a_bundle_whose_weights_are_not_finite_does_not_play(folder, tmp_path):
+    other = Path(shutil.copytree(folder / "bundle", tmp_path / "other"))
+    weights = read_safetensors(other / "params.safetensors")
+    name = next(iter(weights))
+    weights[name] = np.full_like(weights[name], np.nan)
+    (other / "params.safetensors").write_bytes(safetensors.numpy.save(weights))
+    digest = hashlib.sha256((other / "params.safetensors").read_bytes()).hexdigest()
+    reseal(other, weights_sha256=digest)
+    with pytest.raises(UserError, match="not finite"):
+        open_model(other, Console())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--midi-in", "x"], "--midi-in and --midi-out go together"),
+        (["--midi-out", "x"], "--midi-in and --midi-out go together"),
+        (["--midi-in", "x", "--midi-out", "y", "--songs", "z"], "one policy plays at MIDI ports"),
+        (["other", "--midi-in", "x", "--midi-out", "y"], "one policy plays at MIDI ports"),
+        (["--tempo", "100"], "--bpm goes with --midi-in and --midi-out"),
+        (["--out", "x.mid"], "--out goes with --midi-in and --midi-out"),
+        (["--midi-in", "x", "--midi-out", "y", "--tempo", "500"], "--bpm must be in 30..240"),
+        (["--midi-in", "x", "--midi-out", "absent"], "no MIDI output 'absent' (there is: 'Synth 20:0')"),
+        (["--midi-in", "x", "--midi-out", "synth"], "no MIDI input 'x' (there is: 'Keys', 'Pads')"),
+        (["--midi-in", "virtual", "--midi-out", "synth", *PLANS[:1], "16"], "plans at most 12 frames"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_jam_at_ports_refuses_in_one_sentence(arguments, words, folder, fake_midi, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert words in refusal(capsys, "jam", "bundle", *arguments)
+
+
+def test_jam_at_ports_writes_the_take(folder, fake_midi, tmp_path, capsys, monkeypatch):
+    """Keys that go down while it compiles count for nothing; Ctrl-C comes after 16 frames of 62.5 ms."""
+    out = tmp_path / "take.mid"
+
+    def perform_(duet, incoming, send):
+        assert incoming() == []
+        fake_midi.callback(Message("note_on", note=64, velocity=90))
+        passed = [time.monotonic()]
+        end = passed[0] + 1.1
+
+        def sleep(seconds):
+            passed[0] += seconds
+            if passed[0] > end:
+                raise KeyboardInterrupt
+
+        return perform(duet, incoming, send, clock=lambda: passed[0], sleep=sleep)
+
+    monkeypatch.setattr(duet, "perform", perform_)
+    ports = ("--midi-in", "virtual", "--midi-out", "Synth")
+    options = (*PLANS, "--intro-frames", "0", "--tempo", "240", "--out", out, "--json")
+    main(list(map(str, ("jam", folder / "bundle", *ports, *options))))
+    printed, err = capsys.readouterr()
+    found = json.loads(printed)
+    assert found["path"] == str(out) and found["frames"] >= 12 and found["budget_ms"] == 62.5
+    assert "your first note begins, Ctrl-C ends" in err and fake_midi.opened == [("Synth 20:0", False), ("gapt", True)]
+    tracks = {track.name: track for track in midi.parse(out.read_bytes()).tracks}
+    (note,) = tracks["melody"].notes
+    assert (note.onset, note.pitch) == (0, 64) and tracks["chords"].notes
+    ends = [message.control for message in fake_midi.sent if message.type == "control_change"]
+    assert ends == [123] and fake_midi.closed == 2
+
+
+def test_jam_at_ports_without_a_note_writes_nothing(folder, fake_midi, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(duet, "perform", lambda *_: [])
+    main(["jam", str(folder / "bundle"), "--midi-in", "Keys", "--midi-out", "Synth", *PLANS])
+    assert "nothing was played" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

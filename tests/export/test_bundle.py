@@ -17,8 +17,11 @@ import pytest
 
 from gapt_jax import models
 from gapt_jax.algorithm.rollout import roll_out
+from gapt_jax.commands import export
+from gapt_jax.data_pipeline import upstream
 from gapt_jax.errors import UserError
 from gapt_jax.export import bundle, card, functions, onnx, verify
+from gapt_jax.export.network import Playing
 from gapt_jax.export.verify import Refused
 from gapt_jax.runtime.console import Console
 from gapt_jax.tasks.accompaniment.task import Accompaniment
@@ -227,6 +230,55 @@ def test_titles():
     assert (card.title(origin), card.short_name(origin)) == ("small, supervised", "small-mle")
 
 
+MANIFEST = {
+    "parameters": 1000,
+    "dtype": "bfloat16",
+    "vocabulary_size": 9,
+    "max_frames": 24,
+    "frames_per_beat": 4,
+    "expires": "2026-01-01",
+    "origin": {"experiment": "a", "system": "mle", "adversarial_weight": None, "data_fingerprint": "f", "step": 0},
+}
+
+
+def test_a_card_tells_of_the_training(tmp_path):
+    command_ = "gapt run jam --workdir /home/me/runs/jam --set data.songs=/home/me/songs --set seed=3"
+    (tmp_path / "run.json").write_text(json.dumps({"command": command_}))
+    training = export._training(tmp_path, (("pop909", 0.7), ("mine", 0.3)), "apache-2.0")
+    told = card.model_card(MANIFEST, None, False, training)
+    assert told.startswith('---\nlicense: "apache-2.0"\nlibrary_name: gapt-jax\n')
+    terms, home = upstream.terms("pop909")
+    assert f"| pop909 | 0.7 | {terms} | {home} |\n| mine | 0.3 | not known | not known |\n" in told and "MIT" in terms
+    assert "\n\n    gapt run jam --workdir jam --set data.songs=songs --set seed=3\n" in told
+    assert "Licence of the weights: apache-2.0." in told and "/home" not in told
+
+
+def test_a_card_claims_nothing_that_is_not_known():
+    told = card.model_card(MANIFEST, None, False)
+    assert "## Training" not in told and "icen" not in told.replace("whose licences bind", "")
+    training = card.Training((card.TrainingSet("pop909", 1, "MIT", "x"),))
+    assert "Licence of the weights: not stated." in card.model_card(MANIFEST, None, False, training)
+
+
+@pytest.mark.parametrize(
+    ("command_", "kept"),
+    [
+        ("gapt run a --set b=/c/d/e", "gapt run a --set b=e"),
+        ("gapt run /c/d.py:f --workdir ~/x/y/", "gapt run d.py:f --workdir y/"),
+        ("gapt run a --workdir='/c/d' --set e=1/2 /f", "gapt run a --workdir='d' --set e=1/2 f"),
+        ("gapt run a --workdir runs/a", "gapt run a --workdir runs/a"),
+    ],
+)
+def test_a_command_without_the_folders_of_its_machine(command_, kept):
+    assert card.without_folders(command_) == kept
+
+
+def test_a_licence_is_one_line(tmp_path, capsys):
+    for text in ("", " ", "a\nb", "x" * 101):
+        assert command("export", str(tmp_path), "--license", text) == 2
+        assert "a licence is one line" in capsys.readouterr().err
+
+
 def test_onnx_where_its_packages_are_not(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "PACKAGES", ("nothing_of_this_name",))
     with pytest.raises(UserError, match="'make onnx' makes"):
@@ -278,7 +330,7 @@ def played(policy, chords, notes, **options):
 
 def test_plans():
     policy = random_policy()
-    golden = bundle._golden(bundle._Playing(tiny().models.policy, VOCABULARY, FRAMES), policy.params)
+    golden = bundle._golden(Playing(tiny().models.policy, VOCABULARY, FRAMES), policy.params)
     chords, notes = golden["chords"][:1, :5], golden["melody"][:1, :5]
     free = np.full((1, 6), -1, np.int32)
     greedy, melody, state = played(policy, chords, notes, given=free, temperature=0, is_masked=False)

@@ -74,7 +74,7 @@ def test_titles_say_what_panels_show():
 
 def test_what_never_changes_is_folded_away(pairs):
     found, page = pairs
-    constant = curves.constants(found.study)
+    constant = found.constants
     assert constant == {"ratio_deviation/largest": 1e-6, "discriminator/reward_std": 0.2}
     assert "What never changed (2)" in page and "Reward that it pays, spread" in table_of(page, "What never changed")
     drawn = {drawn.name: drawn.svg for drawn in figures.draw_all(found)}

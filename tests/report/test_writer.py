@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from gapt_jax.commands.report import write_page
-from gapt_jax.errors import UserError
+from gapt_jax.errors import UserError, install
 from gapt_jax.evaluation import agreement, results
 from gapt_jax.report import summary
 from gapt_jax.report.reading import read_run, read_study
@@ -144,7 +144,7 @@ def test_the_command_ends_with_what_was_found(make_run, tmp_path, capsys):
 def test_a_run_without_its_page_says_how_to_get_it(monkeypatch, tmp_path, capsys, absent):
     monkeypatch.setitem(sys.modules, absent, None)
     assert not write_page(tmp_path, Console())
-    assert "pip install '.[report]'" in capsys.readouterr().out
+    assert install("report") in capsys.readouterr().out
 
 
 def test_a_melody_agent_adapts_to_nothing(make_run, tmp_path):
@@ -220,7 +220,7 @@ def test_without_what_draws_it(make_run, monkeypatch, tmp_path, absent):
     monkeypatch.delattr("gapt_jax.tasks.accompaniment.piano_roll", raising=False)
     run = make_run(tmp_path / "run", 1, 0, steps=1)
     monkeypatch.setitem(sys.modules, absent, None)
-    with pytest.raises(UserError, match=r"pip install '\.\[report\]'"):
+    with pytest.raises(UserError, match=re.escape(install("report"))):
         write_report([run], tmp_path / "out")
 
 

@@ -151,7 +151,7 @@ def test_a_port_that_is_taken_is_one_sentence(now):
 def test_without_the_package_one_sentence_says_so(now, monkeypatch):
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with (
-        pytest.raises(UserError, match=r"needs prometheus_client: pip install '\.\[live\]'"),
+        pytest.raises(UserError, match=r"needs prometheus_client: pip install -e '.*\[live\]'"),
         endpoint.served(("127.0.0.1", 0), Console()),
     ):
         pass

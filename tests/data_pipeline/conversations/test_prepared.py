@@ -15,6 +15,7 @@ from gapt_jax.data_pipeline.conversations import builders
 from gapt_jax.data_pipeline.conversations.builders import open_splits, prepare
 from gapt_jax.data_pipeline.conversations.folder import read
 from gapt_jax.errors import UserError
+from gapt_jax.runtime.console import Console
 from tests.data_pipeline.conversations.rttm_files import corpus, rttm, talk, write
 
 
@@ -38,6 +39,15 @@ def test_records_hold_what_the_files_say(tmp_path: Path) -> None:
     report = prepared.report
     assert report["conversations"] == {"train": 2, "valid": 1, "test": 1} and report["segments"] == 33
     assert report["participants"] == 8 and report["groups"] == 4 and report["faults_total"] == 0
+
+
+def test_reading_ends_with_how_many_were_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Console().phases() as on_progress:
+        prepare("all", corpus(tmp_path / "talks"), tmp_path / "data", on_progress)
+    count = len(read(tmp_path / "talks").conversations)
+    said = [line.split("  ")[:2] for line in capsys.readouterr().out.splitlines()]
+    whole = f"{count}/{count}"
+    assert said == [["reading all", str(count)], ["writing all", whole], ["prepared all", whole]]
 
 
 def test_preparing_again_does_nothing_and_other_files_get_another_folder(
