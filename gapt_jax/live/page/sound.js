@@ -1,6 +1,7 @@
 const FOREVER = 1e9;
 const CHORD_VELOCITY = 76;
 const FADE_SECONDS = 0.8;
+const SHORTEST_SECONDS = 0.03;
 const hertz = (pitch) => 440 * 2 ** ((pitch - 69) / 12);
 
 /** Each timbre builds its sources into `out` and says how it begins, settles and ends (time constants in s). */
@@ -193,6 +194,14 @@ export class Sound {
   release(pitch) {
     this.keys.get(pitch)?.release(this.context.currentTime);
     this.keys.delete(pitch);
+  }
+
+  /** A note of the melody from one audio time to another. */
+  note(pitch, velocity, time, until) {
+    const begin = Math.max(time, this.context.currentTime);
+    const voice = new Voice(this.context, this.melodyTimbre, pitch, velocity, begin, this.melody);
+    voice.release(Math.max(until, begin + SHORTEST_SECONDS));
+    return voice;
   }
 
   strike(pitches, time, before) {
