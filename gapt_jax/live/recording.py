@@ -18,6 +18,7 @@ import numpy as np
 from gapt_jax.errors import UserError
 from gapt_jax.live.engine import Controls, Engine
 from gapt_jax.live.limits import RECORDING_SIZE
+from gapt_jax.live.loudness import level
 from gapt_jax.live.model import LiveModel
 from gapt_jax.live.notes import VELOCITY, Event, chord_entries, chord_runs, note_runs
 from gapt_jax.live.timing import timing_of
@@ -28,7 +29,7 @@ SCHEMA = "gapt-live-session/1"
 SOUND_FONTS = ("/usr/share/sounds/sf2/FluidR3_GM.sf2", "/usr/share/sounds/sf2/TimGM6mb.sf2")
 _RENDER_SECONDS, _POLL_SECONDS = 120, 0.02
 _PIECE = 1000  # entries
-_GAIN = 1.0  # FluidSynth's own, 0.2, leaves peaks at -32 dB
+_GAIN = 0.5  # leaves room for the peaks; the loudness is set afterwards
 
 
 class Recording:
@@ -196,9 +197,10 @@ def sound_font() -> Path | None:
 
 
 def to_wav(midi: bytes, font: Path, stop: threading.Event) -> bytes:
-    """MIDI rendered by FluidSynth. Raises SubprocessError where it fails, takes too long, or `stop` is set."""
+    """MIDI rendered by FluidSynth, then at the loudness of `loudness.level`. Raises SubprocessError where it fails,
+    takes too long, or `stop` is set."""
     with tempfile.TemporaryDirectory() as folder:
-        score, sound = Path(folder) / "session.mid", Path(folder) / "session.wav"
+        score, sound, levelled = (Path(folder) / f"session.{end}" for end in ("mid", "wav", "levelled.wav"))
         score.write_bytes(midi)
         options = ["-ni", "-q", "-g", str(_GAIN), "-r", "44100", "-F", str(sound)]
         command = ["fluidsynth", *options, str(font), str(score)]
@@ -211,4 +213,5 @@ def to_wav(midi: bytes, font: Path, stop: threading.Event) -> bytes:
                     process.wait()
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command)
-        return sound.read_bytes()
+        level(sound, levelled)
+        return levelled.read_bytes()

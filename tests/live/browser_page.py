@@ -10,6 +10,7 @@ import contextlib
 import functools
 import http.server
 import json
+import math
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -605,6 +606,73 @@ def nothing_moves(open_page: Opener) -> None:
             shifts = page.evaluate("window.shifts")
             assert not overflows(page), size
         assert sum(shift["value"] for shift in shifts) == 0, (size, shifts[:4])
+
+
+LOUDNESS = """async ([part, timbre, volume, voices]) => {
+  const { Sound } = await import("/sound.js");
+  const rate = 48000;
+  const seconds = 4;
+  const context = new OfflineAudioContext(2, rate * seconds, rate);
+  const sound = new Sound(context);
+  const volumes = { melodyVolume: volume, chordVolume: volume, clickVolume: volume };
+  sound.set({ ...volumes, melodyTimbre: timbre, chordTimbre: timbre });
+  if (part === "melody") {
+    const scale = [60, 62, 64, 65, 67, 69, 71, 72];
+    scale.forEach((pitch, index) => {
+      for (let voice = 0; voice < voices; voice++) sound.note(pitch + 3 * voice, 88, index / 2, index / 2 + 0.45);
+    });
+  } else {
+    const chords = [[36, 48, 52, 55], [43, 50, 53, 55, 59]];
+    chords.reduce((before, pitches, index) => sound.strike(pitches, 2 * index, before), null);
+  }
+  const heard = await context.startRendering();
+  const highest = (channel) => heard.getChannelData(channel).reduce((most, at) => Math.max(most, Math.abs(at)), 0);
+  const peak = Math.max(highest(0), highest(1));
+  const weighing = new OfflineAudioContext(2, heard.length, rate); // ITU-R BS.1770, tables 1 and 2
+  const shelf = weighing.createIIRFilter(
+    [1.53512485958697, -2.69169618940638, 1.19839281085285], [1, -1.69065929318241, 0.73248077421585]);
+  const high = weighing.createIIRFilter([1, -2, 1], [1, -1.99004745483398, 0.99007225036621]);
+  const source = new AudioBufferSourceNode(weighing, { buffer: heard });
+  source.connect(shelf).connect(high).connect(weighing.destination);
+  source.start();
+  const weighted = await weighing.startRendering();
+  let sum = 0;
+  for (const channel of [0, 1]) for (const sample of weighted.getChannelData(channel)) sum += sample ** 2;
+  const mono = heard.getChannelData(0);
+  let [energy, steps] = [0, 0]; // of samples and their differences: the mean frequency
+  for (let at = 1; at < mono.length; at++) {
+    energy += mono[at] ** 2;
+    steps += (mono[at] - mono[at - 1]) ** 2;
+  }
+  const frequency = (rate / Math.PI) * Math.asin(Math.sqrt(steps / energy) / 2);
+  return { loudness: -0.691 + 10 * Math.log10(sum / weighted.length), peak: 20 * Math.log10(peak), frequency };
+}"""
+
+
+@check
+def timbres_are_equally_loud(open_page: Opener) -> None:
+    with open_page() as page:
+        timbres = {
+            "melody": ["electric piano", "flute", "pluck"],
+            "chords": ["warm pad", "electric piano", "organ"],
+        }
+        for part, names in timbres.items():
+            found = {name: page.evaluate(LOUDNESS, [part, name, 60, 1]) for name in names}
+            loud = [each["loudness"] for each in found.values()]
+            assert max(loud) - min(loud) <= 2, found
+            assert all(each["peak"] < -1 for each in found.values()), found
+            if part == "chords":
+                assert found["warm pad"]["frequency"] > 300, found
+
+
+@check
+def the_limiter_holds_what_is_loud_and_lets_the_rest_pass(open_page: Opener) -> None:
+    with open_page() as page:
+        soft, softer = (page.evaluate(LOUDNESS, ["melody", "flute", volume, 1]) for volume in (50, 25))
+        fall = 40 * math.log10(2)  # a volume counts squared
+        assert abs(soft["loudness"] - softer["loudness"] - fall) < 0.3, (soft, softer)
+        loud = page.evaluate(LOUDNESS, ["melody", "pluck", 100, 12])
+        assert -4 < loud["peak"] < 0, loud
 
 
 @contextlib.contextmanager

@@ -236,7 +236,10 @@ async function openTake(id) {
   $("take-play").focus({ preventScroll: true });
 }
 
-takeView.onnew = start;
+takeView.onnew = () => {
+  takeView.say(troubleOf(session.link, false));
+  start();
+};
 takeView.ontakes = showShelf;
 
 async function offerDownloads(id, called) {
