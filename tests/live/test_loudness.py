@@ -47,6 +47,7 @@ def test_soft_parts_are_gated(parts):
 def test_silence_and_moments_have_none():
     assert loudness(np.zeros((48000, 2), np.int16), 48000) == -np.inf
     assert loudness(sine(-10, 0.3), 48000) == -np.inf and loudness(np.zeros((0, 2)), 48000) == -np.inf
+    assert loudness(sine(-75, 3), 48000) == -np.inf and loudness(sine(-65, 3), 48000) == pytest.approx(-65, abs=0.1)
     assert true_peak(np.zeros((480, 2)), 48000) == -np.inf
 
 
