@@ -29,7 +29,7 @@ SCHEMA = "gapt-live-session/1"
 SOUND_FONTS = ("/usr/share/sounds/sf2/FluidR3_GM.sf2", "/usr/share/sounds/sf2/TimGM6mb.sf2")
 _RENDER_SECONDS, _POLL_SECONDS = 120, 0.02
 _PIECE = 1000  # entries
-_GAIN = 0.5  # leaves room for the peaks; the loudness is set afterwards
+_GAIN = 1.0  # FluidSynth's own, 0.2, would leave more of its noise; the loudness is set afterwards
 
 
 class Recording:

@@ -31,10 +31,10 @@ def client(make_model):
 
 @pytest.fixture(scope="module")
 def session(client):
-    """A recording with a late note, a tempo, a metre and a temperature that change, and frames that were missed."""
+    """A recording with a late note, a tempo, a metre, a temperature and a seed that change, and missed frames."""
     with connected(client) as socket:
         player = Player(socket).start(intro_frames=INTRO, bpm=120).jam(20, seed=5)
-        player.send(type="set", bpm=60, beats_per_bar=3, temperature=0.7)
+        player.send(type="set", bpm=60, beats_per_bar=3, temperature=0.7, seed=9)
         player.tick(29, [(3, True, 50), (22, True, 64), (27, False, 64)])
         player.jam(FRAMES - 29, seed=6, first=30)
         player.send(type="stop")
