@@ -21,7 +21,8 @@ SOUND_SECONDS = 15 * 60  # of the longest recording that is rendered: 160 MB
 SEND_SECONDS = 120  # for one answer
 RETRY_SECONDS = 10
 _CHUNK = 1 << 16  # bytes
-_MEDIA = {"json": "application/json", "mid": "audio/midi", "wav": "audio/wav"}
+_MEDIA = {"json": "application/json", "take": "application/json", "mid": "audio/midi", "wav": "audio/wav"}
+_NAMING = ("json", "take")  # forms that name the model
 _LOG = logging.getLogger(__name__)
 
 
@@ -34,10 +35,10 @@ class Downloads:
 
     async def answer(self, recording: Recording | None, ending: str, *, is_asked: bool, is_blind: bool) -> Response:
         """A recording in the form that the ending names. `is_asked`: HEAD, for which nothing is made; `is_blind`: the
-        form that names the model is not handed out."""
+        forms that name the model are not handed out."""
         if recording is None:
             return refusal(404, "that recording is not kept any more")
-        if ending == "json" and is_blind:
+        if ending in _NAMING and is_blind:
             return refusal(404, "in a study this form, which names the model, is not handed out")
         font = sound_font() if ending == "wav" else None
         if ending not in _MEDIA or (ending == "wav" and font is None):
@@ -52,7 +53,12 @@ class Downloads:
             self._refused()
             return refusal(503, "too many want recordings at once: come again", {"Retry-After": str(RETRY_SECONDS)})
         make: dict[str, Callable[[], bytes]]
-        make = {"json": recording.to_json, "mid": recording.to_midi, "wav": functools.partial(self._sound, recording)}
+        make = {
+            "json": recording.to_json,
+            "take": recording.to_take,
+            "mid": recording.to_midi,
+            "wav": functools.partial(self._sound, recording),
+        }
         try:
             content = await gate.made(make[ending])
         except BaseException as error:

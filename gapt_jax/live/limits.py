@@ -13,6 +13,8 @@ NOTES_PER_SECOND, NOTES_AT_ONCE = 128, 1024  # keys that go down or up
 START_FRAMES, MODEL_FRAMES = 8, 32  # what a start or reset, and another model, cost of the frames
 RECORDING_SIZE = 200_000  # steps, events and frames of a recording: at least 100 minutes at the fastest tempo
 RECORDINGS_SIZE = 1_000_000  # of all recordings together
+RETAKE_FRAMES = 4096  # of a recording that another model may play: eight and a half minutes at 120 BPM
+RETAKES = 4  # that may wait or be made at once
 
 
 class Allowance:
@@ -51,5 +53,5 @@ class Counts:
         self.ticks = Counter("gapt_live_ticks", "ticks that were answered", registry=self.registry)
         text = "what was dropped or refused because too much was asked"
         self.dropped = Counter("gapt_live_dropped", text, ["what"], registry=self.registry)
-        for what in ("ticks", "notes", "ahead", "players", "recordings", "downloads", "connections"):
+        for what in ("ticks", "notes", "ahead", "players", "recordings", "downloads", "retakes", "connections"):
             self.dropped.labels(what)

@@ -10,6 +10,8 @@ import numpy as np
 from gapt_jax import chords
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, NUM_PITCHES, SILENCE, Vocabulary
 
+VELOCITY = 80  # of a key where nothing is said of it
+
 
 class Event(NamedTuple):
     """A key goes down or up in a frame."""
@@ -17,7 +19,7 @@ class Event(NamedTuple):
     frame: int
     on: bool
     pitch: int
-    velocity: int = 80
+    velocity: int = VELOCITY
 
 
 class NoteEar:
@@ -70,3 +72,44 @@ def note_entries(first: int, tokens: Iterable[int]) -> list[dict[str, Any]]:
         for frame, token in enumerate(tokens, start=first)
         if NOTE_HOLD <= token < CHORD_HOLD
     ]
+
+
+class ChordRun(NamedTuple):
+    """A chord from its strike to the frame after its last."""
+
+    start: int
+    end: int
+    sym: str
+    pitches: list[int]
+
+
+def chord_runs(entries: Iterable[dict[str, Any]]) -> list[ChordRun]:
+    """Chords from strike to end, of `chord_entries`; silence is left out."""
+    runs: list[ChordRun] = []
+    for entry in entries:
+        frame, pitches = entry["f"], entry["pitches"]
+        if pitches and not entry["on"] and runs and runs[-1].end == frame:
+            runs[-1] = runs[-1]._replace(end=frame + 1)
+        elif pitches:
+            runs.append(ChordRun(frame, frame + 1, entry["sym"], pitches))
+    return runs
+
+
+class NoteRun(NamedTuple):
+    """A note from its onset to the frame after its last."""
+
+    start: int
+    end: int
+    pitch: int
+
+
+def note_runs(tokens: Iterable[int]) -> list[NoteRun]:
+    """Notes of note tokens, from frame 0 on."""
+    runs: list[NoteRun] = []
+    for entry in note_entries(0, tokens):
+        frame, pitch = entry["f"], entry["p"]
+        if not entry["on"] and runs and runs[-1].end == frame and runs[-1].pitch == pitch:
+            runs[-1] = runs[-1]._replace(end=frame + 1)
+        else:
+            runs.append(NoteRun(frame, frame + 1, pitch))
+    return runs

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,18 @@ import numpy as np
 from gapt_jax.errors import UserError
 from gapt_jax.live.engine import Controls, Engine
 from gapt_jax.live.limits import RECORDING_SIZE
+from gapt_jax.live.loudness import level
 from gapt_jax.live.model import LiveModel
-from gapt_jax.live.notes import Event, chord_entries
+from gapt_jax.live.notes import VELOCITY, Event, chord_entries, chord_runs, note_runs
 from gapt_jax.live.timing import timing_of
 from gapt_jax.tasks.accompaniment.midi import accompaniment
-from gapt_jax.vocabulary import SILENCE
+from gapt_jax.vocabulary import FRAMES_PER_BEAT, SILENCE
 
 SCHEMA = "gapt-live-session/1"
 SOUND_FONTS = ("/usr/share/sounds/sf2/FluidR3_GM.sf2", "/usr/share/sounds/sf2/TimGM6mb.sf2")
 _RENDER_SECONDS, _POLL_SECONDS = 120, 0.02
 _PIECE = 1000  # entries
-_GAIN = 1.0  # FluidSynth's own, 0.2, leaves peaks at -32 dB
+_GAIN = 1.0  # FluidSynth's own, 0.2, would leave more of its noise; the loudness is set afterwards
 
 
 class Recording:
@@ -47,6 +49,11 @@ class Recording:
         self.seconds = 0.0  # how long it sounds
         self.size, self.limit = 0, RECORDING_SIZE
         self.is_full = False
+
+    @property
+    def frames(self) -> int:
+        """Frames that have passed in it."""
+        return len(self._notes)
 
     def add(self, kind: str, **what: Any) -> None:
         """One step: ``tick``, ``commit``, ``set`` or ``model``, before the engine takes it."""
@@ -86,24 +93,62 @@ class Recording:
 
     def to_json(self) -> bytes:
         """`to_dict` as JSON, made in pieces: the interpreter makes one piece without a look at other threads."""
-        parts = [f"{json.dumps(name)}:{_in_pieces(value)}" for name, value in self.to_dict().items()]
-        return f"{{{','.join(parts)}}}".encode()
+        return _as_json(self.to_dict())
+
+    def to_take(self) -> bytes:
+        """What the page shows and plays of it, as JSON (docs/live-protocol.md)."""
+        timing, vocabulary = timing_of(self._first, self.entries[:]), self._model.vocabulary
+        notes, chords = self._sounded(timing.silent)
+        runs = chord_runs(chord_entries(0, chords, SILENCE, vocabulary))
+        take = {
+            "session": self.session,
+            "model": self._model.name,
+            "frames": len(notes),
+            "intro_frames": timing.silent,
+            "tempos": [{"f": round(beat * FRAMES_PER_BEAT), "bpm": 60 / pace} for beat, pace in timing.tempos],
+            "meters": [{"f": round(beat * FRAMES_PER_BEAT), "beats": beats} for beat, (beats, _) in timing.meters],
+            "chords": [run._asdict() for run in runs],
+            "notes": [
+                {"p": run.pitch, "on": run.start, "off": run.end, "v": timing.velocities.get(run.start, VELOCITY)}
+                for run in note_runs(notes)
+            ],
+        }
+        return _as_json(take)
 
     def to_midi(self) -> bytes:
         """The tracks ``melody`` and ``chords`` as they were heard: tempos, metres, how hard the keys were struck, and
         no chords in the intro."""
         timing = timing_of(self._first, self.entries[:])
-        notes = np.array(self._notes, np.int32)
-        chords = np.array(self._decided[: len(notes)], np.int32)
-        chords[: timing.silent] = SILENCE
+        notes, chords = self._sounded(timing.silent)
         return accompaniment(
-            notes,
-            chords,
+            np.array(notes, np.int32),
+            np.array(chords, np.int32),
             self._model.vocabulary,
             tempos=timing.tempos,
             meters=timing.meters,
             velocities=timing.velocities,
         )
+
+    def _sounded(self, silent: int) -> tuple[list[int], list[int]]:
+        """Tokens (of notes, of chords) as they were heard: no chords in the first `silent` frames."""
+        notes = list(self._notes)
+        quiet = min(silent, len(notes))
+        return notes, [SILENCE] * quiet + self._decided[quiet : len(notes)]
+
+    def retaken(self, session: str, model: LiveModel) -> Iterator[Recording]:
+        """The same melody with another model from the begin, under the same controls: the recording of it as it grows,
+        step by step. Changes of the model are left out. With the same model the chords are the same bit for bit."""
+        engine = Engine(model, self._first)
+        made = Recording(session, engine)
+        for entry in self.entries[:]:
+            if entry["type"] != "model":
+                made.add(entry["type"], **{name: value for name, value in entry.items() if name != "type"})
+                _take_step(engine, entry)
+            yield made
+
+
+def _as_json(values: dict[str, Any]) -> bytes:
+    return f"{{{','.join(f'{json.dumps(name)}:{_in_pieces(value)}' for name, value in values.items())}}}".encode()
 
 
 def _in_pieces(value: Any) -> str:
@@ -124,15 +169,21 @@ def replay(record: dict[str, Any], models: dict[str, LiveModel]) -> Engine:
         raise UserError(f"its first beats were played by the {record['intro_by']}: give the run, not the bundle of it")
     engine = Engine(model, Controls(**record["controls"]))
     for entry in record["entries"]:
-        match entry["type"]:
-            case "tick" | "commit" as step:
-                engine.hear(Event(*event) for event in entry["events"])
-                getattr(engine, step)(entry["now_frame"])
-            case "set":
-                engine.controls = dataclasses.replace(engine.controls, **entry["controls"])
-            case "model":
-                engine.use(models[entry["weights_sha256"]])
+        if entry["type"] == "model":
+            engine.use(models[entry["weights_sha256"]])
+        else:
+            _take_step(engine, entry)
     return engine
+
+
+def _take_step(engine: Engine, entry: dict[str, Any]) -> None:
+    """Gives the engine one ``tick``, ``commit`` or ``set`` of a recording."""
+    match entry["type"]:
+        case "tick" | "commit" as step:
+            engine.hear(Event(*event) for event in entry["events"])
+            getattr(engine, step)(entry["now_frame"])
+        case "set":
+            engine.controls = dataclasses.replace(engine.controls, **entry["controls"])
 
 
 def _intro_by(model: LiveModel) -> str:
@@ -146,9 +197,10 @@ def sound_font() -> Path | None:
 
 
 def to_wav(midi: bytes, font: Path, stop: threading.Event) -> bytes:
-    """MIDI rendered by FluidSynth. Raises SubprocessError where it fails, takes too long, or `stop` is set."""
+    """MIDI rendered by FluidSynth, then at the loudness of `loudness.level`. Raises SubprocessError where it fails,
+    takes too long, or `stop` is set."""
     with tempfile.TemporaryDirectory() as folder:
-        score, sound = Path(folder) / "session.mid", Path(folder) / "session.wav"
+        score, sound, levelled = (Path(folder) / f"session.{end}" for end in ("mid", "wav", "levelled.wav"))
         score.write_bytes(midi)
         options = ["-ni", "-q", "-g", str(_GAIN), "-r", "44100", "-F", str(sound)]
         command = ["fluidsynth", *options, str(font), str(score)]
@@ -161,4 +213,5 @@ def to_wav(midi: bytes, font: Path, stop: threading.Event) -> bytes:
                     process.wait()
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command)
-        return sound.read_bytes()
+        level(sound, levelled)
+        return levelled.read_bytes()

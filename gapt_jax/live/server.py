@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import generate_latest
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from gapt_jax import __version__
 from gapt_jax.live import limits
+from gapt_jax.live.downloads import RETRY_SECONDS, refusal
 from gapt_jax.live.model import LiveModel, open_models
 from gapt_jax.live.session import (
     Fault,
@@ -53,6 +54,7 @@ MESSAGES_PER_SECOND = 200
 SESSIONS = 64
 _LOG = logging.getLogger(__name__)
 _PAGE = Path(__file__).with_name("page")
+_STATUS = {"no_session": 404, "unknown_model": 404, "bad_value": 404, "too_large": 413, "busy": 503}  # of a retake
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; worker-src 'self' blob:; connect-src 'self' ws: wss:; "
     "style-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
@@ -296,6 +298,18 @@ def make_app(models: Sequence[LiveModel], sessions: int = SESSIONS, study: Study
         is_asked, is_blind = request.method == "HEAD", studio.study is not None
         found = studio.recordings.get(identity)
         return await studio.downloads.answer(found, ending, is_asked=is_asked, is_blind=is_blind)
+
+    @app.post("/api/sessions/{identity}/retake")
+    async def retake(identity: str, request: Request) -> Response:
+        async def is_wanted() -> bool:
+            return not await request.is_disconnected()
+
+        try:
+            made = await studio.retake(identity, request.query_params.get("model", ""), is_wanted)
+        except Fault as fault:
+            headers = {"Retry-After": str(RETRY_SECONDS)} if fault.code == "busy" else None
+            return refusal(_STATUS[fault.code], fault.text, headers)
+        return JSONResponse({"session": made})
 
     app.state.studio = studio
     app.mount("/", StaticFiles(directory=_PAGE, html=True))

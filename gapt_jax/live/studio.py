@@ -8,7 +8,7 @@ import functools
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,6 +42,7 @@ class Studio:
         self.counts = limits.Counts(lambda: len(self.attached), lambda: len(self.study.unsaved) if self.study else 0)
         self.downloads = Downloads(self.counts.dropped.labels("downloads").inc)
         self._slice = asyncio.Lock()
+        self._retake, self._retakes = asyncio.Lock(), 0  # one is made; so many wait or are made
 
     def offered(self, participant: str | None) -> dict[str, LiveModel]:
         """The models by the names that the player sees; letters in a study."""
@@ -113,7 +114,7 @@ class Studio:
     ) -> list[dict[str, Any]]:
         """The messages of a tick; none where it is not wanted any more. Where many frames have passed, they are
         committed in slices, of all sessions one at a time: a tick of another waits for one slice at most."""
-        self._bound_recordings(session)
+        self._bound_recordings(session.recording)
         while session.is_behind(now):
             async with self._slice:
                 if not is_wanted():
@@ -164,6 +165,45 @@ class Studio:
         task.add_done_callback(self.pending.discard)
         return await asyncio.shield(task)
 
+    async def retake(self, identity: str, name: str, is_wanted: Callable[[], Awaitable[bool]]) -> str | None:
+        """Plays the melody of a recording to another model, not in real time: the identity of the new recording, None
+        where it is not wanted any more. One at a time, step by step: a tick of a player waits for one step at most.
+        Raises Fault."""
+        recording, model = self.recordings.get(identity), self.models.get(name)
+        if self.study:
+            raise Fault("bad_value", "in a study a take is played once")
+        if recording is None:
+            raise Fault("no_session", "that recording is not kept any more")
+        if model is None:
+            raise Fault("unknown_model", f"there is no such model: there are {', '.join(self.models)}")
+        if recording.frames > limits.RETAKE_FRAMES:
+            raise Fault("too_large", f"another model plays takes of at most {limits.RETAKE_FRAMES} sixteenths")
+        if self._retakes >= limits.RETAKES:
+            self.counts.dropped.labels("retakes").inc()
+            raise Fault("busy", "too many want another model's take at once: come again")
+        self._retakes += 1
+        try:
+            async with self._retake:
+                made = await self._retaken(recording, model, is_wanted)
+        finally:
+            self._retakes -= 1
+        if made is None:
+            return None
+        self._keep(made)
+        return made.session
+
+    async def _retaken(
+        self, recording: Recording, model: LiveModel, is_wanted: Callable[[], Awaitable[bool]]
+    ) -> Recording | None:
+        steps, made = recording.retaken(secrets.token_urlsafe(12), model), None
+        while await is_wanted():
+            async with self._slice:
+                after = await self.compute(next, steps, None)
+            if after is None:
+                return made
+            made = after
+        return None
+
     async def answer(self, message: dict[str, Any]) -> str:
         """Writes a participant's answers to the take of a session, which is over with them: its identity."""
         answers, identity = read_answers(message), message.get("session")
@@ -199,13 +239,16 @@ class Studio:
         self.study.close()
 
     def keep(self, session: LiveSession) -> None:
-        self.recordings[session.identity] = session.recording
-        self.recordings.move_to_end(session.identity)
-        self._bound_recordings(session)
+        self._keep(session.recording)
 
-    def _bound_recordings(self, session: LiveSession) -> None:
-        """Forgets the oldest recordings where they are too many or too large together; that of the session ends where
-        those of players who are still here leave no room."""
+    def _keep(self, recording: Recording) -> None:
+        self.recordings[recording.session] = recording
+        self.recordings.move_to_end(recording.session)
+        self._bound_recordings(recording)
+
+    def _bound_recordings(self, last: Recording) -> None:
+        """Forgets the oldest recordings where they are too many or too large together; the last one ends where those of
+        players who are still here leave no room."""
         living = [living.recording for living in self.sessions.values()]
         kept = self.recordings
         size = sum({id(r): r.size for r in (*living, *kept.values())}.values())
@@ -216,7 +259,7 @@ class Studio:
             size -= 0 if any(dropped is r for r in living) else dropped.size
             self.counts.dropped.labels("recordings").inc()
         if size > limits.RECORDINGS_SIZE:
-            session.recording.limit = session.recording.size
+            last.limit = last.size
 
     def _make_room(self) -> None:
         """Forgets players who went away: those who stay away too long, and for a newcomer the first who went."""

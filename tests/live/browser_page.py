@@ -10,6 +10,7 @@ import contextlib
 import functools
 import http.server
 import json
+import math
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -328,6 +329,114 @@ def the_last_takes_are_listed(open_page: Opener) -> None:
         assert page.locator("#takes li").first.locator("a").all_text_contents() == ["MIDI", "JSON", "WAV"]
 
 
+def recorded(session: str, model: str, bars: int = 48) -> dict[str, Any]:
+    """A take as the server hands it out: a scale over four chords, one of them off the beat."""
+    names = [("C", [36, 48, 52, 55]), ("F", [41, 48, 53, 57]), ("G7", [43, 50, 53, 55, 59]), ("Bbm7b5", [46, 49, 52])]
+    chords, notes = [], []
+    for start in range(16, 16 * bars, 8):
+        sym, pitches = names[start // 8 % 4]
+        late = 2 * (start % 48 == 0)
+        chords.append({"start": start + late, "end": start + 8, "sym": sym, "pitches": pitches})
+    for on in range(0, 16 * bars, 3):
+        notes.append({"p": 60 + [0, 2, 4, 5, 7, 9, 11, 12][on // 3 % 8], "on": on, "off": on + 2, "v": 80})
+    tempos, meters = [{"f": 0, "bpm": 120}], [{"f": 0, "beats": 4}]
+    times = {"frames": 16 * bars, "intro_frames": 16, "tempos": tempos, "meters": meters}
+    return {"session": session, "model": model, **times, "chords": chords, "notes": notes}
+
+
+class Kept:
+    """Recordings that a server would have, answered to the page; what it asked to be played again."""
+
+    def __init__(self, page: Any) -> None:
+        self.page, self.models, self.asked = page, {}, []
+        page.route("**/api/sessions/**", self.answer)
+
+    def answer(self, route: Any) -> None:
+        path, _, query = route.request.url.partition("/api/sessions/")[2].partition("?")
+        session, _, form = path.replace("/", ".").rpartition(".")
+        if form == "retake":
+            self.asked.append((session, query))
+            self.models["again"] = query.removeprefix("model=")
+            route.fulfill(status=200, body=json.dumps({"session": "again"}))
+        elif form == "take":
+            route.fulfill(status=200, body=json.dumps(recorded(session, self.models.get(session, "small"))))
+        else:
+            route.fulfill(status=200, body="here")
+
+
+@check
+def a_take_is_shown_heard_named_and_played_by_another_band(open_page: Opener) -> None:
+    with open_page() as page:
+        kept = Kept(page)
+        play(page)
+        first = page.evaluate("gaptLive.session")
+        page.click("#stop")
+        page.wait_for_selector("#take-view", state="visible")
+        assert page.evaluate("gaptLive.take") == first and page.evaluate("document.activeElement.id") == "take-new"
+        bars = page.locator("#take-chart li > .unseen").all_text_contents()
+        assert len(bars) == 48 and bars[0] == "Bar 1: no chord" and bars[1] == "Bar 2: G7, B♭m7♭5 on beat 3"
+        assert bars[3] == "Bar 4: no chord, G7 on beat 1½, B♭m7♭5 on beat 3"
+        place, said = "gaptLive.playback.position", "document.querySelector('#take-roll').ariaValueText"
+        page.focus("#take-roll")
+        page.keyboard.press("PageUp")
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate(place) == 20 and page.evaluate(said) == "bar 2, beat 2, G7"
+        page.keyboard.press("End")
+        assert page.evaluate(place) == 768
+        page.keyboard.press("Home")
+        page.keyboard.press("Space")
+        page.wait_for_function(f"{place} > 3")
+        assert text(page, "#take-play") == "Pause" and page.evaluate("gaptLive.phase") == "stopped"
+        page.fill("#take-name", "Ada’s tune")
+        page.keyboard.press("Enter")
+        options = page.locator("#take-band option").all_text_contents()
+        assert options == ["shorter (mle)"]
+        before = page.evaluate(place)
+        page.click("#take-retake")
+        page.wait_for_function("gaptLive.take === 'again'")
+        assert kept.asked == [(first, "model=shorter")] and page.evaluate(place) >= before
+        assert page.evaluate("gaptLive.playback.playing") and text(page, "#take-by") == "shorter"
+        page.click("#take-play")
+        page.click("#take-retake")  # back: nothing is played anew
+        page.wait_for_function(f"gaptLive.take === '{first}'")
+        assert len(kept.asked) == 1 and page.input_value("#take-name") == "Ada’s tune"
+        page.wait_for_function("document.querySelectorAll('#takes li').length === 2")
+        assert page.locator("#takes li span").all_text_contents() == ["Ada’s tune, shorter", "Ada’s tune, small"]
+        page.click("#take-close")
+        assert not page.locator("#take-view").is_visible() and page.evaluate("document.activeElement.id") == "start"
+        page.reload()
+        page.click("#takes li button >> nth=1")
+        page.wait_for_selector("#take-view", state="visible")
+        assert page.evaluate("gaptLive.take") == first
+        page.click("#take-new")
+        page.wait_for_function("gaptLive.phase === 'playing'")
+        assert not page.locator("#take-view").is_visible()
+
+
+@check
+def a_take_fits_every_screen(open_page: Opener) -> None:
+    for size in ((1280, 800), (375, 667), (667, 375), (320, 568)):
+        for scheme in ("light", "dark"):
+            with open_page(size, color_scheme=scheme) as page:
+                Kept(page)
+                play(page)
+                page.click("#stop")
+                page.wait_for_selector("#take-view", state="visible")
+                page.focus("#take-roll")
+                for key in ("PageUp", "PageUp", "ArrowRight"):
+                    page.keyboard.press(key)
+                page.wait_for_timeout(200)
+                open_page.shot(page, f"take_{size[0]}_{size[1]}_{scheme}")
+                for name in ("play", "new", "close", "name", "roll", "chart", "retake", "mid"):
+                    assert in_view(page, f"#take-{name}"), (size, name)
+                assert not overflows(page), size
+                assert page.locator("#take-roll").bounding_box()["height"] >= 80, size
+                found = page.evaluate(CONTRAST, "#take-view button, #take-view input, #take-view select")
+                faint = [(name, round(ratio, 2)) for name, ratio in found if ratio < 3]
+                assert not faint and len(found) == 6, (scheme, faint, len(found))
+                assert sum(shift["value"] for shift in page.evaluate("window.shifts")) == 0, size
+
+
 DRAWN = """() => {
   const canvas = document.querySelector("#roll");
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -497,6 +606,73 @@ def nothing_moves(open_page: Opener) -> None:
             shifts = page.evaluate("window.shifts")
             assert not overflows(page), size
         assert sum(shift["value"] for shift in shifts) == 0, (size, shifts[:4])
+
+
+LOUDNESS = """async ([part, timbre, volume, voices]) => {
+  const { Sound } = await import("/sound.js");
+  const rate = 48000;
+  const seconds = 4;
+  const context = new OfflineAudioContext(2, rate * seconds, rate);
+  const sound = new Sound(context);
+  const volumes = { melodyVolume: volume, chordVolume: volume, clickVolume: volume };
+  sound.set({ ...volumes, melodyTimbre: timbre, chordTimbre: timbre });
+  if (part === "melody") {
+    const scale = [60, 62, 64, 65, 67, 69, 71, 72];
+    scale.forEach((pitch, index) => {
+      for (let voice = 0; voice < voices; voice++) sound.note(pitch + 3 * voice, 88, index / 2, index / 2 + 0.45);
+    });
+  } else {
+    const chords = [[36, 48, 52, 55], [43, 50, 53, 55, 59]];
+    chords.reduce((before, pitches, index) => sound.strike(pitches, 2 * index, before), null);
+  }
+  const heard = await context.startRendering();
+  const highest = (channel) => heard.getChannelData(channel).reduce((most, at) => Math.max(most, Math.abs(at)), 0);
+  const peak = Math.max(highest(0), highest(1));
+  const weighing = new OfflineAudioContext(2, heard.length, rate); // ITU-R BS.1770, tables 1 and 2
+  const shelf = weighing.createIIRFilter(
+    [1.53512485958697, -2.69169618940638, 1.19839281085285], [1, -1.69065929318241, 0.73248077421585]);
+  const high = weighing.createIIRFilter([1, -2, 1], [1, -1.99004745483398, 0.99007225036621]);
+  const source = new AudioBufferSourceNode(weighing, { buffer: heard });
+  source.connect(shelf).connect(high).connect(weighing.destination);
+  source.start();
+  const weighted = await weighing.startRendering();
+  let sum = 0;
+  for (const channel of [0, 1]) for (const sample of weighted.getChannelData(channel)) sum += sample ** 2;
+  const mono = heard.getChannelData(0);
+  let [energy, steps] = [0, 0]; // of samples and their differences: the mean frequency
+  for (let at = 1; at < mono.length; at++) {
+    energy += mono[at] ** 2;
+    steps += (mono[at] - mono[at - 1]) ** 2;
+  }
+  const frequency = (rate / Math.PI) * Math.asin(Math.sqrt(steps / energy) / 2);
+  return { loudness: -0.691 + 10 * Math.log10(sum / weighted.length), peak: 20 * Math.log10(peak), frequency };
+}"""
+
+
+@check
+def timbres_are_equally_loud(open_page: Opener) -> None:
+    with open_page() as page:
+        timbres = {
+            "melody": ["electric piano", "flute", "pluck"],
+            "chords": ["warm pad", "electric piano", "organ"],
+        }
+        for part, names in timbres.items():
+            found = {name: page.evaluate(LOUDNESS, [part, name, 60, 1]) for name in names}
+            loud = [each["loudness"] for each in found.values()]
+            assert max(loud) - min(loud) <= 2, found
+            assert all(each["peak"] < -1 for each in found.values()), found
+            if part == "chords":
+                assert found["warm pad"]["frequency"] > 300, found
+
+
+@check
+def the_limiter_holds_what_is_loud_and_lets_the_rest_pass(open_page: Opener) -> None:
+    with open_page() as page:
+        soft, softer = (page.evaluate(LOUDNESS, ["melody", "flute", volume, 1]) for volume in (50, 25))
+        fall = 40 * math.log10(2)  # a volume counts squared
+        assert abs(soft["loudness"] - softer["loudness"] - fall) < 0.3, (soft, softer)
+        loud = page.evaluate(LOUDNESS, ["melody", "pluck", 100, 12])
+        assert -4 < loud["peak"] < 0, loud
 
 
 @contextlib.contextmanager

@@ -18,6 +18,9 @@ const { FIRST_RANGE, including } = await load("range");
 const { linkOf, troubleOf } = await load("link");
 const { Takes } = await load("takes");
 const { isBlack, lastOf, whitesIn } = await load("keys");
+const { Take, beatName, clockText } = await load("take");
+const { Playback } = await load("playback");
+const { scrolled } = await load("takeroll");
 
 const close = (found, expected) => assert.ok(Math.abs(found - expected) < 1e-9, `${found} is not ${expected}`);
 const chord = (f, sym, on = true) => ({ f, sym, pitches: sym ? [sym.charCodeAt(0)] : [], on });
@@ -537,6 +540,128 @@ test("the last ten takes are kept, the newest first, and nonsense is not", () =>
     store.set("gapt-live-takes", nonsense);
     assert.deepEqual(new Takes().list, []);
   }
+});
+
+test("a take keeps its name and the take whose melody it has, and no more", () => {
+  const store = new Map();
+  globalThis.localStorage = { getItem: (name) => store.get(name) ?? null, setItem: (name, text) => store.set(name, text) };
+  const takes = new Takes();
+  takes.add({ id: "a", model: "small", at: 1 });
+  takes.add({ id: "b", model: "other", at: 2, of: "a" });
+  assert.deepEqual(takes.rename("a", "  First try "), { id: "a", model: "small", at: 1, name: "First try" });
+  assert.equal(takes.rename("gone", "x"), undefined);
+  const kept = new Takes().list;
+  assert.deepEqual(kept, [{ id: "b", model: "other", at: 2, of: "a" }, { id: "a", model: "small", at: 1, name: "First try" }]);
+  assert.equal(takes.rename("a", "x".repeat(100)).name.length, 60);
+  assert.ok(!("name" in takes.rename("a", " ")));
+  store.set("gapt-live-takes", JSON.stringify([{ id: "a", model: "m", at: 1, name: 7, of: {}, other: 1 }]));
+  assert.deepEqual(new Takes().list, [{ id: "a", model: "m", at: 1 }]);
+});
+
+/** A take of letters as `planned` has them, its notes [pitch, on, off]. */
+const makeTake = (letters, notes = [], rest = {}) => {
+  const plan = new Plan();
+  plan.apply(planned(1, 0, letters, 0), 0);
+  return new Take({
+    session: "one", model: "small", frames: letters.length, tempos: [{ f: 0, bpm: 120 }], meters: [{ f: 0, beats: 1 }],
+    chords: plan.runs, notes: notes.map(([p, on, off]) => ({ p, on, off, v: 80 })), ...rest,
+  });
+};
+const chartText = ({ chart }) => chart.map(({ number, chords }) =>
+  `${number}:` + chords.map(({ sym, beat, goesOn }) => (sym || "-") + beat + (goesOn ? "~" : "")).join(" "));
+
+test("a chord chart says of each bar what sounds at its begin and what follows, and on which beat", () => {
+  assert.deepEqual(chartText(makeTake("....AaaaaBbb.Cc")), ["1:-1", "2:A1", "3:A1~ B1¼", "4:-1 C1¼"]);
+  assert.deepEqual(chartText(makeTake("AaAa")), ["1:A1"]); // struck again
+  const changed = { meters: [{ f: 0, beats: 1 }, { f: 4, beats: 2 }] };
+  assert.deepEqual(chartText(makeTake("AaaaaabbccccD", [], changed)), ["1:A1", "2:A1~ B1½ C2", "3:D1"]);
+  assert.deepEqual([0, 1, 6, 15].map(beatName), ["1", "1¼", "2½", "4¾"]);
+});
+
+test("a take's frames have their times, whatever tempo changed", () => {
+  const take = makeTake("A".repeat(20), [], { tempos: [{ f: 0, bpm: 120 }, { f: 8, bpm: 60 }, { f: 12, bpm: 240 }] });
+  for (const [frame, seconds] of [[0, 0], [8, 1], [12, 2], [20, 2.5]]) {
+    close(take.time.timeOf(frame), seconds);
+    close(take.time.frameAt(seconds), frame);
+  }
+  close(take.seconds, 2.5);
+  assert.deepEqual([0, 9.99, 75, 600].map(clockText), ["0:00", "0:09", "1:15", "10:00"]);
+  assert.ok(makeTake("....").isEmpty && !makeTake("...A").isEmpty && !makeTake("...", [[60, 0, 1]]).isEmpty);
+});
+
+/** A playback at 120 BPM over a clock that is set by hand, and the list of what it sounded. */
+const makePlayback = (take, from = 0) => {
+  const clock = { at: 100, now: () => clock.at, heard: () => clock.at };
+  const sounded = [];
+  const put = (name, time, until) => sounded.push([name, Math.round((time - start) * 8), until]);
+  const sound = {
+    note(pitch, velocity, time, until) {
+      put(pitch, time, Math.round((until - start) * 8));
+      return { releasedAt: until };
+    },
+    strike(pitches, time) {
+      put(String.fromCharCode(...pitches), time);
+      return pitches;
+    },
+    letGo: (voices) => sounded.push(["let go", voices.length]),
+  };
+  const playback = new Playback(sound, clock);
+  playback.onchange = () => {};
+  playback.load(take, from);
+  const start = 100.08; // of what is played first
+  const run = (seconds) => {
+    for (const until = clock.at + seconds; clock.at < until - 1e-9; clock.at += 0.025) playback.step();
+  };
+  return { playback, clock, sounded, run };
+};
+
+test("a take is played once, note for note and chord for chord, and ends", () => {
+  const { playback, sounded, run } = makePlayback(makeTake("..AaB..C", [[60, 0, 1], [62, 1, 7]]));
+  playback.play();
+  run(0.6);
+  assert.deepEqual(sounded, [[60, 0, 1], [62, 1, 7], ["A", 2, undefined], ["B", 4, undefined], ["", 5, undefined]]);
+  assert.ok(playback.position > 4 && playback.position < 4.3, `${playback.position}`);
+  run(1);
+  assert.deepEqual(sounded.slice(5).map(([name, at]) => [name, at]), [["C", 7], ["", 8], ["let go", 2]]);
+  assert.ok(!playback.playing);
+  assert.equal(playback.position, 8);
+  playback.play(); // from the begin
+  assert.ok(playback.position < 1);
+});
+
+test("from the middle the chord that sounds there is struck, and what is past is not played", () => {
+  const { playback, sounded, run } = makePlayback(makeTake("AaaaaaBb", [[60, 0, 3], [62, 5, 6]]), 3);
+  playback.play();
+  run(0.35);
+  assert.deepEqual(sounded.map(([name, at]) => [name, at]), [["A", 0], [62, 2], ["B", 3]]);
+  playback.pause();
+  assert.deepEqual(sounded.at(-1), ["let go", 2]);
+  const { position } = playback;
+  run(1);
+  assert.equal(playback.position, position);
+  assert.equal(sounded.length, 4);
+});
+
+test("another take goes on where the first is, where it plays", () => {
+  const { playback, sounded, run } = makePlayback(makeTake("AaaaaaAa"));
+  playback.play();
+  run(0.4);
+  const at = playback.position;
+  playback.load(makeTake("BbbbbbBb"), at);
+  assert.ok(playback.playing);
+  assert.equal(sounded.at(-1)[0], "B");
+  playback.seek(99);
+  run(0.2);
+  assert.equal(playback.position, 8);
+  playback.pause();
+  playback.load(makeTake("CccccccC"), 4);
+  assert.ok(!playback.playing);
+  assert.equal(playback.position, 4);
+});
+
+test("a take is scrolled from its begin to its end and no further", () => {
+  assert.deepEqual([-5, 30, 70, 95].map((first) => scrolled(first, 100, 40)), [0, 30, 60, 60]);
+  assert.equal(scrolled(10, 30, 40), 0); // all of it is in sight
 });
 
 test("white keys are 36 px wide at least, and fill the width", () => {

@@ -352,11 +352,11 @@ def test_recordings_are_bounded_together(make_model, monkeypatch):
     assert studio.counts.dropped.labels("recordings")._value.get() == 2
     long = played("long", 70)
     studio.sessions["long"] = long
-    studio._bound_recordings(long)
+    studio._bound_recordings(long.recording)
     assert list(studio.recordings) == [] and not long.recording.is_full
     other = played("other", 20)
     studio.sessions["other"] = other
-    studio._bound_recordings(other)  # nothing is left to forget
+    studio._bound_recordings(other.recording)  # nothing is left to forget
     other.tick(20, None, time.monotonic())
     assert other.recording.is_full and not long.recording.is_full
 

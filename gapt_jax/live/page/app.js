@@ -12,6 +12,7 @@ import { CHORD_TIMBRES, MELODY_TIMBRES, Sound } from "./sound.js";
 import { showTakes } from "./shelf.js";
 import { Study } from "./study.js";
 import { Takes } from "./takes.js";
+import { TakeView } from "./takeview.js";
 
 const TICKER_MILLISECONDS = 25;
 const NOTICE_MILLISECONDS = 6000;
@@ -37,6 +38,7 @@ const keys = new Keys($("keys"), player);
 const band = new Band(session, player, keys);
 const roll = new Roll($("roll"), session, settings);
 const takes = new Takes();
+const takeView = new TakeView({ sound, clock, takes, addressOf, exists });
 const mostAhead = new Map(); // frames, by model
 const study = new Study({ consent: $("consent"), dialog: $("questionnaire") });
 
@@ -139,10 +141,11 @@ socket.onclose = () => {
 session.onmodels = (models) => {
   const title = ({ name, family }) => (family && family !== name ? `${name} (${family})` : name);
   settings.fill("model", models.map((model) => [model.name, title(model)]));
+  takeView.offer(models.map((model) => [model.name, title(model)]));
   for (const { name, lookahead_frames: most } of models) mostAhead.set(name, most);
   boundByModel();
   offerLastTake();
-  showTakes($("takes"), study.on ? [] : takes.list, addressOf, exists);
+  showShelf();
 };
 session.oncontrols = (controls) => {
   boundByModel();
@@ -197,6 +200,7 @@ function panic() {
   sound.panic();
   session.silence();
   midi.panic();
+  takeView.pause();
 }
 
 session.onphase = () => {
@@ -215,9 +219,28 @@ session.onphase = () => {
   settings.form.elements.intro_frames.disabled = playing;
   if (phase === "stopped") (session.ending ? offerKept : offerDownloads)(session.id, "Download");
   if (phase === "stopped" && session.recorded) study.ask();
-  if (phase === "stopped" && !study.on) showTakes($("takes"), takes.list, addressOf, exists);
+  if (phase === "starting") takeView.close();
+  if (phase === "stopped" && !study.on) showShelf();
+  if (phase === "stopped" && !study.on && !session.ending) takeView.open(session.id);
   roll.shown = null;
 };
+
+function showShelf() {
+  showTakes($("takes"), study.on ? [] : takes.list, addressOf, exists, openTake);
+}
+
+async function openTake(id) {
+  if (session.playing) return notice("Stop first, then open a take.");
+  if (!(await takeView.open(id))) return notice("The server cannot show that take any more.");
+  window.scrollTo(0, 0);
+  $("take-play").focus({ preventScroll: true });
+}
+
+takeView.onnew = () => {
+  takeView.say(troubleOf(session.link, false));
+  start();
+};
+takeView.ontakes = showShelf;
 
 async function offerDownloads(id, called) {
   for (const kind of ["mid", "json", "wav"]) $(`get-${kind}`).href = addressOf(id, kind);
@@ -361,6 +384,8 @@ window.gaptLive = Object.freeze({
   get scheduled() { return session.audio.struck; },
   get underruns() { return session.audio.underruns; },
   get latePlans() { return session.latePlans; },
+  get take() { return takeView.take?.id ?? null; },
+  get playback() { return { playing: takeView.playback.playing, position: takeView.playback.position }; },
   get violations() { return session.plan.violations; },
   get sent() { return { ...session.sent }; },
   get roundTrip() { return { p50: session.latency.quantile(0.5), p95: session.latency.quantile(0.95) }; },
@@ -369,6 +394,7 @@ window.gaptLive = Object.freeze({
 function paint() {
   roll.draw();
   band.show();
+  takeView.paint();
   requestAnimationFrame(paint);
 }
 
@@ -381,7 +407,10 @@ function look() {
 
 async function open() {
   applySettings();
-  startTicker(TICKER_MILLISECONDS, () => session.step());
+  startTicker(TICKER_MILLISECONDS, () => {
+    session.step();
+    takeView.step();
+  });
   setInterval(look, HEALTH_MILLISECONDS);
   socket.connect();
   paint();

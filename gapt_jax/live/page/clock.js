@@ -5,12 +5,32 @@ const SNAP_SECONDS = 0.05;
 const SMOOTHING = 0.05;
 const MAX_LATENCY = 0.5;
 
+/** Frames against seconds. A tempo holds in a segment {frame, time, seconds of a frame} from its first frame on. */
+export class Timeline {
+  segments = [];
+
+  timeOf(frame) {
+    let index = this.segments.length - 1;
+    while (index > 0 && this.segments[index].frame > frame) index--;
+    const segment = this.segments[index];
+    return segment.time + (frame - segment.frame) * segment.seconds;
+  }
+
+  /** Position in frames, with its fraction; below 0 during the count-in. */
+  frameAt(time) {
+    let index = this.segments.length - 1;
+    while (index > 0 && this.segments[index].time > time) index--;
+    const segment = this.segments[index];
+    return segment.frame + (time - segment.time) / segment.seconds;
+  }
+}
+
 /** Frames against AudioContext time. A tempo change begins a new segment at a frame boundary. */
-export class Clock {
+export class Clock extends Timeline {
   constructor(context) {
+    super();
     this.context = context;
     this.offset = null;
-    this.segments = [];
     this.sync();
   }
 
@@ -56,21 +76,6 @@ export class Clock {
     const frame = Math.ceil(this.frameAt(time));
     const segment = { frame, time: this.timeOf(frame), seconds: frameSeconds(bpm) };
     this.segments = [...this.segments.filter((old) => old.frame < frame).slice(-2), segment];
-  }
-
-  timeOf(frame) {
-    let index = this.segments.length - 1;
-    while (index > 0 && this.segments[index].frame > frame) index--;
-    const segment = this.segments[index];
-    return segment.time + (frame - segment.frame) * segment.seconds;
-  }
-
-  /** Position in frames, with its fraction; below 0 during the count-in. */
-  frameAt(time) {
-    let index = this.segments.length - 1;
-    while (index > 0 && this.segments[index].time > time) index--;
-    const segment = this.segments[index];
-    return segment.frame + (time - segment.time) / segment.seconds;
   }
 }
 

@@ -82,8 +82,17 @@ export class Roll {
     }
     this.step = this.width / span;
     this.end = this.origin + span;
+    this.placeRows();
+  }
+
+  placeRows() {
     this.row = (this.height - this.lane - 14) / (this.high - this.low + 1);
     this.thick = Math.min(15, Math.max(7, this.row * 1.15));
+  }
+
+  /** Frame until which the melody is shown. */
+  get heardUntil() {
+    return this.now;
   }
 
   x(frame) {
@@ -221,7 +230,7 @@ export class Roll {
     const { notes } = melody;
     for (let index = notes.length - 1; index >= 0; index--) {
       const note = notes[index];
-      const end = Math.max(note.on + 0.6, Math.min(note.off ?? Infinity, this.now));
+      const end = Math.max(note.on + 0.6, Math.min(note.off ?? Infinity, this.heardUntil));
       if (end < this.origin) break;
       for (const stretch of stretchesOf(note.p, note.on, end, plan.chords)) this.drawStretch(note.p, stretch);
     }

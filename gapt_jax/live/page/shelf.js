@@ -1,22 +1,25 @@
 const FORMS = { mid: "MIDI", json: "JSON", wav: "WAV" };
 const DATE = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" };
 
-/** Lists the takes that the server still has, with their files; hidden where there are none. */
-export async function showTakes(element, takes, addressOf, exists) {
-  const rows = await Promise.all(takes.map((take) => rowOf(take, addressOf, exists)));
+/** Lists the takes that the server still has, each to open, with their files; hidden where there are none. */
+export async function showTakes(element, takes, addressOf, exists, open) {
+  const rows = await Promise.all(takes.map((take) => rowOf(take, addressOf, exists, open)));
   const found = rows.filter(Boolean);
   element.querySelector("ol").replaceChildren(...found);
   element.hidden = !found.length;
 }
 
-async function rowOf({ id, model, at }, addressOf, exists) {
+async function rowOf({ id, model, at, name: given }, addressOf, exists, open) {
   const kinds = Object.keys(FORMS);
   const kept = await Promise.all(kinds.map((kind) => exists(addressOf(id, kind))));
   if (!kept.some(Boolean)) return null;
   const row = document.createElement("li");
   const name = document.createElement("span");
-  name.textContent = `${new Date(at).toLocaleString(undefined, DATE)}, ${model}`;
-  row.append(name, ...kinds.filter((_, index) => kept[index]).map((kind) => linkTo(addressOf(id, kind), FORMS[kind])));
+  name.textContent = `${given ?? new Date(at).toLocaleString(undefined, DATE)}, ${model}`;
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "quiet", textContent: "Open" });
+  button.ariaLabel = `Open ${name.textContent}`;
+  button.addEventListener("click", () => open(id));
+  row.append(name, button, ...kinds.filter((_, index) => kept[index]).map((kind) => linkTo(addressOf(id, kind), FORMS[kind])));
   return row;
 }
 

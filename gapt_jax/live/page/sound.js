@@ -1,15 +1,16 @@
 const FOREVER = 1e9;
 const CHORD_VELOCITY = 76;
 const FADE_SECONDS = 0.8;
+const SHORTEST_SECONDS = 0.03;
 const hertz = (pitch) => 440 * 2 ** ((pitch - 69) / 12);
 
 /** Each timbre builds its sources into `out` and says how it begins, settles and ends (time constants in s). */
 const TIMBRES = {
-  "electric piano": { attack: 0.002, settle: 1.4, sustain: 0, release: 0.09, level: 0.5, build: electricPiano },
+  "electric piano": { attack: 0.002, settle: 1.4, sustain: 0, release: 0.09, level: 0.42, build: electricPiano },
   flute: { attack: 0.025, settle: 0.3, sustain: 0.75, release: 0.06, level: 0.42, build: flute },
-  pluck: { attack: 0.001, settle: 9, sustain: 0, release: 0.12, level: 0.8, build: pluck },
-  "warm pad": { attack: 0.09, settle: 2, sustain: 0.75, release: 0.25, level: 0.26, build: warmPad },
-  organ: { attack: 0.012, settle: 1, sustain: 0.9, release: 0.05, level: 0.24, build: organ },
+  pluck: { attack: 0.001, settle: 9, sustain: 0, release: 0.12, level: 1.55, build: pluck },
+  "warm pad": { attack: 0.09, settle: 2, sustain: 0.75, release: 0.25, level: 0.3, build: warmPad },
+  organ: { attack: 0.012, settle: 1, sustain: 0.9, release: 0.05, level: 0.31, build: organ },
 };
 export const MELODY_TIMBRES = ["electric piano", "flute", "pluck"];
 export const CHORD_TIMBRES = ["warm pad", "electric piano", "organ"];
@@ -91,9 +92,9 @@ function flute(context, frequency, force, time, out) {
 function warmPad(context, frequency, force, time, out) {
   const filter = context.createBiquadFilter();
   filter.type = "lowpass";
-  filter.Q.value = 0.4;
-  filter.frequency.setValueAtTime(400 + frequency, time);
-  filter.frequency.setTargetAtTime(500 + frequency * 3, time, 0.4);
+  filter.Q.value = 0.5;
+  filter.frequency.setValueAtTime(900 + frequency * 3, time);
+  filter.frequency.setTargetAtTime(1500 + frequency * 8, time, 0.4);
   filter.connect(out);
   const voices = [-7, 6].map((detune) => oscillator(context, "sawtooth", frequency, filter, 0.4, detune).node);
   return [...voices, oscillator(context, "sine", frequency, filter, 0.7).node];
@@ -153,6 +154,21 @@ function room(context) {
   return node;
 }
 
+const CEILING = -3; // dB
+const RATIO = 20;
+const MAKEUP = 0.6; // of what it takes from full scale a compressor gives back (Web Audio §1.19.5)
+
+/** Presses what is louder than the ceiling towards it; the rest passes as it is. */
+function limiter(context) {
+  const compressor = new DynamicsCompressorNode(context, {
+    threshold: CEILING, ratio: RATIO, knee: 0, attack: 0.001, release: 0.1,
+  });
+  const back = context.createGain();
+  back.gain.value = 10 ** ((MAKEUP * CEILING * (1 - 1 / RATIO)) / 20);
+  compressor.connect(back).connect(context.destination);
+  return compressor;
+}
+
 /** The instruments. Keys of the player sound at once; chords and clicks at the audio time they are given. */
 export class Sound {
   constructor(context) {
@@ -160,7 +176,8 @@ export class Sound {
     this.keys = new Map();
     const wet = context.createGain();
     wet.gain.value = 0.16;
-    wet.connect(room(context)).connect(context.destination);
+    this.out = limiter(context);
+    wet.connect(room(context)).connect(this.out);
     this.melody = this.bus(wet);
     this.chords = this.bus(wet);
     this.clicks = this.bus();
@@ -169,7 +186,7 @@ export class Sound {
 
   bus(wet) {
     const gain = this.context.createGain();
-    gain.connect(this.context.destination);
+    gain.connect(this.out);
     if (wet) gain.connect(wet);
     return gain;
   }
@@ -193,6 +210,14 @@ export class Sound {
   release(pitch) {
     this.keys.get(pitch)?.release(this.context.currentTime);
     this.keys.delete(pitch);
+  }
+
+  /** A note of the melody from one audio time to another. */
+  note(pitch, velocity, time, until) {
+    const begin = Math.max(time, this.context.currentTime);
+    const voice = new Voice(this.context, this.melodyTimbre, pitch, velocity, begin, this.melody);
+    voice.release(Math.max(until, begin + SHORTEST_SECONDS));
+    return voice;
   }
 
   strike(pitches, time, before) {
