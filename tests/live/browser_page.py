@@ -315,6 +315,37 @@ def space_starts_and_stops(open_page: Opener) -> None:
 
 
 @check
+def a_demo_plays_and_a_key_takes_over(open_page: Opener) -> None:
+    with open_page(stored=json.dumps({"bpm": 66, "intro_frames": 32})) as page:
+        page.route("**/api/sessions/take*", lambda route: route.fulfill(status=200, body="here"))
+        fields = "['bpm', 'beats_per_bar', 'intro_frames'].map((n) => Number(document.querySelector(`[name=${n}]`).value))"
+        assert page.evaluate("gaptLive.phase") == "idle"  # nothing sounds before a click
+        page.click("#demo")
+        page.wait_for_function("gaptLive.frame > 13")
+        chords = page.evaluate("gaptLive.chords")
+        assert [chords[str(frame)]["sym"] for frame in (7, 8)] == ["", "F"] and page.evaluate("gaptLive.scheduled") > 0
+        open_page.shot(page, "demo")
+        notes = [event for message in sent(page, "notes") for event in message["events"]]
+        pressed = [(event["f"], event["p"]) for event in notes if event["on"]]
+        assert pressed[:3] == [(0, 60), (4, 60), (8, 67)], pressed
+        assert page.locator(".key.mine").count() == 1 and text(page, "#status-text").startswith("Demo")
+        assert page.evaluate(fields) == [108, 4, 8] and sent(page, "start")[0]["intro_frames"] == 8
+        page.keyboard.press("k")
+        assert text(page, "#status-text") == "Playing"
+        before = page.evaluate("gaptLive.sent.notes")
+        page.wait_for_timeout(1500)
+        assert page.evaluate("gaptLive.sent.notes") <= before + 3 and page.locator(".key.mine").count() == 0
+        page.keyboard.press("Space")  # by the button that has the focus
+        page.wait_for_function("gaptLive.phase === 'stopped'")
+        assert page.evaluate(fields) == [66, 4, 32]
+        kept = json.loads(page.evaluate("localStorage.getItem('gapt-live')"))
+        assert (kept["bpm"], kept["intro_frames"]) == (66, 32)
+        page.wait_for_function("document.querySelectorAll('#takes li').length === 1")
+        assert text(page, "#takes li span").endswith(", small, demo") and text(page, "#downloads-of") == "The demo"
+        open_page.shot(page, "after_demo")
+
+
+@check
 def the_last_takes_are_listed(open_page: Opener) -> None:
     with open_page() as page:
         assert not page.locator("#takes").is_visible()

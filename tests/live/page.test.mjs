@@ -17,6 +17,8 @@ const { Meter } = await load("meter");
 const { FIRST_RANGE, including } = await load("range");
 const { linkOf, troubleOf } = await load("link");
 const { Takes } = await load("takes");
+const { CONTROLS: DEMO_CONTROLS, Demo, tune } = await load("demo");
+const { Player } = await load("player");
 const { isBlack, lastOf, whitesIn } = await load("keys");
 
 const close = (found, expected) => assert.ok(Math.abs(found - expected) < 1e-9, `${found} is not ${expected}`);
@@ -549,6 +551,25 @@ test("white keys are 36 px wide at least, and fill the width", () => {
   }
 });
 
+test("what is borrowed is used, not kept, and given back but where a hand has changed it", () => {
+  const { settings, bpm, ahead, kept } = makeSettings({ bpm: 90 });
+  settings.borrow({ bpm: 108, ahead: 8 });
+  assert.deepEqual([settings.values.bpm, settings.values.ahead], [108, 8]);
+  settings.set({ bpm: 108, ahead: 8 }); // as the server says them again
+  ahead.type_("12");
+  assert.deepEqual(kept(), { bpm: 90, ahead: 12 });
+  settings.giveBack();
+  assert.deepEqual([settings.values.bpm, settings.values.ahead], [90, 12]);
+  assert.equal(Number(bpm.value), 90);
+  settings.borrow({ ahead: 8 });
+  settings.giveBack();
+  assert.equal(settings.values.ahead, 12);
+  const fresh = makeSettings({}); // nothing was kept: the default comes back
+  fresh.settings.borrow({ bpm: 108 });
+  fresh.settings.giveBack();
+  assert.equal(fresh.settings.values.bpm, 120);
+});
+
 /** A session that plays with itself: what it sent, and a way to answer. */
 const makeSession = () => {
   const sent = [];
@@ -686,4 +707,64 @@ test("a start that a frozen server answers later begins nothing", () => {
   session.receive({ type: "started", session: "two", controls: {} });
   assert.deepEqual([session.phase, session.link, session.id], ["idle", "open", "one"]);
   assert.equal(sent.at(-1).type, "stop");
+});
+
+test("the demo's tune is whole bars of keys that go down and up, and a chord may sound within four seconds", () => {
+  const events = tune();
+  let held = null;
+  for (const [index, { frame, pitch, velocity }] of events.entries()) {
+    assert.ok(index === 0 || frame > events[index - 1].frame);
+    assert.ok(velocity ? held === null : held === pitch);
+    held = velocity ? pitch : null;
+    assert.equal(velocity ? frame % FRAMES_PER_BEAT : Math.round(frame) % FRAMES_PER_BEAT, 0);
+  }
+  assert.equal(held, null);
+  const { bpm, beats_per_bar: beats, intro_frames: silent } = DEMO_CONTROLS;
+  assert.equal(Math.round(events.at(-1).frame) % (beats * FRAMES_PER_BEAT), 0);
+  assert.ok((beats * FRAMES_PER_BEAT + silent) * frameSeconds(bpm) < 4);
+});
+
+/** A demo whose take is as far as a frame says, and the keys that it has pressed. */
+const makeDemo = () => {
+  const { session, sent } = makeSession();
+  const sounded = [];
+  const sound = { press: (pitch, velocity, time) => sounded.push(time - session.clock.now()), release() {} };
+  const player = new Player(sound, session);
+  Object.assign(player, { onkeys() {}, onpress() {} });
+  const settings = { lent: 0, borrow() { this.lent++; }, giveBack() { this.lent = 0; } };
+  const demo = new Demo({ session, player, settings });
+  demo.begin();
+  const to = (frame) => {
+    session.clock.start(120, session.clock.now() - frame * 0.125);
+    demo.step();
+  };
+  return { session, sent, player, sounded, settings, demo, to };
+};
+
+test("the demo's keys are in the melody on the beat, whatever the ticker's jitter, and it ends by itself", () => {
+  const { session, sounded, settings, demo, to } = makeDemo();
+  to(-1);
+  assert.deepEqual([sounded.length, settings.lent], [0, 1]);
+  for (let frame = -0.3; frame < 31.5; frame += 0.17) to(frame);
+  const found = session.melody.notes.map(({ p, on, off }) => [p, on, off]);
+  assert.deepEqual(found.slice(0, 7), [[60, 0, 4], [60, 4, 8], [67, 8, 12], [67, 12, 16], [69, 16, 20], [69, 20, 24], [67, 24, 32]]);
+  assert.ok(sounded.every((lead) => lead > 0 && lead <= 0.05)); // at their times, not at the ticker's
+  to(207.5);
+  assert.equal(session.phase, "playing");
+  to(208.1);
+  assert.equal(session.phase, "stopped");
+  demo.end();
+  assert.equal(settings.lent, 0);
+});
+
+test("a key of the player's own ends the tune, and the take goes on", () => {
+  const { session, player, sounded, demo, to } = makeDemo();
+  player.onpress = () => demo.handOver();
+  for (let frame = -0.3; frame < 6; frame += 0.2) to(frame);
+  assert.deepEqual([...player.held], [60]);
+  player.press(72, 90, performance.now());
+  assert.deepEqual([...player.held], [72]);
+  const before = sounded.length;
+  for (let frame = 6; frame < 220; frame += 4) to(frame);
+  assert.deepEqual([sounded.length, session.phase, demo.on], [before, "playing", false]);
 });

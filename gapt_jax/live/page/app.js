@@ -1,5 +1,6 @@
 import { Band } from "./band.js";
 import { Clock, FRAMES_PER_BEAT, frameSeconds, startTicker } from "./clock.js";
+import { Demo } from "./demo.js";
 import { Keys } from "./keys.js";
 import { troubleOf } from "./link.js";
 import { Midi } from "./midi.js";
@@ -33,6 +34,7 @@ settings.fill("melodyTimbre", same(MELODY_TIMBRES));
 settings.fill("chordTimbre", same(CHORD_TIMBRES));
 const session = new Session({ socket, clock, sound, midi, settings });
 const player = new Player(sound, session);
+const demo = new Demo({ session, player, settings });
 const keys = new Keys($("keys"), player);
 const band = new Band(session, player, keys);
 const roll = new Roll($("roll"), session, settings);
@@ -85,6 +87,7 @@ $("settings").addEventListener("submit", (event) => {
 let noticed = "";
 let noticeTimer;
 let tried = false;
+let wasDemo = false;
 
 function notice(text) {
   noticed = text;
@@ -101,7 +104,7 @@ function clearNotice() {
 function showStatus() {
   const isOpen = session.link === "open";
   $("link-light").classList.toggle("on", isOpen);
-  $("start").setAttribute("aria-disabled", String(!isOpen));
+  for (const id of ["start", "demo"]) $(id).setAttribute("aria-disabled", String(!isOpen));
   const trouble = tried ? troubleOf(session.link, session.playing) : "";
   write("status-text", statusText());
   write("trouble", session.playing ? trouble : "");
@@ -113,7 +116,7 @@ function write(id, text) {
 }
 
 function invitation() {
-  if (session.phase === "stopped") return session.ending || "Once more?";
+  if (session.phase === "stopped") return session.ending || (wasDemo ? "Now you: play a melody." : "Once more?");
   return "Play a melody. The band plans its chords ahead and joins in.";
 }
 
@@ -123,7 +126,8 @@ function statusText() {
   if (noticed) return noticed;
   if (session.phase === "starting") return "Starting…";
   if (!session.playing) return "Ready";
-  return context.state === "running" ? "Playing" : "The browser holds the sound back. Press any key.";
+  if (context.state === "running") return demo.on ? "Demo. Any key of yours takes over" : "Playing";
+  return "The browser holds the sound back. Press any key.";
 }
 
 context.onstatechange = showStatus;
@@ -192,7 +196,13 @@ function start() {
   session.begin(study.said);
 }
 
+function hearDemo() {
+  if (session.link === "open") demo.begin();
+  start();
+}
+
 function panic() {
+  demo.handOver();
   player.releaseAll();
   sound.panic();
   session.silence();
@@ -201,19 +211,25 @@ function panic() {
 
 session.onphase = () => {
   const { phase, playing } = session;
+  if (playing) {
+    wasDemo = demo.on;
+    demo.rewind();
+  } else if (phase !== "starting") {
+    demo.end();
+  }
   showStatus();
-  const focusMoves = document.activeElement === $(playing ? "start" : "stop");
+  const focusMoves = (playing ? ["start", "demo"] : ["stop"]).includes(document.activeElement?.id);
   $("welcome").hidden = playing;
   $("transport").classList.toggle("away", !playing);
   $("beats").classList.toggle("away", !playing);
   if (playing) roll.clear();
   if (playing) $("downloads").classList.add("away");
-  if (playing && !study.on) takes.add({ id: session.id, model: session.model, at: Date.now() });
+  if (playing && !study.on) takes.add({ id: session.id, model: session.model, at: Date.now(), demo: wasDemo });
   band.clear();
   if (focusMoves) $(playing ? "stop" : "start").focus();
   settings.form.elements.model.disabled = study.on && playing;
   settings.form.elements.intro_frames.disabled = playing;
-  if (phase === "stopped") (session.ending ? offerKept : offerDownloads)(session.id, "Download");
+  if (phase === "stopped") (session.ending ? offerKept : offerDownloads)(session.id, wasDemo ? "The demo" : "Download");
   if (phase === "stopped" && session.recorded) study.ask();
   if (phase === "stopped" && !study.on) showTakes($("takes"), takes.list, addressOf, exists);
   roll.shown = null;
@@ -221,7 +237,7 @@ session.onphase = () => {
 
 async function offerDownloads(id, called) {
   for (const kind of ["mid", "json", "wav"]) $(`get-${kind}`).href = addressOf(id, kind);
-  if (session.phase === "stopped") $("start").textContent = "Again";
+  if (session.phase === "stopped") $("start").textContent = wasDemo ? "Start" : "Again";
   $("downloads-of").textContent = called;
   $("downloads").classList.remove("away");
   $("get-json").hidden = study.on;
@@ -251,6 +267,7 @@ async function exists(address) {
 }
 
 $("start").addEventListener("click", start);
+$("demo").addEventListener("click", hearDemo);
 $("stop").addEventListener("click", () => session.stop());
 $("forget").addEventListener("click", () => session.forget());
 $("panic").addEventListener("click", panic);
@@ -301,6 +318,11 @@ midi.onpedal = (down, stamp) => player.setPedal(down, stamp);
 midi.onlost = () => player.releaseAll();
 $("connect-midi").addEventListener("click", openMidi);
 
+player.onpress = () => {
+  if (!demo.on) return;
+  demo.handOver();
+  showStatus();
+};
 player.onkeys = () => {
   band.markKeys();
   if (session.playing) for (const pitch of player.held) roll.include(pitch);
@@ -381,7 +403,10 @@ function look() {
 
 async function open() {
   applySettings();
-  startTicker(TICKER_MILLISECONDS, () => session.step());
+  startTicker(TICKER_MILLISECONDS, () => {
+    demo.step();
+    session.step();
+  });
   setInterval(look, HEALTH_MILLISECONDS);
   socket.connect();
   paint();
