@@ -19,6 +19,7 @@ const { linkOf, troubleOf } = await load("link");
 const { Takes } = await load("takes");
 const { CONTROLS: DEMO_CONTROLS, Demo, tune } = await load("demo");
 const { Player } = await load("player");
+const { STYLES, comped } = await load("comping");
 const { isBlack, lastOf, whitesIn } = await load("keys");
 
 const close = (found, expected) => assert.ok(Math.abs(found - expected) < 1e-9, `${found} is not ${expected}`);
@@ -185,7 +186,7 @@ test("chords are the same by symbol, pitches and strike", () => {
 });
 
 /** A follower at 120 BPM whose frame 0 begins at 0, and the list of what it sounded. */
-const makeFollower = (plan, ahead = 0.1, patience = 1000) => {
+const makeFollower = (plan, ahead = 0.1, patience = 1000, comp = undefined) => {
   const clock = makeClock();
   clock.start(120, 0);
   const sounded = [];
@@ -203,7 +204,7 @@ const makeFollower = (plan, ahead = 0.1, patience = 1000) => {
       sounded.push({ pitches: [...`fade of ${String.fromCharCode(...handle.pitches)}`].map((c) => c.charCodeAt(0)), time });
     },
   };
-  return { follower: new Follower(clock, plan, sink, ahead, () => patience), sounded };
+  return { follower: new Follower(clock, plan, sink, ahead, () => patience, comp), sounded };
 };
 const heard = (sounded) => sounded.map(({ pitches, time }) => [String.fromCharCode(...pitches), Math.round(time * 8)]);
 
@@ -277,6 +278,47 @@ test("after silence the next strike sounds", () => {
   follower.silence();
   for (let now = 0; now < 0.5; now += 0.025) follower.run(now);
   assert.deepEqual(sounded.map(({ pitches }) => String.fromCharCode(...pitches)), ["A", "", "B"]);
+});
+
+/** What a style strikes in each frame of a bar, by the letters of `chord`; "-" goes on, "." ends. */
+const struckIn = (style, chord, frames, news = [0], from = 0) => {
+  const found = [];
+  for (let step = from; step < from + frames; step++) {
+    const struck = comped(style, [...chord], step, news.includes(step));
+    found.push(struck ? struck.join("") || "." : "-");
+  }
+  return found.join(" ");
+};
+
+test("a chord is played as a pad, on the beat, as an arpeggio or with its bass", () => {
+  assert.equal(struckIn("pad", "Bceg", 8), "Bceg - - - - - - -");
+  assert.equal(struckIn("beat", "Bceg", 9, [0, 6]), "Bceg - - - Bceg - Bceg - Bceg");
+  assert.equal(struckIn("arpeggio", "Bceg", 16), "B - c - e - g - c - e - g - c -");
+  assert.equal(struckIn("arpeggio", "Bceg", 8, [5], 4), "e B g - c - e -"); // new off the beat
+  assert.equal(struckIn("bass", "Bceg", 12), "B - - - ceg - - - ceg - - -");
+  assert.equal(struckIn("bass", "Bceg", 12, [8]), "B - - - ceg - - - Bceg - - -");
+  for (const style of [...Object.keys(STYLES), undefined, "other"]) {
+    assert.equal(struckIn(style, "", 6, [1]), "- . - - - -", style); // silence is silent in every style
+    assert.match(struckIn(style, "B", 16), /^B /, style);
+    assert.doesNotMatch(struckIn(style, "B", 16), /undefined|\./, style);
+  }
+});
+
+test("comping strikes again what goes on, follows the plan, and stops where no plan is", () => {
+  const plan = new Plan();
+  plan.apply(planned(1, 0, "AaaaaaBbb...", 12), 0);
+  const { follower, sounded } = makeFollower(plan, 0.5, 1000, (...of) => comped("beat", ...of));
+  follower.run(0);
+  assert.deepEqual(heard(sounded), [["A", 0]]);
+  follower.run(0.2);
+  assert.deepEqual(heard(sounded), [["A", 0], ["A", 4]]);
+  plan.commitUntil = 2;
+  plan.apply(planned(2, 2, "aaCccccc", 2), 2); // what has not begun is taken back, restruck or not
+  follower.revise(0.26);
+  assert.deepEqual(heard(sounded), [["A", 0]]);
+  for (let now = 0.26; now < 2; now += 0.025) follower.run(now); // frames 10 to 15 have no plan
+  assert.deepEqual(heard(sounded), [["A", 0], ["C", 4], ["C", 8]]);
+  assert.equal(follower.underruns, 6);
 });
 
 test("quantiles are of the last 64 round trips", () => {
@@ -607,6 +649,18 @@ test("a session counts in, ticks, and drops plans of what it has forgotten", () 
   session.stop();
   assert.equal(session.phase, "stopped");
   assert.equal(sent.at(-1).type, "stop");
+});
+
+test("a session comps by its metre as its player has chosen, and never in a study", () => {
+  const { session, values } = makeSession();
+  const steps = () => Array.from({ length: 24 }, (_, frame) => session.comp([1, 2], frame, false)).flatMap(
+    (struck, frame) => (struck ? [`${frame}:${struck}`] : []));
+  assert.deepEqual(steps(), []);
+  Object.assign(values, { comping: "bass" });
+  session.meter.start(3);
+  assert.deepEqual(steps(), ["0:1", "4:2", "8:2", "12:1", "16:2", "20:2"]);
+  session.receive({ type: "ready", models: [], study: { questions: [], scale: [1, 5] } });
+  assert.deepEqual(steps(), []);
 });
 
 test("a session that the server forgot ends its take and nothing begins by itself", () => {

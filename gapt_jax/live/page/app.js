@@ -1,5 +1,6 @@
 import { Band } from "./band.js";
 import { Clock, FRAMES_PER_BEAT, frameSeconds, startTicker } from "./clock.js";
+import { STYLES } from "./comping.js";
 import { Demo } from "./demo.js";
 import { Keys } from "./keys.js";
 import { troubleOf } from "./link.js";
@@ -32,6 +33,7 @@ const socket = new Socket();
 const settings = new Settings($("settings"), changed);
 settings.fill("melodyTimbre", same(MELODY_TIMBRES));
 settings.fill("chordTimbre", same(CHORD_TIMBRES));
+settings.fill("comping", Object.entries(STYLES));
 const session = new Session({ socket, clock, sound, midi, settings });
 const player = new Player(sound, session);
 const demo = new Demo({ session, player, settings });
