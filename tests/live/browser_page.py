@@ -318,7 +318,8 @@ def space_starts_and_stops(open_page: Opener) -> None:
 def a_demo_plays_and_a_key_takes_over(open_page: Opener) -> None:
     with open_page(stored=json.dumps({"bpm": 66, "intro_frames": 32})) as page:
         page.route("**/api/sessions/take*", lambda route: route.fulfill(status=200, body="here"))
-        fields = "['bpm', 'beats_per_bar', 'intro_frames'].map((n) => Number(document.querySelector(`[name=${n}]`).value))"
+        names = "['bpm', 'beats_per_bar', 'intro_frames']"
+        fields = f"{names}.map((name) => document.querySelector(`[name=${{name}}]`).valueAsNumber)"
         assert page.evaluate("gaptLive.phase") == "idle"  # nothing sounds before a click
         page.click("#demo")
         page.wait_for_function("gaptLive.frame > 13")
@@ -341,8 +342,46 @@ def a_demo_plays_and_a_key_takes_over(open_page: Opener) -> None:
         kept = json.loads(page.evaluate("localStorage.getItem('gapt-live')"))
         assert (kept["bpm"], kept["intro_frames"]) == (66, 32)
         page.wait_for_function("document.querySelectorAll('#takes li').length === 1")
-        assert text(page, "#takes li span").endswith(", small, demo") and text(page, "#downloads-of") == "The demo"
+        assert text(page, "#takes li span") == "Demo, small" and text(page, "#downloads-of") == "The demo"
         open_page.shot(page, "after_demo")
+
+
+@check
+def a_tapped_tempo_is_set_and_kept(open_page: Opener) -> None:
+    with open_page() as page:
+        page.evaluate("""() => new Promise((resolve) => {
+          const press = () => window.dispatchEvent(new KeyboardEvent("keydown", { code: "KeyB", key: "b" }));
+          press();
+          setTimeout(() => resolve(press()), 350);
+        })""")
+        tempo = int(page.input_value("[name=bpm]"))
+        assert 30 < tempo <= 172 and tempo != 120, tempo
+        assert json.loads(page.evaluate("localStorage.getItem('gapt-live')"))["bpm"] == tempo
+        page.click("#tap")
+        page.click("#tap")
+        assert page.input_value("[name=bpm]") != str(tempo)
+        page.keyboard.press("Space")
+        page.wait_for_function("gaptLive.phase === 'playing'")
+        assert sent(page, "start")[0]["bpm"] == int(page.input_value("[name=bpm]"))
+
+
+GERMAN = """() => {
+  const map = new Map([["KeyZ", "y"], ["KeyY", "z"], ["Semicolon", "ö"]]);
+  Object.defineProperty(navigator, "keyboard", { value: { getLayoutMap: async () => map }, configurable: true });
+  window.dispatchEvent(new Event("focus"));
+}"""
+
+
+@check
+def keys_are_labelled_by_the_keyboards_layout(open_page: Opener) -> None:
+    with open_page() as page:
+        letters = "[...document.querySelectorAll('.key .letter')].map((e) => e.textContent).join('')"
+        assert page.evaluate(letters) == "AWSEDFTGYHUJKOLP;"
+        page.evaluate(GERMAN)
+        page.wait_for_function(f"{letters} === 'AWSEDFTGZHUJKOLPÖ'")
+        assert page.get_attribute("#octave-down", "aria-label") == "Octave down (Y)"
+        help_text = text(page, ".help p:first-of-type")
+        assert help_text.startswith("The keys A to Ö") and "Y and X" in help_text
 
 
 @check

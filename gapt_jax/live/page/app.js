@@ -2,7 +2,8 @@ import { Band } from "./band.js";
 import { Clock, FRAMES_PER_BEAT, frameSeconds, startTicker } from "./clock.js";
 import { STYLES } from "./comping.js";
 import { Demo } from "./demo.js";
-import { Keys } from "./keys.js";
+import { Keys, isWriting } from "./keys.js";
+import { labelOf, readLayout } from "./layout.js";
 import { troubleOf } from "./link.js";
 import { Midi } from "./midi.js";
 import { Player } from "./player.js";
@@ -14,12 +15,14 @@ import { CHORD_TIMBRES, MELODY_TIMBRES, Sound } from "./sound.js";
 import { showTakes } from "./shelf.js";
 import { Study } from "./study.js";
 import { Takes } from "./takes.js";
+import { Taps } from "./tap.js";
 
 const TICKER_MILLISECONDS = 25;
 const NOTICE_MILLISECONDS = 6000;
 const FLASH_MILLISECONDS = 120;
 const HEALTH_MILLISECONDS = 1000;
 const OF_SPACE = "button, input, select, summary, a, dialog"; // what Space is for already
+const TAP_KEY = "KeyB";
 const HANDS = "The letter keys and the piano below work.";
 
 const $ = (id) => document.getElementById(id);
@@ -226,7 +229,7 @@ session.onphase = () => {
   $("beats").classList.toggle("away", !playing);
   if (playing) roll.clear();
   if (playing) $("downloads").classList.add("away");
-  if (playing && !study.on) takes.add({ id: session.id, model: session.model, at: Date.now(), demo: wasDemo });
+  if (playing && !study.on) takes.add({ id: session.id, model: session.model, at: Date.now(), ...(wasDemo && { name: "Demo" }) });
   band.clear();
   if (focusMoves) $(playing ? "stop" : "start").focus();
   settings.form.elements.model.disabled = study.on && playing;
@@ -282,6 +285,43 @@ window.addEventListener("keydown", (event) => {
   if (session.playing) session.stop();
   else if (session.phase !== "starting") start();
 });
+
+// Tempo by tapping: set as by hand
+
+const taps = new Taps();
+
+function tap({ timeStamp }) {
+  const bpm = taps.tap(timeStamp);
+  if (bpm === null) return;
+  const field = settings.form.elements.bpm;
+  field.value = bpm;
+  field.dispatchEvent(new Event("change"));
+}
+
+$("tap").addEventListener("pointerdown", tap);
+$("tap").addEventListener("click", (event) => {
+  if (event.detail) event.target.blur(); // else Space would tap and not start
+  else tap(event); // by the keyboard
+});
+window.addEventListener("keydown", (event) => {
+  if (event.code === TAP_KEY && !event.repeat && !isWriting(event)) tap(event);
+});
+
+// Labels of keys by the keyboard's own layout
+
+async function labelKeys() {
+  const layout = await readLayout();
+  const called = (code) => labelOf(code, layout);
+  keys.setLabels(layout);
+  for (const element of document.querySelectorAll("[data-code]")) element.textContent = called(element.dataset.code);
+  const [first, last, down, up] = ["KeyA", "Semicolon", "KeyZ", "KeyX"].map(called);
+  label("keys", `Piano. The keys ${first} to ${last} play, ${down} and ${up} change the octave.`);
+  label("octave-down", `Octave down (${down})`);
+  label("octave-up", `Octave up (${up})`);
+}
+
+const label = (id, text) => $(id).setAttribute("aria-label", text);
+window.addEventListener("focus", labelKeys); // the layout may have been changed elsewhere
 
 // Browsers start audio, and pause it, as they like; any key or touch brings it back.
 for (const type of ["pointerdown", "keydown"]) window.addEventListener(type, () => context.resume(), true);
@@ -411,6 +451,7 @@ async function open() {
   });
   setInterval(look, HEALTH_MILLISECONDS);
   socket.connect();
+  labelKeys();
   paint();
   if (!Midi.supported) $("midi-text").textContent = `This browser has no MIDI. ${HANDS}`;
   else if (await Midi.allowed()) openMidi();

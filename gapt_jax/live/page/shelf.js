@@ -9,13 +9,13 @@ export async function showTakes(element, takes, addressOf, exists) {
   element.hidden = !found.length;
 }
 
-async function rowOf({ id, model, at, demo }, addressOf, exists) {
+async function rowOf({ id, model, at, name: given }, addressOf, exists) {
   const kinds = Object.keys(FORMS);
   const kept = await Promise.all(kinds.map((kind) => exists(addressOf(id, kind))));
   if (!kept.some(Boolean)) return null;
   const row = document.createElement("li");
   const name = document.createElement("span");
-  name.textContent = `${new Date(at).toLocaleString(undefined, DATE)}, ${model}${demo ? ", demo" : ""}`;
+  name.textContent = `${given ?? new Date(at).toLocaleString(undefined, DATE)}, ${model}`;
   row.append(name, ...kinds.filter((_, index) => kept[index]).map((kind) => linkTo(addressOf(id, kind), FORMS[kind])));
   return row;
 }
