@@ -70,9 +70,19 @@ class Opener:
             page.screenshot(path=str(self.shots / f"{name}.png"))
 
 
+ENGINEERS = ["lookahead_frames", "commit_frames", "seed", "masked", "imagined"]
+EVERYTHING = """() => {
+  document.querySelector("details").open = true;
+  const engineer = document.querySelector("[name=engineer]");
+  if (!engineer.checked) engineer.click();
+}"""
+
+
 def play(page: Any, **settings: Any) -> None:
     """Sets fields, starts, and waits for a chord."""
     page.evaluate("document.querySelector('details').open = true")
+    if settings.keys() & set(ENGINEERS):
+        page.evaluate(EVERYTHING)
     for name, value in ({"intro_frames": 0} | settings).items():
         page.fill(f"[name={name}]", str(value))
         page.keyboard.press("Enter")
@@ -112,7 +122,7 @@ def an_emptied_setting_is_its_default_and_nonsense_is_never_kept(open_page: Open
 @check
 def limits_come_from_the_model(open_page: Opener) -> None:
     with open_page() as page:
-        page.evaluate("document.querySelector('details').open = true")
+        page.evaluate(EVERYTHING)
         ahead = "[name=lookahead_frames]"
         page.fill(ahead, "99")
         page.keyboard.press("Enter")
@@ -385,6 +395,27 @@ def keys_are_labelled_by_the_keyboards_layout(open_page: Opener) -> None:
 
 
 @check
+def the_players_view_is_the_default_and_engineer_shows_all(open_page: Opener) -> None:
+    fields = [f"[name={name}]" for name in ENGINEERS]
+    with open_page(stored=json.dumps({"imagined": True})) as page:
+        page.evaluate("document.querySelector('details').open = true")
+        for selector in (*fields, "#health", "#late", "#underruns", "#imagined-legend"):
+            assert not page.locator(selector).is_visible(), selector
+        play(page)
+        assert sent(page, "start")[0]["lookahead_frames"] == 16
+        open_page.shot(page, "player")
+        page.check("[name=engineer]")
+        page.wait_for_function("document.querySelector('#health-text').textContent.startsWith('Plans take')")
+        page.evaluate("document.querySelector('details').open = true")
+        for selector in (*fields, "#health", "#late", "#underruns", "#imagined-legend"):
+            assert page.locator(selector).is_visible(), selector
+        open_page.shot(page, "engineer")
+        page.reload()
+        page.wait_for_function("window.gaptLive?.connected")
+        assert page.locator("#health").is_visible()
+
+
+@check
 def the_last_takes_are_listed(open_page: Opener) -> None:
     with open_page() as page:
         assert not page.locator("#takes").is_visible()
@@ -468,7 +499,7 @@ def at_200_percent_nothing_is_cut_off(open_page: Opener) -> None:
             assert in_view(page, "#start") and in_view(page, "#keys"), size
             assert size == (320, 320) or not is_cut(page, "#welcome"), size  # there it scrolls
             open_page.shot(page, f"zoom_{size[0]}_{size[1]}_idle")
-            page.evaluate("document.querySelector('details').open = true")
+            page.evaluate(EVERYTHING)
             assert not overflows(page), size
             play(page)
             for selector in ("#stop", "#forget", "#panic", "#chord", "#keys", "#octave-up", "#roll"):
@@ -537,11 +568,11 @@ CONTROLS = "button, select, input[type=number], input:not([type]), .light, #beat
 def every_control_stands_out(open_page: Opener) -> None:
     for scheme in ("light", "dark"):
         with open_page(color_scheme=scheme) as page:
-            page.evaluate("document.querySelector('details').open = true")
+            page.evaluate(EVERYTHING)
             found = page.evaluate(CONTRAST, CONTROLS)
             play(page)
             open_page.shot(page, f"wide_{scheme}")
-            page.evaluate("document.querySelector('details').open = true")
+            page.evaluate(EVERYTHING)
             found += page.evaluate(CONTRAST, CONTROLS)
             edges = page.evaluate(
                 CONTRAST.replace("outside = layers(element.parentElement)", "outside = layers(element)"), ".key.white"
@@ -553,7 +584,7 @@ def every_control_stands_out(open_page: Opener) -> None:
 @check
 def nothing_moves(open_page: Opener) -> None:
     for size in SIZES:
-        with open_page(size) as page:
+        with open_page(size, stored='{"engineer": true}') as page:
             page.wait_for_timeout(300)
             play(page)
             for key in "adgadgadg":

@@ -73,7 +73,8 @@ function boundByModel() {
 function applySettings() {
   sound.set(settings.values);
   midi.choose(settings.values);
-  $("imagined-legend").hidden = !settings.values.imagined;
+  document.body.classList.toggle("engineer", settings.values.engineer);
+  $("imagined-legend").hidden = !(settings.values.imagined && settings.values.engineer);
   roll.shown = null;
 }
 
