@@ -398,14 +398,14 @@ def keys_are_labelled_by_the_keyboards_layout(open_page: Opener) -> None:
 def the_players_view_is_the_default_and_engineer_shows_all(open_page: Opener) -> None:
     fields = [f"[name={name}]" for name in ENGINEERS]
     with open_page(stored=json.dumps({"imagined": True})) as page:
+        play(page)
+        assert sent(page, "start")[0]["lookahead_frames"] == 16
+        page.wait_for_function("document.querySelector('#health-text').textContent.startsWith('Plans take')")
+        open_page.shot(page, "player")
         page.evaluate("document.querySelector('details').open = true")
         for selector in (*fields, "#health", "#late", "#underruns", "#imagined-legend"):
             assert not page.locator(selector).is_visible(), selector
-        play(page)
-        assert sent(page, "start")[0]["lookahead_frames"] == 16
-        open_page.shot(page, "player")
         page.check("[name=engineer]")
-        page.wait_for_function("document.querySelector('#health-text').textContent.startsWith('Plans take')")
         page.evaluate("document.querySelector('details').open = true")
         for selector in (*fields, "#health", "#late", "#underruns", "#imagined-legend"):
             assert page.locator(selector).is_visible(), selector

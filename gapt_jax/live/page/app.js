@@ -385,7 +385,7 @@ function showHealth() {
   const budget = 1000 * frameSeconds(settings.values.bpm);
   const share = taken / budget;
   const [grade, mark] = share <= 0.7 ? ["good", "●"] : share <= 1 ? ["tight", "▲"] : ["slow", "■"];
-  $("health").className = `health ${grade}`;
+  $("health").className = `health for-engineer ${grade}`;
   $("health-mark").textContent = mark;
   $("health-text").textContent = `Plans take ${Math.round(taken)} of ${Math.round(budget)} ms: ${grade}`;
   $("health-bar").style.transform = `scaleX(${Math.min(1, share)})`;
