@@ -570,21 +570,6 @@ test("a link is lost without a connection and frozen without an answer, and is s
   assert.ok(said.every((text) => text.startsWith("The server")));
 });
 
-test("the last ten takes are kept, the newest first, and nonsense is not", () => {
-  const store = new Map();
-  globalThis.localStorage = { getItem: (name) => store.get(name) ?? null, setItem: (name, text) => store.set(name, text) };
-  const take = (number) => ({ id: `take${number}`, model: "small", at: number });
-  const takes = new Takes();
-  assert.equal(takes.last, undefined);
-  for (let number = 0; number < 12; number++) takes.add(take(number));
-  takes.add(take(11)); // begun again
-  assert.deepEqual(new Takes().list.map(({ at }) => at), [11, 10, 9, 8, 7, 6, 5, 4, 3, 2]);
-  for (const nonsense of ["{", "3", '[{"id":3}]', "null"]) {
-    store.set("gapt-live-takes", nonsense);
-    assert.deepEqual(new Takes().list, []);
-  }
-});
-
 test("the tempo is of the median time between the last eight taps, and a pause forgets them", () => {
   const taps = new Taps();
   let now = 1000;
@@ -609,6 +594,21 @@ test("keys are called as the keyboard's layout has them, else as on an English o
   assert.equal((await ask({ getLayoutMap: async () => german })).get("KeyZ"), "y");
   for (const keyboard of [undefined, { getLayoutMap: () => Promise.reject(new Error("not allowed")) }]) {
     assert.equal((await ask(keyboard)).size, 0);
+  }
+});
+
+test("the last ten takes are kept, the newest first, and nonsense is not", () => {
+  const store = new Map();
+  globalThis.localStorage = { getItem: (name) => store.get(name) ?? null, setItem: (name, text) => store.set(name, text) };
+  const take = (number) => ({ id: `take${number}`, model: "small", at: number });
+  const takes = new Takes();
+  assert.equal(takes.last, undefined);
+  for (let number = 0; number < 12; number++) takes.add(take(number));
+  takes.add(take(11)); // begun again
+  assert.deepEqual(new Takes().list.map(({ at }) => at), [11, 10, 9, 8, 7, 6, 5, 4, 3, 2]);
+  for (const nonsense of ["{", "3", '[{"id":3}]', "null"]) {
+    store.set("gapt-live-takes", nonsense);
+    assert.deepEqual(new Takes().list, []);
   }
 });
 

@@ -14,8 +14,8 @@ import { Socket } from "./socket.js";
 import { CHORD_TIMBRES, MELODY_TIMBRES, Sound } from "./sound.js";
 import { showTakes } from "./shelf.js";
 import { Study } from "./study.js";
-import { Takes } from "./takes.js";
 import { Taps } from "./tap.js";
+import { Takes } from "./takes.js";
 
 const TICKER_MILLISECONDS = 25;
 const NOTICE_MILLISECONDS = 6000;

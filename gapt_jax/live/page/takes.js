@@ -3,7 +3,7 @@ import { load, save } from "./storage.js";
 const STORE = "gapt-live-takes";
 const KEPT = 10;
 
-/** The last takes, newest first, each {id, model, at} and maybe a name: kept in localStorage, so that a reload loses none. */
+/** The last takes, newest first, each {id, model, at}: kept in localStorage, so that a reload does not lose them. */
 export class Takes {
   constructor() {
     this.list = kept(load(STORE));
