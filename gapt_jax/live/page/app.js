@@ -224,18 +224,20 @@ session.onphase = () => {
     demo.end();
   }
   showStatus();
+  const named = wasDemo ? { name: "Demo" } : {};
+  const called = wasDemo ? "The demo" : "Download";
   const focusMoves = (playing ? ["start", "demo"] : ["stop"]).includes(document.activeElement?.id);
   $("welcome").hidden = playing;
   $("transport").classList.toggle("away", !playing);
   $("beats").classList.toggle("away", !playing);
   if (playing) roll.clear();
   if (playing) $("downloads").classList.add("away");
-  if (playing && !study.on) takes.add({ id: session.id, model: session.model, at: Date.now(), ...(wasDemo && { name: "Demo" }) });
+  if (playing && !study.on) takes.add({ id: session.id, model: session.model, at: Date.now(), ...named });
   band.clear();
   if (focusMoves) $(playing ? "stop" : "start").focus();
   settings.form.elements.model.disabled = study.on && playing;
   settings.form.elements.intro_frames.disabled = playing;
-  if (phase === "stopped") (session.ending ? offerKept : offerDownloads)(session.id, wasDemo ? "The demo" : "Download");
+  if (phase === "stopped") (session.ending ? offerKept : offerDownloads)(session.id, called);
   if (phase === "stopped" && session.recorded) study.ask();
   if (phase === "stopped" && !study.on) showTakes($("takes"), takes.list, addressOf, exists);
   roll.shown = null;
