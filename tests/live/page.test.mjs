@@ -830,7 +830,8 @@ test("the demo's keys are in the melody on the beat, whatever the ticker's jitte
   assert.deepEqual([sounded.length, settings.lent], [0, 1]);
   for (let frame = -0.3; frame < 31.5; frame += 0.17) to(frame);
   const found = session.melody.notes.map(({ p, on, off }) => [p, on, off]);
-  assert.deepEqual(found.slice(0, 7), [[60, 0, 4], [60, 4, 8], [67, 8, 12], [67, 12, 16], [69, 16, 20], [69, 20, 24], [67, 24, 32]]);
+  const quarters = [60, 60, 67, 67, 69, 69].map((pitch, beat) => [pitch, 4 * beat, 4 * beat + 4]);
+  assert.deepEqual(found.slice(0, 7), [...quarters, [67, 24, 32]]);
   [0, 4, 8, 12, 16, 20, 24].forEach((frame, index) => close(sounded[index], frame)); // not at the ticker's times
   to(205);
   assert.equal(session.phase, "playing");

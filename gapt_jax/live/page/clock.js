@@ -32,7 +32,7 @@ export class Clock {
     return this.now() - this.latency();
   }
 
-  /** Audio time that reaches the ear at an event's time stamp (ms of performance.now(); by now where it is 1 s away). */
+  /** Audio time that reaches the ear at a time stamp in ms of performance.now(); at the present where that is 1 s away. */
   heardAt(stamp) {
     const age = (performance.now() - stamp) / 1000;
     return this.heard() - (Math.abs(age) < 1 ? age : 0);
