@@ -73,7 +73,7 @@ function boundByModel() {
 function applySettings() {
   sound.set(settings.values);
   midi.choose(settings.values);
-  document.body.classList.toggle("engineer", settings.values.engineer);
+  document.documentElement.classList.toggle("engineer", settings.values.engineer);
   $("imagined-legend").hidden = !(settings.values.imagined && settings.values.engineer);
   roll.shown = null;
 }
