@@ -340,7 +340,7 @@ def a_demo_plays_and_a_key_takes_over(open_page: Opener) -> None:
         pressed = [(event["f"], event["p"]) for event in notes if event["on"]]
         assert pressed[:3] == [(0, 60), (4, 60), (8, 67)], pressed
         assert page.locator(".key.mine").count() == 1 and text(page, "#status-text").startswith("Demo")
-        assert page.evaluate(fields) == [108, 4, 8] and sent(page, "start")[0]["intro_frames"] == 8
+        assert page.evaluate(fields) == [120, 4, 8] and sent(page, "start")[0]["intro_frames"] == 8
         page.keyboard.press("k")
         assert text(page, "#status-text") == "Playing"
         before = page.evaluate("gaptLive.sent.notes")

@@ -19,7 +19,7 @@ const GAP = 0.3; // frames by which a key goes up early; the nearest frame is st
 const AHEAD = 0.05; // s
 
 /** What the tune is played with: a bar of count-in and these silent frames take less than four seconds. */
-export const CONTROLS = { bpm: 108, beats_per_bar: BEATS_PER_BAR, intro_frames: 8 };
+export const CONTROLS = { bpm: 120, beats_per_bar: BEATS_PER_BAR, intro_frames: 8 };
 
 /** The tune as keys that go down (velocity > 0) and up (0): [{frame, pitch, velocity}] in order. */
 export function tune() {
