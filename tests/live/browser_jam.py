@@ -1,8 +1,8 @@
-"""Two minutes in a real browser: ``python -m tests.live.browser_jam URL --seconds 120 [--shots DIR]``.
+"""Two minutes in a real browser: ``python -m tests.live.browser_jam URL --seconds 120 [--demo] [--shots DIR]``.
 
-Needs Playwright and a Chromium (``--browser``). A scripted player with a fake MIDI device plays random notes; what the
-page showed must be what the server recorded, and nothing may be late. Prints one JSON object; exits 1, and says why,
-where it failed.
+Needs Playwright and a Chromium (``--browser``). A scripted player with a fake MIDI device plays random notes, or the
+page its demo; what the page showed must be what the server recorded, and nothing may be late. Prints one JSON object;
+exits 1, and says why, where it failed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ STATE = """() => { const g = window.gaptLive; return {frame: g.frame, rev: g.rev
 SHOWN = "() => Object.fromEntries(Object.entries(window.gaptLive.chords).map(([f, c]) => [f, c.sym]))"
 
 
-def jam(browser, url: str, seconds: float, shots: Path | None) -> dict:
+def jam(browser, url: str, seconds: float, shots: Path | None, is_demo: bool) -> dict:
     """Plays and compares."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     faults: list[str] = []
@@ -32,14 +32,15 @@ def jam(browser, url: str, seconds: float, shots: Path | None) -> dict:
     page.goto(url)
     page.wait_for_timeout(800)
     page.evaluate("document.querySelector('#connect-midi').click()")
-    page.click("#start")
+    page.click("#demo" if is_demo else "#start")
     rng, shown, held = random.Random(0), {}, None
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if held is not None:
-            page.evaluate(f"fakeMidi.play({held}, false)")
-        held = rng.choice([60, 62, 64, 65, 67, 69, 71, 72])
-        page.evaluate(f"fakeMidi.play({held}, true)")
+        if not is_demo:
+            if held is not None:
+                page.evaluate(f"fakeMidi.play({held}, false)")
+            held = rng.choice([60, 62, 64, 65, 67, 69, 71, 72])
+            page.evaluate(f"fakeMidi.play({held}, true)")
         page.wait_for_timeout(rng.choice([125, 250, 250, 500]))
         found = page.evaluate(STATE)
         seen = page.evaluate(SHOWN)
@@ -60,7 +61,8 @@ def jam(browser, url: str, seconds: float, shots: Path | None) -> dict:
     heard = {frame: symbol for frame, symbol in shown.items() if record["controls"]["intro_frames"] <= frame}
     heard = {frame: symbol for frame, symbol in heard.items() if frame < len(record["symbols"])}
     differ = sum(record["symbols"][frame] != symbol for frame, symbol in heard.items())
-    return found | {"faults": faults, "compared": len(heard), "differ": differ, "chords": len(set(heard.values()))}
+    found |= {"faults": faults, "compared": len(heard), "differ": differ, "chords": len(set(heard.values()))}
+    return found | {"melody": record["melody"], "intro": record["controls"]["intro_frames"]}
 
 
 def faults_of(found: dict) -> list[str]:
@@ -75,12 +77,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
     parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--demo", action="store_true")
     parser.add_argument("--shots", type=Path)
     parser.add_argument("--browser", default="/usr/bin/chromium")
     args = parser.parse_args()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=args.browser, args=FLAGS)
-        found = jam(browser, args.url, args.seconds, args.shots)
+        found = jam(browser, args.url, args.seconds, args.shots, args.demo)
         browser.close()
     print(json.dumps(found))
     sys.exit(", ".join(faults_of(found)) or 0)

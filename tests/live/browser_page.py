@@ -71,9 +71,19 @@ class Opener:
             page.screenshot(path=str(self.shots / f"{name}.png"))
 
 
+ENGINEERS = ["lookahead_frames", "commit_frames", "seed", "masked", "imagined"]
+EVERYTHING = """() => {
+  document.querySelector("details").open = true;
+  const engineer = document.querySelector("[name=engineer]");
+  if (!engineer.checked) engineer.click();
+}"""
+
+
 def play(page: Any, **settings: Any) -> None:
     """Sets fields, starts, and waits for a chord."""
     page.evaluate("document.querySelector('details').open = true")
+    if settings.keys() & set(ENGINEERS):
+        page.evaluate(EVERYTHING)
     for name, value in ({"intro_frames": 0} | settings).items():
         page.fill(f"[name={name}]", str(value))
         page.keyboard.press("Enter")
@@ -113,7 +123,7 @@ def an_emptied_setting_is_its_default_and_nonsense_is_never_kept(open_page: Open
 @check
 def limits_come_from_the_model(open_page: Opener) -> None:
     with open_page() as page:
-        page.evaluate("document.querySelector('details').open = true")
+        page.evaluate(EVERYTHING)
         ahead = "[name=lookahead_frames]"
         page.fill(ahead, "99")
         page.keyboard.press("Enter")
@@ -316,6 +326,97 @@ def space_starts_and_stops(open_page: Opener) -> None:
 
 
 @check
+def a_demo_plays_and_a_key_takes_over(open_page: Opener) -> None:
+    with open_page(stored=json.dumps({"bpm": 66, "intro_frames": 32})) as page:
+        page.route("**/api/sessions/take*", lambda route: route.fulfill(status=200, body="here"))
+        names = "['bpm', 'beats_per_bar', 'intro_frames']"
+        fields = f"{names}.map((name) => document.querySelector(`[name=${{name}}]`).valueAsNumber)"
+        assert page.evaluate("gaptLive.phase") == "idle"  # nothing sounds before a click
+        page.click("#demo")
+        page.wait_for_function("gaptLive.frame > 13")
+        chords = page.evaluate("gaptLive.chords")
+        assert [chords[str(frame)]["sym"] for frame in (7, 8)] == ["", "F"] and page.evaluate("gaptLive.scheduled") > 0
+        open_page.shot(page, "demo")
+        notes = [event for message in sent(page, "notes") for event in message["events"]]
+        pressed = [(event["f"], event["p"]) for event in notes if event["on"]]
+        assert pressed[:3] == [(0, 60), (4, 60), (8, 67)], pressed
+        assert page.locator(".key.mine").count() == 1 and text(page, "#status-text").startswith("Demo")
+        assert page.evaluate(fields) == [120, 4, 8] and sent(page, "start")[0]["intro_frames"] == 8
+        page.keyboard.press("k")
+        assert text(page, "#status-text") == "Playing"
+        before = page.evaluate("gaptLive.sent.notes")
+        page.wait_for_timeout(1500)
+        assert page.evaluate("gaptLive.sent.notes") <= before + 3 and page.locator(".key.mine").count() == 0
+        page.keyboard.press("Space")  # by the button that has the focus
+        page.wait_for_function("gaptLive.phase === 'stopped'")
+        assert page.evaluate(fields) == [66, 4, 32]
+        kept = json.loads(page.evaluate("localStorage.getItem('gapt-live')"))
+        assert (kept["bpm"], kept["intro_frames"]) == (66, 32)
+        page.wait_for_function("document.querySelectorAll('#takes li').length === 1")
+        assert text(page, "#takes li span") == "Demo, small" and text(page, "#downloads-of") == "The demo"
+        open_page.shot(page, "after_demo")
+
+
+@check
+def a_tapped_tempo_is_set_and_kept(open_page: Opener) -> None:
+    with open_page() as page:
+        page.evaluate("""() => new Promise((resolve) => {
+          const press = () => window.dispatchEvent(new KeyboardEvent("keydown", { code: "KeyB", key: "b" }));
+          press();
+          setTimeout(() => resolve(press()), 350);
+        })""")
+        tempo = int(page.input_value("[name=bpm]"))
+        assert 30 < tempo <= 172 and tempo != 120, tempo
+        assert json.loads(page.evaluate("localStorage.getItem('gapt-live')"))["bpm"] == tempo
+        page.click("#tap")
+        page.click("#tap")
+        assert page.input_value("[name=bpm]") != str(tempo)
+        page.keyboard.press("Space")
+        page.wait_for_function("gaptLive.phase === 'playing'")
+        assert sent(page, "start")[0]["bpm"] == int(page.input_value("[name=bpm]"))
+
+
+GERMAN = """() => {
+  const map = new Map([["KeyZ", "y"], ["KeyY", "z"], ["Semicolon", "ö"]]);
+  Object.defineProperty(navigator, "keyboard", { value: { getLayoutMap: async () => map }, configurable: true });
+  window.dispatchEvent(new Event("focus"));
+}"""
+
+
+@check
+def keys_are_labelled_by_the_keyboards_layout(open_page: Opener) -> None:
+    with open_page() as page:
+        letters = "[...document.querySelectorAll('.key .letter')].map((e) => e.textContent).join('')"
+        assert page.evaluate(letters) == "AWSEDFTGYHUJKOLP;"
+        page.evaluate(GERMAN)
+        page.wait_for_function(f"{letters} === 'AWSEDFTGZHUJKOLPÖ'")
+        assert page.get_attribute("#octave-down", "aria-label") == "Octave down (Y)"
+        help_text = text(page, ".help p:first-of-type")
+        assert help_text.startswith("The keys A to Ö") and "Y and X" in help_text
+
+
+@check
+def the_players_view_is_the_default_and_engineer_shows_all(open_page: Opener) -> None:
+    fields = [f"[name={name}]" for name in ENGINEERS]
+    with open_page(stored=json.dumps({"imagined": True})) as page:
+        play(page)
+        assert sent(page, "start")[0]["lookahead_frames"] == 16
+        page.wait_for_function("document.querySelector('#health-text').textContent.startsWith('Plans take')")
+        open_page.shot(page, "player")
+        page.evaluate("document.querySelector('details').open = true")
+        for selector in (*fields, "#health", "#late", "#underruns", "#imagined-legend"):
+            assert not page.locator(selector).is_visible(), selector
+        page.check("[name=engineer]")
+        page.evaluate("document.querySelector('details').open = true")
+        for selector in (*fields, "#health", "#late", "#underruns", "#imagined-legend"):
+            assert page.locator(selector).is_visible(), selector
+        open_page.shot(page, "engineer")
+        page.reload()
+        page.wait_for_function("window.gaptLive?.connected")
+        assert page.locator("#health").is_visible()
+
+
+@check
 def the_last_takes_are_listed(open_page: Opener) -> None:
     with open_page() as page:
         assert not page.locator("#takes").is_visible()
@@ -507,7 +608,7 @@ def at_200_percent_nothing_is_cut_off(open_page: Opener) -> None:
             assert in_view(page, "#start") and in_view(page, "#keys"), size
             assert size == (320, 320) or not is_cut(page, "#welcome"), size  # there it scrolls
             open_page.shot(page, f"zoom_{size[0]}_{size[1]}_idle")
-            page.evaluate("document.querySelector('details').open = true")
+            page.evaluate(EVERYTHING)
             assert not overflows(page), size
             play(page)
             for selector in ("#stop", "#forget", "#panic", "#chord", "#keys", "#octave-up", "#roll"):
@@ -576,11 +677,11 @@ CONTROLS = "button, select, input[type=number], input:not([type]), .light, #beat
 def every_control_stands_out(open_page: Opener) -> None:
     for scheme in ("light", "dark"):
         with open_page(color_scheme=scheme) as page:
-            page.evaluate("document.querySelector('details').open = true")
+            page.evaluate(EVERYTHING)
             found = page.evaluate(CONTRAST, CONTROLS)
             play(page)
             open_page.shot(page, f"wide_{scheme}")
-            page.evaluate("document.querySelector('details').open = true")
+            page.evaluate(EVERYTHING)
             found += page.evaluate(CONTRAST, CONTROLS)
             edges = page.evaluate(
                 CONTRAST.replace("outside = layers(element.parentElement)", "outside = layers(element)"), ".key.white"
@@ -592,7 +693,7 @@ def every_control_stands_out(open_page: Opener) -> None:
 @check
 def nothing_moves(open_page: Opener) -> None:
     for size in SIZES:
-        with open_page(size) as page:
+        with open_page(size, stored='{"engineer": true}') as page:
             page.wait_for_timeout(300)
             play(page)
             for key in "adgadgadg":

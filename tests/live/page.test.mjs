@@ -17,6 +17,11 @@ const { Meter } = await load("meter");
 const { FIRST_RANGE, including } = await load("range");
 const { linkOf, troubleOf } = await load("link");
 const { Takes } = await load("takes");
+const { CONTROLS: DEMO_CONTROLS, Demo, tune } = await load("demo");
+const { Player } = await load("player");
+const { Taps } = await load("tap");
+const { labelOf, readLayout } = await load("layout");
+const { STYLES, comped } = await load("comping");
 const { isBlack, lastOf, whitesIn } = await load("keys");
 const { Take, beatName, clockText } = await load("take");
 const { Playback } = await load("playback");
@@ -186,7 +191,7 @@ test("chords are the same by symbol, pitches and strike", () => {
 });
 
 /** A follower at 120 BPM whose frame 0 begins at 0, and the list of what it sounded. */
-const makeFollower = (plan, ahead = 0.1, patience = 1000) => {
+const makeFollower = (plan, ahead = 0.1, patience = 1000, comp = undefined) => {
   const clock = makeClock();
   clock.start(120, 0);
   const sounded = [];
@@ -204,7 +209,7 @@ const makeFollower = (plan, ahead = 0.1, patience = 1000) => {
       sounded.push({ pitches: [...`fade of ${String.fromCharCode(...handle.pitches)}`].map((c) => c.charCodeAt(0)), time });
     },
   };
-  return { follower: new Follower(clock, plan, sink, ahead, () => patience), sounded };
+  return { follower: new Follower(clock, plan, sink, ahead, () => patience, comp), sounded };
 };
 const heard = (sounded) => sounded.map(({ pitches, time }) => [String.fromCharCode(...pitches), Math.round(time * 8)]);
 
@@ -278,6 +283,47 @@ test("after silence the next strike sounds", () => {
   follower.silence();
   for (let now = 0; now < 0.5; now += 0.025) follower.run(now);
   assert.deepEqual(sounded.map(({ pitches }) => String.fromCharCode(...pitches)), ["A", "", "B"]);
+});
+
+/** What a style strikes in each frame of a bar, by the letters of `chord`; "-" goes on, "." ends. */
+const struckIn = (style, chord, frames, news = [0], from = 0) => {
+  const found = [];
+  for (let step = from; step < from + frames; step++) {
+    const struck = comped(style, [...chord], step, news.includes(step));
+    found.push(struck ? struck.join("") || "." : "-");
+  }
+  return found.join(" ");
+};
+
+test("a chord is played as a pad, on the beat, as an arpeggio or with its bass", () => {
+  assert.equal(struckIn("pad", "Bceg", 8), "Bceg - - - - - - -");
+  assert.equal(struckIn("beat", "Bceg", 9, [0, 6]), "Bceg - - - Bceg - Bceg - Bceg");
+  assert.equal(struckIn("arpeggio", "Bceg", 16), "B - c - e - g - c - e - g - c -");
+  assert.equal(struckIn("arpeggio", "Bceg", 8, [5], 4), "e B g - c - e -"); // new off the beat
+  assert.equal(struckIn("bass", "Bceg", 12), "B - - - ceg - - - ceg - - -");
+  assert.equal(struckIn("bass", "Bceg", 12, [8]), "B - - - ceg - - - Bceg - - -");
+  for (const style of [...Object.keys(STYLES), undefined, "other"]) {
+    assert.equal(struckIn(style, "", 6, [1]), "- . - - - -", style); // silence is silent in every style
+    assert.match(struckIn(style, "B", 16), /^B /, style);
+    assert.doesNotMatch(struckIn(style, "B", 16), /undefined|\./, style);
+  }
+});
+
+test("comping strikes again what goes on, follows the plan, and stops where no plan is", () => {
+  const plan = new Plan();
+  plan.apply(planned(1, 0, "AaaaaaBbb...", 12), 0);
+  const { follower, sounded } = makeFollower(plan, 0.5, 1000, (...of) => comped("beat", ...of));
+  follower.run(0);
+  assert.deepEqual(heard(sounded), [["A", 0]]);
+  follower.run(0.2);
+  assert.deepEqual(heard(sounded), [["A", 0], ["A", 4]]);
+  plan.commitUntil = 2;
+  plan.apply(planned(2, 2, "aaCccccc", 2), 2); // what has not begun is taken back, restruck or not
+  follower.revise(0.26);
+  assert.deepEqual(heard(sounded), [["A", 0]]);
+  for (let now = 0.26; now < 2; now += 0.025) follower.run(now); // frames 10 to 15 have no plan
+  assert.deepEqual(heard(sounded), [["A", 0], ["C", 4], ["C", 8]]);
+  assert.equal(follower.underruns, 6);
 });
 
 test("quantiles are of the last 64 round trips", () => {
@@ -527,6 +573,33 @@ test("a link is lost without a connection and frozen without an answer, and is s
   assert.ok(said.every((text) => text.startsWith("The server")));
 });
 
+test("the tempo is of the median time between the last eight taps, and a pause forgets them", () => {
+  const taps = new Taps();
+  let now = 1000;
+  const after = (...pauses) => pauses.map((pause) => taps.tap(now += pause));
+  assert.deepEqual(after(0, 500, 500, 500), [null, 120, 120, 120]);
+  assert.deepEqual(after(900, 500), [120, 120]); // one slip counts for nothing
+  assert.deepEqual(after(2001, 1000), [null, 60]);
+  assert.deepEqual(after(2000), [40]); // half way between 60 and 30; slower is no tempo
+  assert.equal(after(...Array(8).fill(250)).at(-1), 240);
+  assert.equal(after(...Array(7).fill(300)).at(-1), 200); // the 250s are out
+});
+
+test("keys are called as the keyboard's layout has them, else as on an English one", async () => {
+  const german = new Map([["KeyZ", "y"], ["Semicolon", "ö"], ["KeyA", " "]]);
+  const codes = ["KeyZ", "Semicolon", "KeyA", "KeyW"];
+  assert.deepEqual(codes.map((code) => labelOf(code, german)), ["Y", "Ö", "A", "W"]);
+  assert.deepEqual(codes.map((code) => labelOf(code, new Map())), ["Z", ";", "A", "W"]);
+  const ask = (keyboard) => {
+    Object.defineProperty(globalThis, "navigator", { value: { keyboard }, configurable: true });
+    return readLayout();
+  };
+  assert.equal((await ask({ getLayoutMap: async () => german })).get("KeyZ"), "y");
+  for (const keyboard of [undefined, { getLayoutMap: () => Promise.reject(new Error("not allowed")) }]) {
+    assert.equal((await ask(keyboard)).size, 0);
+  }
+});
+
 test("the last ten takes are kept, the newest first, and nonsense is not", () => {
   const store = new Map();
   globalThis.localStorage = { getItem: (name) => store.get(name) ?? null, setItem: (name, text) => store.set(name, text) };
@@ -674,6 +747,25 @@ test("white keys are 36 px wide at least, and fill the width", () => {
   }
 });
 
+test("what is borrowed is used, not kept, and given back but where a hand has changed it", () => {
+  const { settings, bpm, ahead, kept } = makeSettings({ bpm: 90 });
+  settings.borrow({ bpm: 108, ahead: 8 });
+  assert.deepEqual([settings.values.bpm, settings.values.ahead], [108, 8]);
+  settings.set({ bpm: 108, ahead: 8 }); // as the server says them again
+  ahead.type_("12");
+  assert.deepEqual(kept(), { bpm: 90, ahead: 12 });
+  settings.giveBack();
+  assert.deepEqual([settings.values.bpm, settings.values.ahead], [90, 12]);
+  assert.equal(Number(bpm.value), 90);
+  settings.borrow({ ahead: 8 });
+  settings.giveBack();
+  assert.equal(settings.values.ahead, 12);
+  const fresh = makeSettings({}); // nothing was kept: the default comes back
+  fresh.settings.borrow({ bpm: 108 });
+  fresh.settings.giveBack();
+  assert.equal(fresh.settings.values.bpm, 120);
+});
+
 /** A session that plays with itself: what it sent, and a way to answer. */
 const makeSession = () => {
   const sent = [];
@@ -711,6 +803,18 @@ test("a session counts in, ticks, and drops plans of what it has forgotten", () 
   session.stop();
   assert.equal(session.phase, "stopped");
   assert.equal(sent.at(-1).type, "stop");
+});
+
+test("a session comps by its metre as its player has chosen, and never in a study", () => {
+  const { session, values } = makeSession();
+  const steps = () => Array.from({ length: 24 }, (_, frame) => session.comp([1, 2], frame, false)).flatMap(
+    (struck, frame) => (struck ? [`${frame}:${struck}`] : []));
+  assert.deepEqual(steps(), []);
+  Object.assign(values, { comping: "bass" });
+  session.meter.start(3);
+  assert.deepEqual(steps(), ["0:1", "4:2", "8:2", "12:1", "16:2", "20:2"]);
+  session.receive({ type: "ready", models: [], study: { questions: [], scale: [1, 5] } });
+  assert.deepEqual(steps(), []);
 });
 
 test("a session that the server forgot ends its take and nothing begins by itself", () => {
@@ -811,4 +915,65 @@ test("a start that a frozen server answers later begins nothing", () => {
   session.receive({ type: "started", session: "two", controls: {} });
   assert.deepEqual([session.phase, session.link, session.id], ["idle", "open", "one"]);
   assert.equal(sent.at(-1).type, "stop");
+});
+
+test("the demo's tune is whole bars of keys that go down and up, and a chord may sound within four seconds", () => {
+  const events = tune();
+  let held = null;
+  for (const [index, { frame, pitch, velocity }] of events.entries()) {
+    assert.ok(index === 0 || frame > events[index - 1].frame);
+    assert.ok(velocity ? held === null : held === pitch);
+    held = velocity ? pitch : null;
+    assert.equal(velocity ? frame % FRAMES_PER_BEAT : Math.round(frame) % FRAMES_PER_BEAT, 0);
+  }
+  assert.equal(held, null);
+  const { bpm, beats_per_bar: beats, intro_frames: silent } = DEMO_CONTROLS;
+  assert.equal(Math.round(events.at(-1).frame) % (beats * FRAMES_PER_BEAT), 0);
+  assert.ok((beats * FRAMES_PER_BEAT + silent) * frameSeconds(bpm) < 4);
+});
+
+/** A demo whose take is as far as a frame says, and the keys that it has pressed. */
+const makeDemo = () => {
+  const { session, sent } = makeSession();
+  const sounded = [];
+  const sound = { press: (pitch, velocity, time) => sounded.push(session.clock.frameAt(time)), release() {} };
+  const player = new Player(sound, session);
+  Object.assign(player, { onkeys() {}, onpress() {} });
+  const settings = { lent: 0, borrow() { this.lent++; }, giveBack() { this.lent = 0; } };
+  const demo = new Demo({ session, player, settings });
+  demo.begin();
+  const to = (frame) => {
+    session.clock.start(120, session.clock.now() - frame * 0.125);
+    demo.step();
+  };
+  return { session, sent, player, sounded, settings, demo, to };
+};
+
+test("the demo's keys are in the melody on the beat, whatever the ticker's jitter, and it ends by itself", () => {
+  const { session, sounded, settings, demo, to } = makeDemo();
+  to(-1);
+  assert.deepEqual([sounded.length, settings.lent], [0, 1]);
+  for (let frame = -0.3; frame < 31.5; frame += 0.17) to(frame);
+  const found = session.melody.notes.map(({ p, on, off }) => [p, on, off]);
+  const quarters = [60, 60, 67, 67, 69, 69].map((pitch, beat) => [pitch, 4 * beat, 4 * beat + 4]);
+  assert.deepEqual(found.slice(0, 7), [...quarters, [67, 24, 32]]);
+  [0, 4, 8, 12, 16, 20, 24].forEach((frame, index) => close(sounded[index], frame)); // not at the ticker's times
+  to(205);
+  assert.equal(session.phase, "playing");
+  to(208.1);
+  assert.equal(session.phase, "stopped");
+  demo.end();
+  assert.equal(settings.lent, 0);
+});
+
+test("a key of the player's own ends the tune, and the take goes on", () => {
+  const { session, player, sounded, demo, to } = makeDemo();
+  player.onpress = () => demo.handOver();
+  for (let frame = -0.3; frame < 6; frame += 0.2) to(frame);
+  assert.deepEqual([...player.held], [60]);
+  player.press(72, 90, performance.now());
+  assert.deepEqual([...player.held], [72]);
+  const before = sounded.length;
+  for (let frame = 6; frame < 220; frame += 4) to(frame);
+  assert.deepEqual([sounded.length, session.phase, demo.on], [before, "playing", false]);
 });

@@ -1,6 +1,9 @@
 import { Band } from "./band.js";
 import { Clock, FRAMES_PER_BEAT, frameSeconds, startTicker } from "./clock.js";
-import { Keys } from "./keys.js";
+import { STYLES } from "./comping.js";
+import { Demo } from "./demo.js";
+import { Keys, isWriting } from "./keys.js";
+import { labelOf, readLayout } from "./layout.js";
 import { troubleOf } from "./link.js";
 import { Midi } from "./midi.js";
 import { Player } from "./player.js";
@@ -11,6 +14,7 @@ import { Socket } from "./socket.js";
 import { CHORD_TIMBRES, MELODY_TIMBRES, Sound } from "./sound.js";
 import { showTakes } from "./shelf.js";
 import { Study } from "./study.js";
+import { Taps } from "./tap.js";
 import { Takes } from "./takes.js";
 import { TakeView } from "./takeview.js";
 
@@ -19,6 +23,7 @@ const NOTICE_MILLISECONDS = 6000;
 const FLASH_MILLISECONDS = 120;
 const HEALTH_MILLISECONDS = 1000;
 const OF_SPACE = "button, input, select, summary, a, dialog"; // what Space is for already
+const TAP_KEY = "KeyB";
 const HANDS = "The letter keys and the piano below work.";
 
 const $ = (id) => document.getElementById(id);
@@ -32,8 +37,10 @@ const socket = new Socket();
 const settings = new Settings($("settings"), changed);
 settings.fill("melodyTimbre", same(MELODY_TIMBRES));
 settings.fill("chordTimbre", same(CHORD_TIMBRES));
+settings.fill("comping", Object.entries(STYLES));
 const session = new Session({ socket, clock, sound, midi, settings });
 const player = new Player(sound, session);
+const demo = new Demo({ session, player, settings });
 const keys = new Keys($("keys"), player);
 const band = new Band(session, player, keys);
 const roll = new Roll($("roll"), session, settings);
@@ -68,7 +75,8 @@ function boundByModel() {
 function applySettings() {
   sound.set(settings.values);
   midi.choose(settings.values);
-  $("imagined-legend").hidden = !settings.values.imagined;
+  document.documentElement.classList.toggle("engineer", settings.values.engineer);
+  $("imagined-legend").hidden = !(settings.values.imagined && settings.values.engineer);
   roll.shown = null;
 }
 
@@ -87,6 +95,7 @@ $("settings").addEventListener("submit", (event) => {
 let noticed = "";
 let noticeTimer;
 let tried = false;
+let wasDemo = false;
 
 function notice(text) {
   noticed = text;
@@ -103,7 +112,7 @@ function clearNotice() {
 function showStatus() {
   const isOpen = session.link === "open";
   $("link-light").classList.toggle("on", isOpen);
-  $("start").setAttribute("aria-disabled", String(!isOpen));
+  for (const id of ["start", "demo"]) $(id).setAttribute("aria-disabled", String(!isOpen));
   const trouble = tried ? troubleOf(session.link, session.playing) : "";
   write("status-text", statusText());
   write("trouble", session.playing ? trouble : "");
@@ -115,7 +124,7 @@ function write(id, text) {
 }
 
 function invitation() {
-  if (session.phase === "stopped") return session.ending || "Once more?";
+  if (session.phase === "stopped") return session.ending || (wasDemo ? "Now you: play a melody." : "Once more?");
   return "Play a melody. The band plans its chords ahead and joins in.";
 }
 
@@ -125,7 +134,8 @@ function statusText() {
   if (noticed) return noticed;
   if (session.phase === "starting") return "Starting…";
   if (!session.playing) return "Ready";
-  return context.state === "running" ? "Playing" : "The browser holds the sound back. Press any key.";
+  if (context.state === "running") return demo.on ? "Demo. Any key of yours takes over" : "Playing";
+  return "The browser holds the sound back. Press any key.";
 }
 
 context.onstatechange = showStatus;
@@ -195,7 +205,13 @@ function start() {
   session.begin(study.said);
 }
 
+function hearDemo() {
+  if (session.link === "open") demo.begin();
+  start();
+}
+
 function panic() {
+  demo.handOver();
   player.releaseAll();
   sound.panic();
   session.silence();
@@ -205,19 +221,27 @@ function panic() {
 
 session.onphase = () => {
   const { phase, playing } = session;
+  if (playing) {
+    wasDemo = demo.on;
+    demo.rewind();
+  } else if (phase !== "starting") {
+    demo.end();
+  }
   showStatus();
-  const focusMoves = document.activeElement === $(playing ? "start" : "stop");
+  const named = wasDemo ? { name: "Demo" } : {};
+  const called = wasDemo ? "The demo" : "Download";
+  const focusMoves = (playing ? ["start", "demo"] : ["stop"]).includes(document.activeElement?.id);
   $("welcome").hidden = playing;
   $("transport").classList.toggle("away", !playing);
   $("beats").classList.toggle("away", !playing);
   if (playing) roll.clear();
   if (playing) $("downloads").classList.add("away");
-  if (playing && !study.on) takes.add({ id: session.id, model: session.model, at: Date.now() });
+  if (playing && !study.on) takes.add({ id: session.id, model: session.model, at: Date.now(), ...named });
   band.clear();
   if (focusMoves) $(playing ? "stop" : "start").focus();
   settings.form.elements.model.disabled = study.on && playing;
   settings.form.elements.intro_frames.disabled = playing;
-  if (phase === "stopped") (session.ending ? offerKept : offerDownloads)(session.id, "Download");
+  if (phase === "stopped") (session.ending ? offerKept : offerDownloads)(session.id, called);
   if (phase === "stopped" && session.recorded) study.ask();
   if (phase === "starting") takeView.close();
   if (phase === "stopped" && !study.on) showShelf();
@@ -244,7 +268,7 @@ takeView.ontakes = showShelf;
 
 async function offerDownloads(id, called) {
   for (const kind of ["mid", "json", "wav"]) $(`get-${kind}`).href = addressOf(id, kind);
-  if (session.phase === "stopped") $("start").textContent = "Again";
+  if (session.phase === "stopped") $("start").textContent = wasDemo ? "Start" : "Again";
   $("downloads-of").textContent = called;
   $("downloads").classList.remove("away");
   $("get-json").hidden = study.on;
@@ -274,6 +298,7 @@ async function exists(address) {
 }
 
 $("start").addEventListener("click", start);
+$("demo").addEventListener("click", hearDemo);
 $("stop").addEventListener("click", () => session.stop());
 $("forget").addEventListener("click", () => session.forget());
 $("panic").addEventListener("click", panic);
@@ -286,6 +311,43 @@ window.addEventListener("keydown", (event) => {
   if (session.playing) session.stop();
   else if (session.phase !== "starting") start();
 });
+
+// Tempo by tapping: set as by hand
+
+const taps = new Taps();
+
+function tap({ timeStamp }) {
+  const bpm = taps.tap(timeStamp);
+  if (bpm === null) return;
+  const field = settings.form.elements.bpm;
+  field.value = bpm;
+  field.dispatchEvent(new Event("change"));
+}
+
+$("tap").addEventListener("pointerdown", tap);
+$("tap").addEventListener("click", (event) => {
+  if (event.detail) event.target.blur(); // else Space would tap and not start
+  else tap(event); // by the keyboard
+});
+window.addEventListener("keydown", (event) => {
+  if (event.code === TAP_KEY && !event.repeat && !isWriting(event)) tap(event);
+});
+
+// Labels of keys by the keyboard's own layout
+
+async function labelKeys() {
+  const layout = await readLayout();
+  const called = (code) => labelOf(code, layout);
+  keys.setLabels(layout);
+  for (const element of document.querySelectorAll("[data-code]")) element.textContent = called(element.dataset.code);
+  const [first, last, down, up] = ["KeyA", "Semicolon", "KeyZ", "KeyX"].map(called);
+  label("keys", `Piano. The keys ${first} to ${last} play, ${down} and ${up} change the octave.`);
+  label("octave-down", `Octave down (${down})`);
+  label("octave-up", `Octave up (${up})`);
+}
+
+const label = (id, text) => $(id).setAttribute("aria-label", text);
+window.addEventListener("focus", labelKeys); // the layout may have been changed elsewhere
 
 // Browsers start audio, and pause it, as they like; any key or touch brings it back.
 for (const type of ["pointerdown", "keydown"]) window.addEventListener(type, () => context.resume(), true);
@@ -324,6 +386,11 @@ midi.onpedal = (down, stamp) => player.setPedal(down, stamp);
 midi.onlost = () => player.releaseAll();
 $("connect-midi").addEventListener("click", openMidi);
 
+player.onpress = () => {
+  if (!demo.on) return;
+  demo.handOver();
+  showStatus();
+};
 player.onkeys = () => {
   band.markKeys();
   if (session.playing) for (const pitch of player.held) roll.include(pitch);
@@ -343,7 +410,7 @@ function showHealth() {
   const budget = 1000 * frameSeconds(settings.values.bpm);
   const share = taken / budget;
   const [grade, mark] = share <= 0.7 ? ["good", "●"] : share <= 1 ? ["tight", "▲"] : ["slow", "■"];
-  $("health").className = `health ${grade}`;
+  $("health").className = `health for-engineer ${grade}`;
   $("health-mark").textContent = mark;
   $("health-text").textContent = `Plans take ${Math.round(taken)} of ${Math.round(budget)} ms: ${grade}`;
   $("health-bar").style.transform = `scaleX(${Math.min(1, share)})`;
@@ -408,11 +475,13 @@ function look() {
 async function open() {
   applySettings();
   startTicker(TICKER_MILLISECONDS, () => {
+    demo.step();
     session.step();
     takeView.step();
   });
   setInterval(look, HEALTH_MILLISECONDS);
   socket.connect();
+  labelKeys();
   paint();
   if (!Midi.supported) $("midi-text").textContent = `This browser has no MIDI. ${HANDS}`;
   else if (await Midi.allowed()) openMidi();

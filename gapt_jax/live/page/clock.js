@@ -52,10 +52,10 @@ export class Clock extends Timeline {
     return this.now() - this.latency();
   }
 
-  /** Audio time that reached the ear at an event's time stamp (ms of performance.now()). */
+  /** Audio time that reaches the ear at a time stamp in ms of performance.now(); at the present where that is 1 s away. */
   heardAt(stamp) {
     const age = (performance.now() - stamp) / 1000;
-    return this.heard() - (age >= 0 && age < 1 ? age : 0);
+    return this.heard() - (Math.abs(age) < 1 ? age : 0);
   }
 
   latency() {

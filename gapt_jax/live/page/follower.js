@@ -1,17 +1,20 @@
 import { sameChord, samePitches } from "./plan.js";
 
 const CANNOT_UNDO_SECONDS = 0.005;
+const PAD = (pitches, frame, isNew) => (isNew ? pitches : null);
 
 /**
  * Plays the plan into a sink, at most `ahead` seconds before a frame begins. What has not begun is taken back when the
  * plan changes. Where no plan covers a frame that begins, the sounding chord is held and an underrun counted; after
  * `patience()` such frames in a row the chord fades.
  *
+ * `comp(pitches, frame, isNew)` says what is struck in a frame, null where what sounds goes on.
+ *
  * A sink has strike(pitches, time, before) -> handle, undo(handle, before) and fade(handle, time).
  */
 export class Follower {
-  constructor(clock, plan, sink, ahead, patience) {
-    Object.assign(this, { clock, plan, sink, ahead, patience, struck: 0, underruns: 0 });
+  constructor(clock, plan, sink, ahead, patience, comp = PAD) {
+    Object.assign(this, { clock, plan, sink, ahead, patience, comp, struck: 0, underruns: 0 });
     this.reset();
   }
 
@@ -47,13 +50,16 @@ export class Follower {
     this.missing = 0;
     this.hasFaded = false;
     this.waiting.push({ frame: this.next, chord, before: this.state });
-    const strike = chord.pitches.length > 0 && chord.on;
-    if (strike || !samePitches(chord.pitches, this.state.pitches)) this.change(chord.pitches);
+    const { pitches } = chord;
+    const isNew = (pitches.length > 0 && chord.on) || !samePitches(pitches, this.state.pitches);
+    const struck = this.comp(pitches, this.next, isNew);
+    if (struck) this.change(pitches, struck);
   }
 
-  change(pitches) {
-    if (pitches.length) this.struck++;
-    const handle = this.sink.strike(pitches, this.clock.timeOf(this.next), this.state.handle);
+  /** `pitches` are the chord's, `struck` those that sound. */
+  change(pitches, struck) {
+    if (struck.length) this.struck++;
+    const handle = this.sink.strike(struck, this.clock.timeOf(this.next), this.state.handle);
     this.state = { pitches, handle };
   }
 

@@ -1,3 +1,5 @@
+import { labelOf } from "./layout.js";
+
 const BLACK = new Set([1, 3, 6, 8, 10]);
 const NAMES = ["C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B"];
 const LETTERS = ["KeyA", "KeyW", "KeyS", "KeyE", "KeyD", "KeyF", "KeyT", "KeyG", "KeyY", "KeyH", "KeyU", "KeyJ", "KeyK",
@@ -7,6 +9,7 @@ const NARROWEST_KEY = 36;
 const WHITES = [8, 36];
 const LOWEST_BASE = 24;
 const HIGHEST_BASE = 84;
+const OCTAVES = { KeyZ: -1, KeyX: 1 };
 const WRITTEN = "input:not([type]), input[type=text], textarea";
 
 export const isBlack = (pitch) => BLACK.has(pitch % 12);
@@ -24,8 +27,12 @@ export function lastOf(low, whites) {
   return low + 12 * Math.floor((whites - 1) / 7) + steps[(whites - 1) % 7];
 }
 
+/** Whether a key is typed into a field, or is part of a shortcut. */
+export function isWriting({ ctrlKey, metaKey, altKey, target }) {
+  return ctrlKey || metaKey || altKey || Boolean(target.closest?.(WRITTEN));
+}
+
 const isLetter = (key) => /^\p{L}$/u.test(key);
-const letterOf = (code) => (code === "Semicolon" ? ";" : code.slice(3).toLowerCase());
 
 /** The drawn piano: pointers and the letter keys. `base` is the pitch of the letter a. */
 export class Keys {
@@ -37,6 +44,7 @@ export class Keys {
     this.pointers = new Map();
     this.pressed = new Map();
     this.marked = [[], []];
+    this.labels = new Map();
     this.listenToPointers();
     this.listenToLetters();
     new ResizeObserver(() => this.layout()).observe(element);
@@ -45,6 +53,12 @@ export class Keys {
   shift(octaves) {
     this.player.releaseAll();
     this.base = Math.min(HIGHEST_BASE, Math.max(LOWEST_BASE, this.base + 12 * octaves));
+    this.layout();
+  }
+
+  /** What the keyboard writes on its keys, by code. */
+  setLabels(labels) {
+    this.labels = labels;
     this.layout();
   }
 
@@ -71,7 +85,7 @@ export class Keys {
     key.dataset.pitch = pitch;
     const code = LETTERS[pitch - this.base];
     const name = pitch % 12 === 0 ? pitchName(pitch) : "";
-    key.append(label("letter", code ? letterOf(code) : ""), label("name", name));
+    key.append(label("letter", code ? labelOf(code, this.labels) : ""), label("name", name));
     this.keys.set(pitch, key);
     this.element.append(key);
     return key;
@@ -120,11 +134,10 @@ export class Keys {
   }
 
   letterDown(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.(WRITTEN)) return;
+    if (isWriting(event)) return;
     if (isLetter(event.key) || LETTERS.includes(event.code)) event.preventDefault(); // else a select takes it
     if (event.repeat) return;
-    if (event.code === "KeyZ") this.shift(-1);
-    if (event.code === "KeyX") this.shift(1);
+    if (event.code in OCTAVES) this.shift(OCTAVES[event.code]);
     const step = LETTERS.indexOf(event.code);
     if (step < 0) return;
     this.pressed.set(event.code, this.base + step);

@@ -1,4 +1,7 @@
-/** What the player does, from whatever source: heard at once, written into the melody when the band plays. */
+/**
+ * What the player does, from whatever source: heard at once, written into the melody when the band plays.
+ * Callbacks: onkeys() when keys have gone down or up, onpress() before a key of the player's own goes down.
+ */
 export class Player {
   constructor(sound, session) {
     this.sound = sound;
@@ -8,23 +11,30 @@ export class Player {
     this.pedal = false;
   }
 
+  /** A key of the player's own. */
   press(pitch, velocity, stamp) {
-    this.sound.press(pitch, velocity);
+    this.onpress();
+    this.begin(pitch, velocity, stamp);
+  }
+
+  /** `time`: the audio time to sound at; now where it is not given. So in `release`. */
+  begin(pitch, velocity, stamp, time) {
+    this.sound.press(pitch, velocity, time);
     this.held.add(pitch);
     this.sustained.delete(pitch);
     this.session.press(pitch, velocity, stamp);
     this.onkeys();
   }
 
-  release(pitch, stamp) {
+  release(pitch, stamp, time) {
     if (!this.held.delete(pitch)) return;
     if (this.pedal) this.sustained.add(pitch);
-    else this.end(pitch, stamp);
+    else this.end(pitch, stamp, time);
     this.onkeys();
   }
 
-  end(pitch, stamp) {
-    this.sound.release(pitch);
+  end(pitch, stamp, time) {
+    this.sound.release(pitch, time);
     this.session.release(pitch, stamp);
   }
 

@@ -116,7 +116,8 @@ export class Roll {
     if (this.session.playing) this.drawPast();
     this.drawIntro();
     this.drawChords();
-    if (this.settings.values.imagined) this.drawImagined();
+    const { imagined, engineer } = this.settings.values;
+    if (imagined && engineer) this.drawImagined();
     this.drawMelody();
     if (this.session.playing) this.drawNow();
     this.drawMargin();

@@ -1,4 +1,5 @@
 import { FRAMES_PER_BEAT } from "./clock.js";
+import { comped } from "./comping.js";
 import { Follower } from "./follower.js";
 import { Latency } from "./latency.js";
 import { linkOf } from "./link.js";
@@ -35,14 +36,16 @@ export class Session {
     this.phase = "idle";
     this.id = null;
     this.recorded = false;
+    this.studied = false;
     this.ending = ""; // why the server ended the take
     this.plan = new Plan();
     this.melody = new Melody();
     this.latency = new Latency();
     this.meter = new Meter(settings.values.beats_per_bar);
     const patience = () => PATIENCE_BARS * settings.values.beats_per_bar * FRAMES_PER_BEAT;
-    this.audio = new Follower(clock, this.plan, sound, AUDIO_AHEAD, patience);
-    this.midi = new Follower(clock, this.plan, midi, MIDI_AHEAD, patience);
+    const comp = (...of) => this.comp(...of);
+    this.audio = new Follower(clock, this.plan, sound, AUDIO_AHEAD, patience, comp);
+    this.midi = new Follower(clock, this.plan, midi, MIDI_AHEAD, patience, comp);
     this.asked = null;
     this.latePlans = 0;
     this.sent = { ticks: 0, notes: 0 };
@@ -127,6 +130,12 @@ export class Session {
     if (changed.beats_per_bar) this.meter.change(changed.beats_per_bar, Math.max(0, Math.ceil(this.position)));
     this.socket.send({ type: "set", ...changed });
     if (changed.bpm) this.clock.setTempo(changed.bpm, this.clock.now() + AUDIO_AHEAD);
+  }
+
+  /** What is struck in a frame as the player has chosen; in a study everybody hears the chords alike. */
+  comp(pitches, frame, isNew) {
+    const style = this.studied ? "pad" : this.settings.values.comping;
+    return comped(style, pitches, frame - this.meter.place(frame).start, isNew);
   }
 
   press(pitch, velocity, stamp) {
@@ -214,6 +223,7 @@ export class Session {
 
 const HANDLERS = {
   ready({ models, study }) {
+    this.studied = study !== undefined;
     this.onstudy(study);
     this.onmodels(models);
     this.asked = null;

@@ -8,12 +8,14 @@ const NUMBERS = ["number", "range"];
 export class Settings {
   constructor(form, onchange) {
     this.form = form;
+    this.borrowed = new Set();
     this.fields = [...form.elements].filter((field) => field.name);
     this.stored = cleanStored(load(STORE), Object.fromEntries(this.fields.map((field) => [field.name, kindOf(field)])));
     for (const field of this.fields) {
       this.restore(field);
       field.addEventListener(field.type === "range" ? "input" : "change", () => {
         clean(field);
+        this.borrowed.delete(field.name);
         this.refresh();
         this.keep(field.name);
         onchange(field.name);
@@ -33,7 +35,7 @@ export class Settings {
   }
 
   keep(...names) {
-    for (const name of names) this.stored[name] = this.values[name];
+    for (const name of names) if (!this.borrowed.has(name)) this.stored[name] = this.values[name];
     save(STORE, this.stored);
   }
 
@@ -42,6 +44,18 @@ export class Settings {
     for (const name of names) put(this.form.elements[name], values[name]);
     this.refresh();
     this.keep(...names);
+  }
+
+  /** Numbers for a while, not kept: until `giveBack`, or until the field is changed by hand. */
+  borrow(values) {
+    for (const name of Object.keys(values)) this.borrowed.add(name);
+    this.set(values);
+  }
+
+  giveBack() {
+    for (const name of this.borrowed) put(this.form.elements[name], this.stored[name]);
+    this.borrowed.clear();
+    this.refresh();
   }
 
   /** The most that a number may be. What is kept stays as it is. */

@@ -201,14 +201,14 @@ export class Sound {
     this.chordTimbre = TIMBRES[chordTimbre];
   }
 
-  press(pitch, velocity) {
+  press(pitch, velocity, time = this.context.currentTime) {
     this.release(pitch);
     const { context, melodyTimbre } = this;
-    this.keys.set(pitch, new Voice(context, melodyTimbre, pitch, velocity, context.currentTime, this.melody));
+    this.keys.set(pitch, new Voice(context, melodyTimbre, pitch, velocity, time, this.melody));
   }
 
-  release(pitch) {
-    this.keys.get(pitch)?.release(this.context.currentTime);
+  release(pitch, time = this.context.currentTime) {
+    this.keys.get(pitch)?.release(time);
     this.keys.delete(pitch);
   }
 
