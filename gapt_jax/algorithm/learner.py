@@ -221,8 +221,8 @@ def estimate(
         metrics["kl"] = masked.mean(kl, mask)
     played = trajectory
     if spec.config.discriminator.screened:  # by what it pays: no form turns the order of the logits round
-        by_song = spec.layout.everywhere((jnp.sum(terms[ADVERSARIAL], axis=1), is_song))
-        accepted = adversary.accepted(*by_song, spec.config.discriminator.screened)
+        realism, judged = spec.layout.everywhere((jnp.sum(terms[ADVERSARIAL], axis=1), is_song))
+        accepted = adversary.accepted(realism, judged, spec.config.discriminator.screened)
         played = dataclasses.replace(trajectory, mask=mask * accepted[:, None])
         metrics["discriminator/accepted"] = masked.mean(accepted, is_song)
     experience, rated = _rated(spec, played, shaped, found.values)
