@@ -13,8 +13,7 @@ demo: .venv/installed-report
 	@echo "open $(CURDIR)/runs/smoke-report/report.html in a browser"
 
 jam: .venv/installed-live
-	test -f runs/smoke-lambda1/evaluation.json || $(BIN)/gapt run smoke --workdir runs/smoke-lambda1
-	$(BIN)/gapt jam runs/smoke-lambda1
+	$(BIN)/gapt jam
 
 onnx: .venv-onnx/installed
 	@echo "next: $(ONNX)/gapt export RUN --onnx --out DIR"

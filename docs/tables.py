@@ -253,7 +253,32 @@ def iterations() -> str:
     return table(head, lines) + f"\n{origin}.\n"
 
 
+def bands() -> str:
+    names = {
+        "tune book": "the tune book's own chords",
+        "with_the_adversary": "with the adversary (λ = 1)",
+        "rewards_alone": "rewards alone (λ = 0)",
+        "supervised": "supervised (MLE)",
+    }
+    head = (
+        "policy", "note-in-chord", "by chance", "changes on a beat", "longest chord, bars", "fewest chords at T = 0",
+    )  # fmt: skip
+    found = read("jam/figures.json")["systems"]
+    rows = (
+        (
+            text,
+            *(number(found[name][metric], 2) for metric in ("note_in_chord", "note_in_chord_chance")),
+            f"{100 * found[name]['changes_on_beat']:.0f} %",
+            number(found[name]["longest_chord_bars"], 1),
+            str(found[name]["fewest_chords"]),
+        )
+        for name, text in names.items()
+    )
+    return table(head, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "bands": bands,
     "front-page": front_page,
     "ablation": lambda: by_dataset(read("ablation/results.json"), ABLATION, with_interval),
     "ablation-differences": differences,

@@ -1,7 +1,8 @@
 """A band to play with: 32 beats of memory, crops on bar lines, songs whose licences allow that the weights are shipped.
 
-Hardware: 2 CPU cores. Command (a folder with pop909, openewld, lily_pd and, to be evaluated on alone, nottingham
-.jsonl.gz):
+Hardware: 2 CPU cores, other jobs beside it. Time: 61 min for the supervised stages, 39 of them for the policy's, then
+20 min for each λ. Result: docs/live.md, and the bundles in gapt_jax/bands. Command (a folder with pop909, openewld,
+lily_pd and, to be evaluated on alone, nottingham .jsonl.gz):
 
     gapt run jam --set data.songs=FOLDER
     gapt run jam --set data.songs=FOLDER --set algorithm.adversarial_weight=0 --workdir runs/jam-lambda0

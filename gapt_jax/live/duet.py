@@ -120,8 +120,8 @@ class Duet:
         offs = [Message("note_off", channel=CHANNEL, note=pitch) for pitch in self._sounding]
         self._sounding = pitches
         strengths = [BASS_VELOCITY, *[CHORD_VELOCITY] * len(pitches)]
-        ons = zip(pitches, strengths, strict=False)
-        return offs + [Message("note_on", channel=CHANNEL, note=pitch, velocity=strength) for pitch, strength in ons]
+        struck = zip(pitches, strengths, strict=False)
+        return offs + [Message("note_on", channel=CHANNEL, note=pitch, velocity=strength) for pitch, strength in struck]
 
     def plan(self, now: int) -> None:
         """Commits the frames before `now` and plans from it on."""
