@@ -1,7 +1,8 @@
 """Built-in tonal songs, made from (dataset, index) alone: harmony to train and test on without any download.
 
 ``grammar`` has major and minor songs with functional progressions; ``grammar_modal`` dorian and mixolydian
-ones with other progressions, to evaluate on and never to train on. A song is four or eight phrases of four
+ones with other progressions, to evaluate on and never to train on. ``grammar_c`` is ``grammar`` in C major and A minor
+alone, for policies so small or so briefly trained that they learn no other key. A song is four or eight phrases of four
 bars (AABA, ABAB, ABAC).
 """
 
@@ -29,10 +30,14 @@ class GrammarDataset:
     modes: tuple[tuple[str, float], ...]
     songs: tuple[int, int, int]
     seed: int
+    tonics: tuple[tuple[str, int], ...] = dataclasses.field(default=(), repr=False)  # by mode; any where it has none
 
 
 DATASETS = {
     "grammar": GrammarDataset((("major", 0.6), ("minor", 0.4)), (3000, 300, 300), 0),
+    "grammar_c": GrammarDataset(
+        (("major", 0.6), ("minor", 0.4)), (3000, 300, 300), 0, tonics=(("major", 0), ("minor", 9))
+    ),
     "grammar_modal": GrammarDataset((("dorian", 0.5), ("mixolydian", 0.5)), (100, 100, 300), 0),
 }
 
@@ -46,7 +51,8 @@ class _Phrase:
 
 def fingerprint_text(name: str) -> str:
     """Everything the songs of a built-in dataset depend on."""
-    return f"{name} version {GENERATOR_VERSION} {DATASETS[name]!r}"
+    dataset = DATASETS[name]
+    return f"{name} version {GENERATOR_VERSION} {dataset!r}" + (f" {dataset.tonics}" if dataset.tonics else "")
 
 
 def generate(name: str) -> Iterator[Song]:
@@ -63,7 +69,8 @@ def make_song(name: str, index: int, split: str) -> Song:
     rng = random.Random(f"{name}/{dataset.seed}/{index}")
     mode = MODES[pick(rng, dataset.modes)]
     beats_per_bar = 4 if rng.random() < 0.75 else 3
-    tonic = rng.randrange(12)
+    any_tonic = rng.randrange(12)
+    tonic = dict(dataset.tonics).get(mode.name, any_tonic)
     phrases = _phrases(rng, mode, tonic, beats_per_bar)
     pickup = rng.choice((1, 2)) if rng.random() < 0.25 else 0
     song_id = f"{name}/{index:05d}"

@@ -104,7 +104,7 @@ UPSTREAM = {
 
 _MADE_HERE = ("none needed: songs of this package's generator", "gapt_jax/data_pipeline/grammar.py")
 _OTHERS = {  # sets that no importer makes: (licence, homepage)
-    **dict.fromkeys(("grammar", "grammar_modal"), _MADE_HERE),
+    **dict.fromkeys(("grammar", "grammar_c", "grammar_modal"), _MADE_HERE),
     "lily_pd": (
         "public domain: sheets published up to 1930, typeset under the Unlicense",
         "https://github.com/neonscribe/lilypond-lead-sheets",

@@ -1,7 +1,9 @@
 """End to end on the built-in grammar songs: does everything work, and is the adversary felt?
 
-Hardware: 2 CPU cores. Time: 4 min for `make demo`, both λ and all compilation included; under 3 min for one λ.
-Result, one seed, grammar test: Vendi 3.15 (MLE), 1.04 (λ = 0), 2.80 (λ = 1) at note-in-chord 0.27, 0.32, 0.30.
+Hardware: 2 CPU cores. Time: under 3 min for one λ, all compilation included; `make demo` makes both from the same
+supervised stages. Result, one seed, test split of songs in C major and A minor: Vendi 2.72 (MLE), 1.14 (λ = 0), 2.42
+(λ = 1) at note-in-chord 0.43, 0.54, 0.49, by chance 0.27, 0.31, 0.28. In any key the policy stays at chance, also after
+2,000 supervised steps (0.28): two bars of melody and a network of this size do not tell it the key.
 Command:
 
     gapt run smoke
@@ -34,15 +36,20 @@ def supervised(steps: int) -> FitConfig:
 def smoke() -> Experiment:
     return Experiment(
         name="smoke",
-        data=DataConfig(songs="grammar", max_frames=32, chord_coverage=0.97),
+        data=DataConfig(
+            songs="grammar",
+            mixture=(("grammar_c", 1.0),),
+            out_of_domain=(),
+            max_frames=32,
+            chord_coverage=0.97,
+            transpose=False,
+        ),
         models=ModelsConfig(policy=TINY, anchor=TINY, reward=TINY, discriminator=TINY),
         pretrain=PretrainConfig(
             policy=supervised(500),
             anchor=supervised(250),
             contrastive=supervised(200),
             discriminative=supervised(200),
-            rhythm_contrastive=supervised(60),
-            rhythm_discriminative=supervised(60),
             members=1,
         ),
         algorithm=AlgorithmConfig(
@@ -55,7 +62,9 @@ def smoke() -> Experiment:
             policy=OptimizerConfig(1e-3, 20, 0.1, 0.9, 0.95),
             critic=OptimizerConfig(2e-3, 20, 0.1, 0.9, 0.95),
             discriminator_optimizer=OptimizerConfig(2e-3, 20, 0.1, 0.9, 0.95),
-            rewards=RewardsConfig(contrastive=2.0, discriminative=2.0),
+            rewards=RewardsConfig(
+                contrastive=2.0, discriminative=2.0, rhythm_contrastive=0.0, rhythm_discriminative=0.0
+            ),
             discriminator=DiscriminatorConfig(
                 steps_per_update=30, minibatch_size=32, buffer_rollouts=5, schedule_follows_updates=False
             ),

@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from tests import quick
+from tests.toy import SONGS
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax warns of a file that it does not need
 NETS = ("policy", "anchor", "reward", "discriminator")
@@ -27,7 +28,7 @@ SETTINGS = [
     *(f"pretrain.{stage}.steps={STAGE_STEPS}" for stage in STAGES),
     *(f"pretrain.{stage}.batch_size=8" for stage in STAGES),
     *(f"algorithm.rewards.{kind}=0" for kind in ("discriminative", "rhythm_contrastive", "rhythm_discriminative")),
-    "data.max_frames=16", f"algorithm.steps={STEPS}", "algorithm.batch_size=16", "algorithm.minibatch_size=8",
+    *SONGS, "data.max_frames=16", f"algorithm.steps={STEPS}", "algorithm.batch_size=16", "algorithm.minibatch_size=8",
     "algorithm.discriminator.minibatch_size=8", "algorithm.discriminator.steps_per_update=3",
     "evaluation.songs=24", "evaluation.batch_size=16", "evaluation.every=6", "evaluation.monitor_songs=16",
     "runtime.checkpoint_every=5", "runtime.stage_checkpoint_every=5",

@@ -9,8 +9,11 @@ NETWORKS = [
 ]
 STAGES = ("policy", "anchor", "contrastive", "discriminative", "rhythm_contrastive", "rhythm_discriminative")
 FITS = [f"pretrain.{stage}.{key}={value}" for stage in STAGES for key, value in {"steps": 4, "batch_size": 8}.items()]
+# Songs in any key, a set out of the domain and all kinds of reward, which `smoke` has not.
+SONGS = ['data.mixture=[["grammar",1.0]]', 'data.out_of_domain=["grammar_modal"]', "data.transpose=true"]
+KINDS = [f"algorithm.rewards.rhythm_{kind}=1" for kind in ("contrastive", "discriminative")]
 TOY = [
-    *NETWORKS, *FITS, "data.max_frames=16", "algorithm.steps=6", "algorithm.batch_size=16",
+    *NETWORKS, *FITS, *SONGS, *KINDS, "data.max_frames=16", "algorithm.steps=6", "algorithm.batch_size=16",
     "algorithm.minibatch_size=8", "algorithm.discriminator.minibatch_size=8",
     "algorithm.discriminator.steps_per_update=3", "evaluation.songs=24", "evaluation.batch_size=16",
     "evaluation.every=3", "evaluation.monitor_songs=16", "runtime.checkpoint_every=2",

@@ -62,8 +62,7 @@ def iteration(
     reward, judged = call(judge, spec, state, frozen, batch, trajectory)
     experience, estimate_metrics = call(estimate, spec, state, frozen, trajectory, reward)
     state, policy_metrics = call(improve_policy, spec, state, experience)
-    encoder = (frozen,) if spec.config.discriminator.encoder == "frozen" else ()
-    state, adversary_metrics = call(improve_discriminator, spec, state, batch, trajectory, judged, *encoder)
+    state, adversary_metrics = call(improve_discriminator, spec, state, frozen, batch, trajectory, judged)
     return state, estimate_metrics | policy_metrics | judged | adversary_metrics
 
 
@@ -342,12 +341,7 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
 
 @functools.partial(phase, donate_argnames="state")
 def improve_discriminator(
-    spec: Spec,
-    state: LearnerState,
-    batch: Batch,
-    trajectory: Trajectory,
-    judged: Metrics,
-    frozen: Frozen | None = None,
+    spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch, trajectory: Trajectory, judged: Metrics
 ) -> tuple[LearnerState, Metrics]:
     """Updates the discriminator if its gate is open, then advances the gate's window, λ if it has a target, and the
     step."""
@@ -390,7 +384,7 @@ def _with_next_weight(spec: Spec, state: LearnerState, judged: Metrics) -> Hyper
 
 
 def _train_discriminator(
-    spec: Spec, frozen: Frozen | None, state: LearnerState, replay: adversary.Replay
+    spec: Spec, frozen: Frozen, state: LearnerState, replay: adversary.Replay
 ) -> tuple[Params, optim.OptimizerState, Metrics]:
     """`steps_per_update` gradient steps on equally many generated and real songs of the latest rollouts."""
     config, optimizer_config = spec.config.discriminator, spec.config.discriminator_optimizer
@@ -398,7 +392,8 @@ def _train_discriminator(
     generated, real = (x.reshape(slots * rows, frames) for x in (replay.generated, replay.real))
     order_key, dropout_key = jax.random.split(_stream(state, "discriminator"))
     order = replay.draw_order(order_key)
-    embedded = None if frozen is None else [_embedded(spec, frozen, songs) for songs in (real, generated)]
+    is_frozen = config.encoder == "frozen"
+    embedded = [_embedded(spec, frozen, songs) for songs in (real, generated)] if is_frozen else None
     total_updates = spec.config.steps * config.steps_per_update
 
     def loss(params: Params, songs: tuple[Any, ...]) -> tuple[masked.Ratio, dict[str, masked.Ratio]]:

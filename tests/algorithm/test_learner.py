@@ -343,7 +343,7 @@ def test_discriminator_rate_follows_its_own_updates_or_the_steps(
     chords = jnp.asarray(songs.actions)
     played = Trajectory(songs.context, chords[::-1], jnp.zeros(chords.shape), jnp.ones(chords.shape))
     realism = {"discriminator/fooled": jnp.float32(0)}
-    state, metrics = learner.improve_discriminator(spec, state, songs, played, realism)
+    state, metrics = learner.improve_discriminator(spec, state, None, songs, played, realism)
     assert metrics["discriminator/is_open"] == 1 and metrics["discriminator/skipped"] == 0
     moved = np.abs(np.asarray(state.discriminator["head"]["bias"]) - before)
     np.testing.assert_allclose(moved, rate, rtol=0.02)  # entries near .2 have a resolution of 1.5e-8

@@ -381,7 +381,7 @@ def test_lambda_seeds_and_steps_compile_nothing():
 # Of one iteration of `smoke` with a vocabulary of 11 interval sets, in MFLOP of matmuls, and MB of memory.
 SMOKE = {
     "rollout": (413, 155),
-    "judge": (954, 150),
+    "judge": (566, 89),
     "estimate": (1174, 192),
     "improve_policy": (2220, 348),
     "improve_discriminator": (8000, 1253),

@@ -26,10 +26,10 @@ def test_list_names_files_and_built_in_sets(song_folder: Folders, tmp_path: Path
     folder = song_folder(airs=numbered_records(5))
     catalogue.stats("airs", folder, tmp_path / "data")
     rows = {row["name"]: row for row in catalogue.list_datasets(folder, tmp_path / "data")}
-    assert list(rows) == ["airs", *UPSTREAM, "grammar", "grammar_modal"]
+    assert list(rows) == ["airs", *UPSTREAM, "grammar", "grammar_c", "grammar_modal"]
     assert rows["airs"]["prepared"] and not rows["grammar"]["prepared"]
     assert rows["airs"]["bytes"] == (folder / "airs.jsonl.gz").stat().st_size
-    assert [row["name"] for row in catalogue.list_datasets("grammar")] == ["grammar", "grammar_modal"]
+    assert [row["name"] for row in catalogue.list_datasets("grammar")] == ["grammar", "grammar_c", "grammar_modal"]
     with pytest.raises(UserError, match="there is no folder"):
         catalogue.list_datasets(tmp_path / "nowhere")
 

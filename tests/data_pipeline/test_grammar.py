@@ -114,3 +114,15 @@ def test_rhythms_fill_their_bars(table: dict[int, tuple[tuple[int, ...], ...]]) 
         assert all(sum(map(abs, bar)) == 4 * beats for bar in bars)
     for beats, patterns in grammar_harmony._RHYTHMS.items():
         assert all(sum(pattern) == 2 * beats for pattern in patterns)
+
+
+def test_songs_in_c_are_in_c_major_or_a_minor_alone():
+    made = [grammar.make_song("grammar_c", index, "train") for index in range(40)]
+    assert {song.title.rpartition(" no. ")[0] for song in made} == {"C major", "A minor"}
+    white = sum(note.pitch % 12 in (0, 2, 4, 5, 7, 9, 11) for song in made for note in song.melody)
+    assert white > 0.9 * sum(len(song.melody) for song in made)
+
+
+def test_a_fingerprint_names_the_keys_and_those_of_sets_in_any_key_stay():
+    assert "tonics" not in grammar.fingerprint_text("grammar")
+    assert "('minor', 9)" in grammar.fingerprint_text("grammar_c")
