@@ -9,8 +9,8 @@ lily_pd and, to be evaluated on alone, nottingham .jsonl.gz):
 
 The policy has 555,360 parameters; `chord_coverage` gives 13 interval sets, 156 chords and 572 tokens. Training sets:
 POP909 (MIT), OpenEWLD and `lily_pd` (public domain), weighted by their beats (0.76, 0.20, 0.04) but for a shift to the
-smaller two, of which a player's tunes are more likely to be. Settings are those of `small` but for its sizes, steps and
-batches, and what goes with songs twice as long: gae_lambda and kl_coef.
+smaller two, of which a player's tunes are more likely to be. Settings are those of `small` but for its sizes, steps,
+batches and evaluation, and what goes with songs twice as long: gae_lambda and kl_coef.
 """
 
 from dataclasses import replace

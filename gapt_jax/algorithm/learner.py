@@ -282,7 +282,8 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
     config, models = spec.config, spec.models
     learning = ("policy",) if experience.returns is None else ("policy", "critic")
     rows, minibatches = config.batch_size, config.batch_size // config.minibatch_size
-    total_updates = config.steps * config.epochs * minibatches
+    steps = {"policy": config.steps - config.critic_warmup_steps, "critic": config.steps}
+    updates = {name: count * config.epochs * minibatches for name, count in steps.items()}  # of the whole run
 
     experience = spec.layout.everywhere(experience)  # small, and minibatches are drawn from all of it
 
@@ -314,7 +315,7 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
         _, metrics, gradient = gradients.of_rows(losses, spec.layout, params, sample)
         for name in learning:
             adam, peak = getattr(config, name), getattr(state.hyper, f"{name}_learning_rate")
-            rate = peak * optim.schedule(adam, optimizers[name].updates, total_updates)
+            rate = peak * optim.schedule(adam, optimizers[name].updates, updates[name])
             new, optimizer, info = optim.update(adam, params[name], gradient[name], optimizers[name], rate)
             if name == "policy" and config.critic_warmup_steps:
                 waits, old = state.step < config.critic_warmup_steps, (params[name], optimizers[name])

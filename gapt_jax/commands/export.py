@@ -51,7 +51,7 @@ def add_parser(commands: Any) -> None:
         "--onnx", action=argparse.BooleanOptionalAction, default=None, help="default: where its packages are installed"
     )
     export.add_argument(
-        "--license", type=_licence, default="", metavar="TEXT", help="of the weights, for the model card, as apache-2.0"
+        "--license", type=_licence, metavar="TEXT", help="of the weights, for the model card, as apache-2.0"
     )
     verify = add_command(commands, "verify", _verify, "prove a bundle in a process that knows nothing of this package")
     verify.add_argument("bundle", type=Path, metavar="DIR", help="folder of the bundle")
@@ -96,7 +96,7 @@ def _export(args: argparse.Namespace, console: Console) -> None:
     policy = load_policy(run, console, supervised=args.policy == "mle", step=args.step)
     measured = run / "evaluation.json"
     evaluation = read_json(measured, "gapt evaluate") if measured.is_file() and args.step is None else None
-    training = _training(run, policy.experiment.data.mixture, args.license)
+    training = _training(run, policy.experiment.data.mixture, args.license or "")
     manifest = bundle.write(
         policy,
         args.out,

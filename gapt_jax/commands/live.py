@@ -100,6 +100,11 @@ def _jam_at_ports(args: argparse.Namespace, console: Console) -> None:
     if args.songs or args.study or len(args.policies) > 1:
         raise UserError("one policy plays at MIDI ports: several, --songs and --study go with the page")
     controls = controls_of(args)
+    from gapt_jax.live.model import LEAST_PLANNED
+
+    if controls.lookahead_frames < LEAST_PLANNED:  # the chord of a frame would be planned when it has begun
+        raise UserError(f"at MIDI ports a plan has {LEAST_PLANNED} frames or more: raise --lookahead-frames")
+    out = _checked(args.out or Path(time.strftime("jam-%Y%m%d-%H%M%S.mid")))
     from gapt_jax.live import bands
     from gapt_jax.live.duet import Duet, perform
     from gapt_jax.live.engine import Engine
@@ -118,7 +123,6 @@ def _jam_at_ports(args: argparse.Namespace, console: Console) -> None:
     if not duet.engine.now:
         console.say("nothing was played: no take is written")
         return
-    out = args.out or Path(time.strftime("jam-%Y%m%d-%H%M%S.mid"))
     found = taken(milliseconds, 15 / controls.bpm) | {"late": duet.late}
     _write_take(out, duet.engine, found, console, duet.velocities)
 
@@ -195,13 +199,18 @@ def controls_of(args: argparse.Namespace, **defaults: int) -> Controls:
     return controls
 
 
-def _play(args: argparse.Namespace, console: Console) -> None:
-    controls = controls_of(args, intro_frames=0)
-    out = args.out or args.melody.with_name(f"{args.melody.stem}-accompanied.mid")
+def _checked(out: Path) -> Path:
+    """A file that can be written later. Raises UserError."""
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file in it")
     if out.parent.exists() and not out.parent.is_dir():
         raise UserError(f"--out {out} cannot be written: {out.parent} is a file")
+    return out
+
+
+def _play(args: argparse.Namespace, console: Console) -> None:
+    controls = controls_of(args, intro_frames=0)
+    out = _checked(args.out or args.melody.with_name(f"{args.melody.stem}-accompanied.mid"))
     from gapt_jax.tasks.accompaniment.midi import melody_tokens, read_melody
 
     notes = read_melody(args.melody)

@@ -194,6 +194,8 @@ def test_a_bundle_whose_weights_are_not_finite_does_not_play(folder, tmp_path):
         (["--midi-in", "x", "--midi-out", "absent"], "no MIDI output 'absent' (there is: 'Synth 20:0')"),
         (["--midi-in", "x", "--midi-out", "synth"], "no MIDI input 'x' (there is: 'Keys', 'Pads')"),
         (["--midi-in", "virtual", "--midi-out", "synth", *PLANS[:1], "16"], "plans at most 12 frames"),
+        (["--midi-in", "x", "--midi-out", "y", *PLANS[:1], "1", "--commit-frames", "1"], "2 frames or more"),
+        (["--midi-in", "x", "--midi-out", "y", "--out", "bundle"], "--out bundle is a folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

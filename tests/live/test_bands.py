@@ -37,7 +37,7 @@ def test_its_card_names_the_training_sets_and_the_licences(folder):
     card = " ".join((bands.FOLDER / folder / "README.md").read_text().split())
     for words in ("| pop909 | 0.65 | MIT", "| openewld | 0.28 |", "| lily_pd | 0.07 | public domain", "gapt run jam"):
         assert words in card
-    assert "Licence of the weights: Apache-2.0." in card
+    assert "Licence of the weights: apache-2.0." in card
 
 
 def test_with_the_adversary_every_demand_on_a_released_policy_is_met():

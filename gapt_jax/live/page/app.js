@@ -22,7 +22,7 @@ const TICKER_MILLISECONDS = 25;
 const NOTICE_MILLISECONDS = 6000;
 const FLASH_MILLISECONDS = 120;
 const HEALTH_MILLISECONDS = 1000;
-const OF_SPACE = "button, input, select, summary, a, dialog"; // what Space is for already
+const OF_SPACE = "button, input, select, summary, a, dialog, #take-chart"; // what Space is for already
 const TAP_KEY = "KeyB";
 const HANDS = "The letter keys and the piano below work.";
 
@@ -200,18 +200,27 @@ function start() {
     socket.retryNow();
     return;
   }
-  if (!study.check()) return;
+  if (session.playing || session.phase === "starting" || !study.check()) return;
   context.resume();
   session.begin(study.said);
 }
 
 function hearDemo() {
+  if (session.playing || session.phase === "starting") return;
   if (session.link === "open") demo.begin();
   start();
 }
 
-function panic() {
+/** The demo becomes the player's own take. */
+function takeOver() {
   demo.handOver();
+  wasDemo = false;
+  if (session.playing) takes.rename(session.id, "");
+  showStatus();
+}
+
+function panic() {
+  if (demo.on) takeOver();
   player.releaseAll();
   sound.panic();
   session.silence();
@@ -254,7 +263,7 @@ function showShelf() {
 }
 
 async function openTake(id) {
-  if (session.playing) return notice("Stop first, then open a take.");
+  if (session.playing || session.phase === "starting") return notice("Stop first, then open a take.");
   if (!(await takeView.open(id))) return notice("The server cannot show that take any more.");
   window.scrollTo(0, 0);
   $("take-play").focus({ preventScroll: true });
@@ -387,9 +396,7 @@ midi.onlost = () => player.releaseAll();
 $("connect-midi").addEventListener("click", openMidi);
 
 player.onpress = () => {
-  if (!demo.on) return;
-  demo.handOver();
-  showStatus();
+  if (demo.on) takeOver();
 };
 player.onkeys = () => {
   band.markKeys();
