@@ -206,7 +206,7 @@ def test_data_list_fits_a_terminal(tmp_path):
     done = gapt("data", "list", "--songs", tmp_path, cwd=tmp_path)
     lines = done.stdout.splitlines()
     table = [line for line in lines if not line.startswith(("datasets of", "whole", "next"))]
-    assert len(table) == 2 + 7 and max(map(len, table)) <= 110
+    assert len(table) == 2 + 8 and max(map(len, table)) <= 110
     assert any("github.com/music-x-lab" in line and "MIT" in line for line in table)
 
 
