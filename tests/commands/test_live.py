@@ -116,6 +116,7 @@ def refusal(capsys, *arguments):
 )
 def test_jam_refuses_in_one_sentence(arguments, words, folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(bands, "FOLDER", folder)  # as if none had come with the package
     assert words in refusal(capsys, "jam", *arguments)
 
 

@@ -161,7 +161,7 @@ def test_missing_songs_name_the_file_the_datasets_there_and_the_command(song_fol
         assert words in str(error.value)
     with pytest.raises(UserError, match=r"there is no folder .*nowhere.*tunes\.jsonl\.gz"):
         prepare("tunes", tmp_path / "nowhere", tmp_path / "data")
-    with pytest.raises(UserError, match=r"not built in \(built in: grammar, grammar_modal\)"):
+    with pytest.raises(UserError, match=r"not built in \(built in: grammar, grammar_c, grammar_modal\)"):
         prepare("tunes", "grammar", tmp_path / "data")
     with pytest.raises(UserError, match="no dataset name"):
         prepare("../tunes", folder, tmp_path / "data")
