@@ -12,7 +12,7 @@ import numpy as np
 from gapt_jax.live import limits
 from gapt_jax.live.engine import FUTURE, RANGES, Controls, Engine, Planned
 from gapt_jax.live.model import LEAST_PLANNED, LiveModel
-from gapt_jax.live.notes import Event, chord_entries, note_entries
+from gapt_jax.live.notes import VELOCITY, Event, chord_entries, note_entries
 from gapt_jax.live.recording import Recording
 from gapt_jax.vocabulary import SILENCE
 
@@ -125,7 +125,7 @@ def read_events(message: dict[str, Any]) -> list[Event]:
         if not isinstance(event, dict) or not isinstance(event.get("on"), bool):
             raise Fault("bad_message", "an event has a frame f, on, a pitch p and a velocity v")
         frame, pitch = _whole(event, "f", 0, 2**31), _whole(event, "p", 0, 127)
-        found.append(Event(frame, event["on"], pitch, _whole(event | {"v": event.get("v", 80)}, "v", 0, 127)))
+        found.append(Event(frame, event["on"], pitch, _whole(event | {"v": event.get("v", VELOCITY)}, "v", 0, 127)))
     return found
 
 

@@ -15,8 +15,8 @@ WEIGHT = "algorithm.adversarial_weight"
 _WITHOUT = f"{WEIGHT}=0"
 _GATE, _FORM = "algorithm.discriminator.gate", "algorithm.discriminator.reward_form"
 _PAIRS = "algorithm.discriminator.conditional=true"
-_REWARDS = "algorithm.rewards"
-_ENSEMBLE, _ANCHOR = f"{_REWARDS}.ensemble", "algorithm.anchor"
+REWARDS = "algorithm.rewards"
+_ENSEMBLE, _ANCHOR = f"{REWARDS}.ensemble", "algorithm.anchor"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _of(setting: str, word: str, values: Sequence[str]) -> tuple[Arm, ...]:
 
 
 def _weighted(a: float, b: float, c: float) -> Arm:
-    kinds = (f"{_REWARDS}.coherence_weight={a!r}", f"{_REWARDS}.rules_weight={b!r}", f"{WEIGHT}={c!r}")
+    kinds = (f"{REWARDS}.coherence_weight={a!r}", f"{REWARDS}.rules_weight={b!r}", f"{WEIGHT}={c!r}")
     return Arm(f"weights={a:g},{b:g},{c:g}", f"{a:g} · coherence + {b:g} · rules + {c:g} · realism", kinds)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from gapt_jax.training.presets import PRESETS as OF_ALL_TASKS
-from gapt_jax.training.presets import WEIGHT, Arm, of_lambda
+from gapt_jax.training.presets import REWARDS, WEIGHT, Arm, of_lambda
 
-_REWARDS = "algorithm.rewards"
 # Two seeds of weight 1 count as the one seed of weight 2 that `small` has; all arms share these supervised stages.
-_SHARED = ("pretrain.members=2", f"{_REWARDS}.contrastive=1", f"{_REWARDS}.discriminative=1")
+_SHARED = ("pretrain.members=2", f"{REWARDS}.contrastive=1", f"{REWARDS}.discriminative=1")
 # From `small` towards the published settings, one at a time: name -> what readers call it, settings.
 _FACTORS = {
-    "eight_rewards": ("all eight rewards", (f"{_REWARDS}.rhythm_contrastive=1", f"{_REWARDS}.rhythm_discriminative=1")),
-    "weights_1": ("weights 1", (f"{_REWARDS}.ensemble=mean",)),
+    "eight_rewards": ("all eight rewards", (f"{REWARDS}.rhythm_contrastive=1", f"{REWARDS}.rhythm_discriminative=1")),
+    "weights_1": ("weights 1", (f"{REWARDS}.ensemble=mean",)),
     "no_mask": ("no mask", ("algorithm.validity_mask=false",)),
     "entropy_bonus": ("η = 0.01", ("algorithm.entropy_coef=0.01",)),
     "longer": (
@@ -51,7 +50,7 @@ PRESETS = {
         Arm(
             "weights=1,invalid,1",
             "1 · coherence + validity + 1 · realism",
-            (f"{WEIGHT}=1", *(f"{_REWARDS}.{rule}=0" for rule in ("early_stop", "silence", "repetition"))),
+            (f"{WEIGHT}=1", *(f"{REWARDS}.{rule}=0" for rule in ("early_stop", "silence", "repetition"))),
         ),
     ),
 }
