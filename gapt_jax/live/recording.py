@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,5 +214,8 @@ def to_wav(midi: bytes, font: Path, stop: threading.Event) -> bytes:
                     process.wait()
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command)
-        level(sound, levelled)
+        try:
+            level(sound, levelled)
+        except (wave.Error, EOFError) as error:
+            raise subprocess.SubprocessError(f"{command[0]} wrote no sound: {error}") from error
         return levelled.read_bytes()

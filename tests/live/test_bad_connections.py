@@ -317,9 +317,10 @@ def fluid(tmp_path, monkeypatch):
     program = tmp_path / "bin" / "fluidsynth"
     program.parent.mkdir()
     program.write_text(
-        f"#!{sys.executable}\nimport sys, time\nbegan = time.time()\ntime.sleep(0.5)\n"
+        f"#!{sys.executable}\nimport sys, time, wave\nbegan = time.time()\ntime.sleep(0.5)\n"
         f"open({str(log)!r}, 'a').write(f'{{began}} {{time.time()}}\\n')\n"
-        "open(sys.argv[sys.argv.index('-F') + 1], 'wb').write(b'RIFF' + bytes(200_000))\n"
+        "sound = wave.open(sys.argv[sys.argv.index('-F') + 1], 'wb')\n"
+        "sound.setparams((2, 2, 44100, 0, 'NONE', ''))\nsound.writeframes(bytes(199_960))\nsound.close()\n"
     )
     program.chmod(0o755)
     (tmp_path / "font.sf2").write_bytes(b"")
@@ -404,6 +405,14 @@ def test_long_recordings_get_no_sound_and_fluidsynth_ends_with_the_server(place,
     monkeypatch.setattr(downloads, "SOUND_SECONDS", 90)
     status, body, _ = fetch(f"{url}.wav")
     assert status == 500 and b"take the MIDI file" in body and not fluid.exists()
+
+
+def test_what_is_no_sound_file_is_said(place, fluid, tmp_path):
+    (tmp_path / "bin" / "fluidsynth").write_text(
+        f"#!{sys.executable}\nimport sys\nopen(sys.argv[sys.argv.index('-F') + 1], 'wb').write(b'RIFF' + bytes(99))\n"
+    )
+    status, body, _ = fetch("http://{}:{}/api/sessions/{}.wav".format(*place, recorded(place)))
+    assert status == 500 and b"take the MIDI file" in body
 
 
 def test_faults_of_ours_keep_their_traceback(place, tracebacks):
