@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,6 +119,7 @@ def _jam_at_ports(args: argparse.Namespace, console: Console) -> None:
         model, controls = _ready(policy, controls, console, realtime=True)
         duet = Duet(Engine(model, controls))
         incoming()  # what was played meanwhile counts for nothing
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the take as Ctrl-C does
         console.say(f"playing with {model.name} at {controls.bpm:g} BPM: your first note begins, Ctrl-C ends")
         milliseconds = perform(duet, incoming, send)
     if not duet.engine.now:

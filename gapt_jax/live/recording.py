@@ -49,7 +49,7 @@ class Recording:
         self.entries: list[dict[str, Any]] = []
         self.seconds = 0.0  # how long it sounds
         self.size, self.limit = 0, RECORDING_SIZE
-        self.is_full = False
+        self.is_full = self.is_retake = False
 
     @property
     def frames(self) -> int:
@@ -141,6 +141,7 @@ class Recording:
         step by step. Changes of the model are left out. With the same model the chords are the same bit for bit."""
         engine = Engine(model, self._first)
         made = Recording(session, engine)
+        made.is_retake = True
         for entry in self.entries[:]:
             if entry["type"] != "model":
                 made.add(entry["type"], **{name: value for name, value in entry.items() if name != "type"})

@@ -247,12 +247,12 @@ class Studio:
         self._bound_recordings(recording)
 
     def _bound_recordings(self, last: Recording) -> None:
-        """Forgets the oldest recordings where they are too many or too large together; the last one ends where those of
-        players who are still here leave no room."""
+        """Forgets recordings where they are too many or too large together: the oldest retake, which can be made again,
+        then the oldest. The last one ends where those of players who are still here leave no room."""
         living = [living.recording for living in self.sessions.values()]
         kept = self.recordings
         size = sum({id(r): r.size for r in (*living, *kept.values())}.values())
-        for identity in list(kept):
+        for identity in sorted(kept, key=lambda one: (kept[one] is last, not kept[one].is_retake)):
             if len(kept) <= RECORDINGS and size <= limits.RECORDINGS_SIZE:
                 return
             dropped = kept.pop(identity)

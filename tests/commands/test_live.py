@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 import socket
 import time
 from pathlib import Path
@@ -205,8 +206,17 @@ def test_jam_at_ports_refuses_in_one_sentence(arguments, words, folder, fake_mid
     assert words in refusal(capsys, "jam", "bundle", *arguments)
 
 
-def test_jam_at_ports_writes_the_take(folder, fake_midi, tmp_path, capsys, monkeypatch):
-    """Keys that go down while it compiles count for nothing; Ctrl-C comes after 16 frames of 62.5 ms."""
+@pytest.fixture
+def own_signals():
+    kept = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    for number, handler in zip((signal.SIGINT, signal.SIGTERM), kept, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_jam_at_ports_writes_the_take(ending, own_signals, folder, fake_midi, tmp_path, capsys, monkeypatch):
+    """Keys that go down while it compiles count for nothing; the signal comes after 16 frames of 62.5 ms."""
     out = tmp_path / "take.mid"
 
     def perform_(duet, incoming, send):
@@ -218,7 +228,7 @@ def test_jam_at_ports_writes_the_take(folder, fake_midi, tmp_path, capsys, monke
         def sleep(seconds):
             passed[0] += seconds
             if passed[0] > end:
-                raise KeyboardInterrupt
+                signal.raise_signal(ending)
 
         return perform(duet, incoming, send, clock=lambda: passed[0], sleep=sleep)
 
@@ -237,7 +247,7 @@ def test_jam_at_ports_writes_the_take(folder, fake_midi, tmp_path, capsys, monke
     assert ends == [123] and fake_midi.closed == 2
 
 
-def test_jam_at_ports_without_a_note_writes_nothing(folder, fake_midi, tmp_path, capsys, monkeypatch):
+def test_jam_at_ports_without_a_note_writes_nothing(own_signals, folder, fake_midi, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(duet, "perform", lambda *_: [])
     main(["jam", str(folder / "bundle"), "--midi-in", "Keys", "--midi-out", "Synth", *PLANS])

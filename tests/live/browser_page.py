@@ -11,6 +11,7 @@ import functools
 import http.server
 import json
 import math
+import os
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ new PerformanceObserver((list) => {
 }).observe({ type: "layout-shift", buffered: true });"""
 PORTRAIT, LANDSCAPE = [(320, 568), (360, 640), (390, 844)], [(667, 375), (844, 390)]
 SIZES = [(1280, 800), (1280, 640), *PORTRAIT, *LANDSCAPE]
+AXE = os.environ.get("GAPT_AXE")  # the file axe.min.js of the npm package axe-core, for `accessible`
 CHECKS: dict[str, Callable[["Opener"], None]] = {}
 
 
@@ -515,6 +517,28 @@ def a_take_is_shown_heard_named_and_played_by_another_band(open_page: Opener) ->
 
 
 @check
+def a_retake_is_called_off_with_its_view(open_page: Opener) -> None:
+    with open_page() as page:
+        Kept(page)
+        play(page)
+        page.click("#stop")
+        page.wait_for_selector("#take-view", state="visible")
+        asked: list[Any] = []
+        page.route("**/retake?*", lambda route: asked.append(route))  # no answer
+        off: list[str] = []
+        page.on("requestfailed", lambda request: off.append(request.url.partition("?")[0].rpartition("/")[2]))
+        for times in (1, 2):
+            page.click("#take-retake")
+            page.wait_for_function("document.querySelector('#take-said').textContent.startsWith('shorter plays')")
+            page.click("#take-close")
+            page.wait_for_timeout(100)
+            assert off == ["retake"] * times == ["retake"] * len(asked), off
+            page.click("#takes li button >> nth=0")
+            page.wait_for_selector("#take-view", state="visible")
+            assert text(page, "#take-said") == "" and page.get_attribute("#take-retake", "aria-disabled") is None
+
+
+@check
 def a_take_fits_every_screen(open_page: Opener) -> None:
     for size in ((1280, 800), (375, 667), (667, 375), (320, 568)):
         for scheme in ("light", "dark"):
@@ -536,6 +560,36 @@ def a_take_fits_every_screen(open_page: Opener) -> None:
                 faint = [(name, round(ratio, 2)) for name, ratio in found if ratio < 3]
                 assert not faint and len(found) == 6, (scheme, faint, len(found))
                 assert sum(shift["value"] for shift in page.evaluate("window.shifts")) == 0, size
+
+
+def accessible(open_page: Opener) -> None:
+    """axe-core finds nothing in any state of the page, light and dark, wide and on a phone."""
+    for size in ((1280, 800), (390, 844)):
+        for scheme in ("light", "dark"):
+            with open_page(size, color_scheme=scheme) as page:
+                Kept(page)
+                found = {"ready": violations(page)}
+                page.evaluate(EVERYTHING)
+                found["all settings"] = violations(page)
+                page.evaluate("document.querySelector('[name=engineer]').click()")
+                play(page)
+                found["playing"] = violations(page)
+                page.click("#stop")
+                page.wait_for_selector("#take-view", state="visible")
+                found["a take"] = violations(page)
+                page.click("#take-close")
+                found["stopped"] = violations(page)
+                assert not any(found.values()), (size, scheme, found)
+
+
+def violations(page: Any) -> list[str]:
+    page.add_script_tag(path=AXE)
+    run = "axe.run().then(({ violations }) => violations.map(({ id, nodes }) => [id, ...nodes.map((n) => n.html)]))"
+    return page.evaluate(run)
+
+
+if AXE:
+    check(accessible)
 
 
 DRAWN = """() => {

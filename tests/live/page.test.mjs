@@ -663,7 +663,7 @@ test("a take's frames have their times, whatever tempo changed", () => {
 });
 
 /** A playback at 120 BPM over a clock that is set by hand, and the list of what it sounded. */
-const makePlayback = (take, from = 0) => {
+const makePlayback = (take, from = 0, style = "pad") => {
   const clock = { at: 100, now: () => clock.at, heard: () => clock.at };
   const sounded = [];
   const put = (name, time, until) => sounded.push([name, Math.round((time - start) * 8), until]);
@@ -678,7 +678,7 @@ const makePlayback = (take, from = 0) => {
     },
     letGo: (voices) => sounded.push(["let go", voices.length]),
   };
-  const playback = new Playback(sound, clock);
+  const playback = new Playback(sound, clock, () => style);
   playback.onchange = () => {};
   playback.load(take, from);
   const start = 100.08; // of what is played first
@@ -713,6 +713,14 @@ test("from the middle the chord that sounds there is struck, and what is past is
   run(1);
   assert.equal(playback.position, position);
   assert.equal(sounded.length, 4);
+});
+
+test("a take is played in the way that the player has chosen", () => {
+  const { playback, sounded, run } = makePlayback(makeTake("AaaaaaBb.Cccccccc"), 0, "beat");
+  playback.play();
+  run(3);
+  const struck = sounded.map(([name, at]) => [name, at]);
+  assert.deepEqual(struck, [["A", 0], ["A", 4], ["B", 6], ["", 8], ["C", 9], ["C", 12], ["C", 16], ["", 17]]);
 });
 
 test("another take goes on where the first is, where it plays", () => {

@@ -8,6 +8,7 @@ pytest.importorskip("fastapi", reason="the extra 'live' is not installed")
 from starlette.testclient import TestClient
 
 from gapt_jax.live import limits
+from gapt_jax.live import studio as studio_module
 from gapt_jax.live.engine import Controls
 from gapt_jax.live.notes import chord_runs, note_runs
 from gapt_jax.live.recording import replay
@@ -127,8 +128,8 @@ def test_long_takes_are_refused(client, session, monkeypatch):
     retaken(client, session, "random1")
 
 
-def recorded_in(studio, model):
-    live = LiveSession("one", model, Controls(lookahead_frames=8, commit_frames=3, intro_frames=0))
+def recorded_in(studio, model, identity="one"):
+    live = LiveSession(identity, model, Controls(lookahead_frames=8, commit_frames=3, intro_frames=0))
     for now in range(12):
         live.tick(now, None, 0.0)
     studio.keep(live)
@@ -157,6 +158,24 @@ def test_too_many_at_once_come_again_and_who_goes_away_stops_the_work(make_model
         return refused.value.code, studio.counts.dropped.labels("retakes")._value.get()
 
     assert asyncio.run(scene()) == ("busy", 1)
+
+
+def test_retakes_give_way_to_each_other_before_any_take_does(make_model, monkeypatch):
+    monkeypatch.setattr(studio_module, "RECORDINGS", 3)
+
+    async def scene():
+        studio = Studio([make_model()], 4, None)
+        recorded_in(studio, make_model(), "two")
+        recorded_in(studio, make_model())
+        made = [await studio.retake("one", "random0", lambda: asyncio.sleep(0, True)) for _ in range(3)]
+        assert list(studio.recordings) == ["two", "one", made[-1]]
+        recorded_in(studio, make_model(), "three")
+        assert list(studio.recordings) == ["two", "one", "three"]
+        last = await studio.retake("one", "random0", lambda: asyncio.sleep(0, True))
+        assert list(studio.recordings) == ["one", "three", last]
+        await studio.close()
+
+    asyncio.run(scene())
 
 
 def test_a_player_ticks_while_a_take_is_played_again(make_model):

@@ -45,7 +45,8 @@ const keys = new Keys($("keys"), player);
 const band = new Band(session, player, keys);
 const roll = new Roll($("roll"), session, settings);
 const takes = new Takes();
-const takeView = new TakeView({ sound, clock, takes, addressOf, exists });
+const style = () => settings.values.comping;
+const takeView = new TakeView({ sound, clock, style, takes, addressOf, exists });
 const mostAhead = new Map(); // frames, by model
 const study = new Study({ consent: $("consent"), dialog: $("questionnaire") });
 

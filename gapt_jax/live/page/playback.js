@@ -1,11 +1,16 @@
+import { comped } from "./comping.js";
+
 const AHEAD = 0.15;
 const LEAD_IN = 0.08;
 const FADE = 0.03;
 
-/** Plays a take by the page's own sound, from any frame on. Callback: onchange(), where it begins, stops or is moved. */
+/**
+ * Plays a take by the page's own sound, from any frame on; `style()` names the way to play chords (comping.js).
+ * Callback: onchange(), where it begins, stops or is moved.
+ */
 export class Playback {
-  constructor(sound, clock) {
-    Object.assign(this, { sound, clock, take: null, playing: false, at: 0 });
+  constructor(sound, clock, style) {
+    Object.assign(this, { sound, clock, style, take: null, playing: false, at: 0 });
     this.sounding = [];
     this.handle = null;
   }
@@ -30,7 +35,7 @@ export class Playback {
     this.playing = true;
     this.zero = clock.now() + LEAD_IN - take.time.timeOf(this.at);
     this.note = nextOf(take.notes, ({ on }) => on >= this.at);
-    this.run = nextOf(take.runs, ({ end }) => end > this.at);
+    this.frame = Math.floor(this.at);
     this.step();
     this.onchange();
   }
@@ -88,21 +93,21 @@ export class Playback {
   }
 
   playChords(until) {
-    const { runs } = this.take;
-    for (let run; (run = runs[this.run]) && this.timeOf(run.start) < until; this.run++) {
-      this.silence(until); // where the one before ends earlier
-      this.handle = this.sound.strike(run.pitches, this.timeOf(Math.max(run.start, this.at)), this.handle);
-      this.ends = run.end;
+    for (; this.frame <= this.take.frames && this.timeOf(this.frame) < until; this.frame++) {
+      const struck = this.struckIn(this.frame);
+      if (!struck) continue;
+      const handle = this.sound.strike(struck, this.timeOf(Math.max(this.frame, this.at)), this.handle);
+      this.handle = struck.length ? handle : null;
     }
-    this.silence(until);
   }
 
-  /** Ends the chord whose end is due, unless another begins there. */
-  silence(until) {
-    const next = this.take.runs[this.run];
-    if (!this.handle || next?.start <= this.ends || this.timeOf(this.ends) >= until) return;
-    this.sound.strike([], this.timeOf(this.ends), this.handle);
-    this.handle = null;
+  /** What is struck in a frame: the chord that sounds there is new where the take is played from there. */
+  struckIn(frame) {
+    const { chords, meter } = this.take;
+    const run = chords.get(frame);
+    const isNew = frame <= this.at || run !== chords.get(frame - 1);
+    if (!run && !this.handle) return null;
+    return comped(this.style(), run?.pitches ?? [], frame - meter.place(frame).start, isNew);
   }
 }
 

@@ -14,9 +14,9 @@ const $ = (id) => document.getElementById(id);
  * `takes` are those that the browser keeps. Callbacks: onnew() for a new take, ontakes() where the kept ones changed.
  */
 export class TakeView {
-  constructor({ sound, clock, takes, addressOf, exists }) {
-    Object.assign(this, { takes, addressOf, exists, take: null, entry: null, models: [], bar: null });
-    this.playback = new Playback(sound, clock);
+  constructor({ sound, clock, style, takes, addressOf, exists }) {
+    Object.assign(this, { takes, addressOf, exists, take: null, entry: null, models: [], bar: null, making: null });
+    this.playback = new Playback(sound, clock, style);
     this.playback.onchange = () => this.showPlace();
     this.roll = new TakeRoll($("take-roll"), this.playback);
     this.roll.onseek = (frame) => this.seek(frame);
@@ -61,6 +61,7 @@ export class TakeView {
 
   show(take, entry, keepsPlace) {
     const focusMoves = !this.isOpen && document.activeElement === $("start");
+    this.callOff();
     this.take = take;
     this.entry = entry;
     this.bar = null;
@@ -82,6 +83,7 @@ export class TakeView {
   close() {
     this.asked = null;
     if (!this.isOpen) return;
+    this.callOff();
     const focusMoves = $("take-view").contains(document.activeElement);
     this.playback.pause();
     this.take = null;
@@ -114,15 +116,17 @@ export class TakeView {
 
   /** The same melody with another band: a take that is there already, or one that the server plays now. */
   async retake(model) {
-    if ($("take-retake").ariaDisabled === "true") return;
+    if (this.making) return;
     const { id, name, of = id } = this.entry;
     const known = this.takes.list.find((kept) => kept.model === model && (kept.of ?? kept.id) === of);
     if (known && (await this.open(known.id, true))) return;
+    const making = (this.making = new AbortController());
     $("take-retake").setAttribute("aria-disabled", "true");
     this.say(`${model} plays to your melody…`);
-    const { session, error } = await asked(`api/sessions/${encodeURIComponent(id)}/retake?model=${encodeURIComponent(model)}`);
-    $("take-retake").removeAttribute("aria-disabled");
-    if (!this.isOpen || this.entry.id !== id) return;
+    const address = `api/sessions/${encodeURIComponent(id)}/retake?model=${encodeURIComponent(model)}`;
+    const { session, error } = await asked(address, making.signal);
+    if (making !== this.making) return;
+    this.callOff();
     if (!session) {
       this.say(error ?? FAILED);
       return;
@@ -130,6 +134,13 @@ export class TakeView {
     this.takes.add({ id: session, model, at: Date.now(), of, ...(name ? { name } : {}) });
     this.ontakes();
     if (await this.open(session, true)) this.say(`Now with ${model}.`);
+  }
+
+  /** Nobody waits for the retake any more; the server stops it. */
+  callOff() {
+    this.making?.abort();
+    this.making = null;
+    $("take-retake").removeAttribute("aria-disabled");
   }
 
   say(text) {
@@ -201,9 +212,9 @@ export class TakeView {
   }
 }
 
-async function asked(address) {
+async function asked(address, signal) {
   try {
-    return await (await fetch(address, { method: "POST" })).json();
+    return await (await fetch(address, { method: "POST", signal })).json();
   } catch {
     return {};
   }
