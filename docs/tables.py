@@ -11,7 +11,9 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 DOCS = Path(__file__).parent
@@ -49,6 +51,14 @@ SMALL = (*HARMONY, VENDI, ("Vendi, published", "vendi_published", 2), QUALITIES,
 ABLATION = (
     VENDI, *HARMONY, ("Vendi, same melody", "same_melody_vendi_independent", 2), QUALITIES, CHANGES, DISTANCE,
     ("told from data", "post_hoc_accuracy", 2), ("held-out coherence", "held_out_coherence", 2),
+)  # fmt: skip
+ARMS = (
+    *HARMONY, VENDI, ("Vendi, same melody", "same_melody_vendi_independent", 2), CHANGES, DISTANCE,
+    ("told from data", "post_hoc_accuracy", 2), ("held-out coherence", "held_out_coherence", 2),
+)  # fmt: skip
+LEARNED = (
+    ("step", "step", 0), ("√KL", "sqrt_kl", 2), ("note-in-chord", "note_in_chord", 3),
+    ("Vendi", "vendi_independent", 2),
 )  # fmt: skip
 FRONT = (
     ("note-in-chord", "note_in_chord", 2), ("by chance", "note_in_chord_chance", 2), ("Vendi", "vendi_independent", 2),
@@ -94,6 +104,43 @@ def scores(systems: Json, dataset: str, columns: Sequence[Column], cell: Callabl
         cells = [cell(found[metric], digits) if metric in found else "–" for _, metric, digits in columns]
         rows.append([label(system), *cells])
     return table(["system", *(heading for heading, _, _ in columns)], rows)
+
+
+def arms(name: str) -> str:
+    """The arms of an ablation on its first data set: means over seeds (least–greatest)."""
+    results = read(f"ablation/{name}.json")
+    dataset = next(iter(results["systems"]["data"]))
+    systems = {results["names"][system]: found for system, found in results["systems"].items()}
+    return scores(systems, dataset, ARMS, with_range)
+
+
+def at_equal_distance(name: str) -> str:
+    """The arms on the valid split, at their last step and where their √KL first reaches the least of the last ones."""
+    results = read(f"ablation/{name}.json")
+    learning = results["learning"]
+    reached = min(mean(run["sqrt_kl"][-1] for run in by_seed.values()) for by_seed in learning.values())
+    rows = []
+    for arm, by_seed in learning.items():
+        runs, cells = list(by_seed.values()), []
+        for found in ([_last(run) for run in runs], [_where(run, reached) for run in runs]):
+            cells += [number(mean(one[metric] for one in found), digits) for _, metric, digits in LEARNED]
+        rows.append([results["names"][arm], *cells])
+    at = f", at √KL {number(reached, 2)}"
+    return table(["arm", *(h for h, _, _ in LEARNED), *(h + at for h, _, _ in LEARNED)], rows)
+
+
+def _last(run: Json) -> Json:
+    return {metric: values[-1] for metric, values in run.items()}
+
+
+def _where(run: Json, distance: float) -> Json:
+    """The evaluations of a run where its √KL first reaches a distance, between two steps; else the last ones."""
+    for before, after in pairwise(range(len(run["step"]))):
+        low, high = run["sqrt_kl"][before], run["sqrt_kl"][after]
+        if low < distance <= high:
+            share = (distance - low) / (high - low)
+            return {m: v[before] + share * (v[after] - v[before]) for m, v in run.items()}
+    return _last(run)
 
 
 def by_dataset(

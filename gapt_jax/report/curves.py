@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gapt_jax.evaluation.metrics import describe, titled
-from gapt_jax.evaluation.results import Run, Study
+from gapt_jax.evaluation.results import PRIMARY, Run, Study
 from gapt_jax.task import Domain
 
 STAGE = "gapt"
 GATE = "discriminator/is_open"
+_BESIDE = ("sqrt_kl", "held_out_coherence")
 MAX_POINTS = 100  # of a drawn line; longer ones are averaged in bins
 
 
@@ -112,6 +113,19 @@ def curve(run: Run, key: str) -> Curve:
     }
     steps = sorted(found)
     return Curve(np.array(steps, np.int64), np.array([found[step] for step in steps], np.float64))
+
+
+def evaluations(study: Study) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """By arm, then seed: the evaluations on the valid split that `figures` draw over each other, at their steps."""
+    quality, found = study.domain.quality, dict[str, dict[str, dict[str, list[float]]]]()
+    chance = describe(study.domain.metrics, quality).chance
+    for run in study.runs:
+        wanted = {name: curve(run, f"valid/{name}") for name in (quality, chance, PRIMARY, *_BESIDE)}
+        if logged := {name: c for name, c in wanted.items() if len(c.steps)}:
+            steps = functools.reduce(np.intersect1d, [c.steps for c in logged.values()])
+            rows = {name: np.round(c.values[np.isin(c.steps, steps)], 4).tolist() for name, c in logged.items()}
+            found.setdefault(run.arm, {})[str(run.seed)] = {"step": steps.tolist()} | rows
+    return found
 
 
 def pointwise(curves: Sequence[Curve], reduce: Callable[..., Any]) -> Curve:

@@ -41,6 +41,7 @@ DATA_COLOR, MLE_COLOR = INK, "#8a8a8a"
 ARM_COLORS = ("#0a84c6", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7a7a00")
 ZERO_COLOR = "#d55e00"
 STEP_LABEL = "post-training step"
+DISTANCE = "valid/sqrt_kl"  # to the supervised policy
 BY_CHANCE = "Dotted: by chance, where that was measured. "
 LINES = "Lines are means over seeds, bands go from the lowest to the highest seed. "
 
@@ -109,6 +110,10 @@ def draw_all(found: Results) -> Iterator[Drawn]:
         caption += f"Read it upright: at equal {quality}, which arm is the more diverse? Valid split. {chance}{n_valid}"
         title = "Quality and diversity while learning"
         yield finish("learning_path", title, caption, lambda: learning_path(study))
+    if {DISTANCE, f"valid/{domain.quality}", f"valid/{PRIMARY}"} <= set(logged):
+        caption = "The same evaluations over the distance to the supervised policy. Read it upright: at equal "
+        caption += f"distance, which arm is better? Who moved less can look better at equal steps. {n_valid}"
+        yield finish("over_distance", "Quality and diversity at equal distance", caption, lambda: over_distance(study))
     if {"kl", "valid/held_out_coherence"} <= set(logged):
         caption = "The reward that training sees (dashed) and a reward model it never saw (solid), over the distance "
         caption += f"from the anchor. Where they part, the reward is being hacked. Means over seeds. {n_valid}"
@@ -248,9 +253,30 @@ def learning_path(study: Study) -> Figure:
     """The quality of a task against independent Vendi over the evaluations on the valid split."""
     figure = Figure(figsize=(WIDTH, 3.8))
     axes = figure.add_subplot()
-    by_arm = _by_arm(study)
-    for arm, members in by_arm.items():
-        pairs = [[curves.curve(run, f"valid/{m}") for m in (study.domain.quality, PRIMARY)] for run in members]
+    _paths(axes, study, f"valid/{study.domain.quality}", f"valid/{PRIMARY}")
+    if by_chance := curves.chance_key(study, study.domain.quality):
+        logged = [curves.curve(run, by_chance).values for run in study.runs]
+        axes.axvline(float(np.nanmean(np.concatenate(logged))), color=MLE_COLOR, linestyle=":", linewidth=1.4)
+    axes.set(xlabel=pareto.axis_of(study), ylabel=f"independent Vendi ↑, {study.domain.examples}")
+    figure.legend(handles=legend(study.arms, "-", study), loc="outside upper left", ncols=6)
+    return figure
+
+
+def over_distance(study: Study) -> Figure:
+    """The quality of a task and independent Vendi over √KL to the supervised policy, on the valid split."""
+    figure = Figure(figsize=(WIDTH, 3.4))
+    labels = (pareto.axis_of(study), f"independent Vendi ↑, {study.domain.examples}")
+    for axes, name, label in zip(figure.subplots(1, 2), (study.domain.quality, PRIMARY), labels, strict=True):
+        _paths(axes, study, DISTANCE, f"valid/{name}")
+        axes.set(xlabel="√KL to the MLE, √nats a frame", ylabel=label)
+    figure.legend(handles=legend(study.arms, "-", study), loc="outside upper left", ncols=6)
+    return figure
+
+
+def _paths(axes: Axes, study: Study, x_key: str, y_key: str) -> None:
+    """One logged quantity over another, at the steps that have both: each run thin, the mean of an arm thick."""
+    for arm, members in _by_arm(study).items():
+        pairs = [[curves.curve(run, key) for key in (x_key, y_key)] for run in members]
         shade = color(arm, study)
         means = [curves.mean_curve([pair[i] for pair in pairs]) for i in (0, 1)]
         for pair, width in [*((p, 0.7) for p in pairs), (means, 2.2)]:
@@ -259,12 +285,6 @@ def learning_path(study: Study) -> Figure:
             if width > 1 and len(x):
                 axes.plot(x[0], y[0], "o", color=shade, markerfacecolor=PAPER)
                 axes.plot(x[-1], y[-1], "o", color=shade)
-    if by_chance := curves.chance_key(study, study.domain.quality):
-        logged = [curves.curve(run, by_chance).values for run in study.runs]
-        axes.axvline(float(np.nanmean(np.concatenate(logged))), color=MLE_COLOR, linestyle=":", linewidth=1.4)
-    axes.set(xlabel=pareto.axis_of(study), ylabel=f"independent Vendi ↑, {study.domain.examples}")
-    figure.legend(handles=legend(study.arms, "-", study), loc="outside upper left", ncols=len(by_arm))
-    return figure
 
 
 def panels(study: Study, shown: Sequence[str], systems: Systems) -> Figure:

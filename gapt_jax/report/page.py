@@ -132,10 +132,10 @@ def _dataset(found: Results, dataset: str) -> dict[str, Any]:
 
 def _unseen(found: Results, dataset: str, songs: int) -> dict[str, Any]:
     """How many of the songs training hears too, and the means without them where there are some."""
-    domain, measured = found.study.domain, [sets[dataset] for sets in found.unseen.values() if sets.get(dataset)]
+    domain, measured = found.study.domain, [sets[dataset] for sets in found.unseen.values() if dataset in sets]
     if not measured:
         return {"seen": "", "without_seen": None}
-    left = min(score.n_songs for metrics in measured for score in metrics.values())
+    left = min((score.n_songs for metrics in measured for score in metrics.values()), default=0)
     share = number(100 * (songs - left) / songs, 1)
     return {
         "seen": f"{songs - left} of the {songs} {domain.examples} ({share} %) {domain.seen_in_words}.",
@@ -145,7 +145,7 @@ def _unseen(found: Results, dataset: str, songs: int) -> dict[str, Any]:
             [m for m in domain.headline if any(m in metrics for metrics in measured)],
             f"Means on {dataset} without what training hears too, n = {left}",
         )
-        if left < songs
+        if 0 < left < songs
         else None,
     }
 

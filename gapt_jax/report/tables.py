@@ -62,11 +62,13 @@ def to_json(found: Results) -> dict[str, Any]:
     return {
         "schema": 1,
         "verdict": dataclasses.asdict(found.verdict),
+        "names": {system: found.study.name(system) for system in found.systems},
         "systems": _systems(found.systems),
         "unseen": _systems(found.unseen),
         "reward_models": rewards.collected(found.study),
         "comparisons": [_comparison(comparison, found) for comparison in found.comparisons],
         "outcomes": [dataclasses.asdict(outcome) for outcome in found.outcomes],
+        "learning": curves.evaluations(found.study),
         "warnings": found.warnings,
         "missing": [dataclasses.asdict(m) for ablation in found.study.ablations for m in ablation.missing],
         "runs": [

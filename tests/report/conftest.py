@@ -165,6 +165,7 @@ def _log(weight: float, rng: np.random.Generator, steps: int) -> list[dict]:
                 "valid/note_in_chord_chance": 0.28,
                 "valid/vendi_independent": 6.7 - (3.2 - 2.7 * weight) * rise + 0.1 * rng.normal(),
                 "valid/vendi_published": 7.0 - 2 * rise,
+                "valid/sqrt_kl": (1.4 - 0.4 * weight) * rise,
                 "valid/held_out_coherence": 0.3 + (0.1 + 0.2 * weight) * rise,
                 "valid/quality_entropy": 1.5 - 0.5 * rise,
                 "valid/chord_changes_per_beat": float("nan") if step == 1 else 0.4 + rise,

@@ -75,13 +75,22 @@ def test_all_files_are_written(grid):
         "rewards.png",
         "discriminator.png",
     } < names
-    assert {"learning_path.png", "validation.png", "policy.png", "piano_roll_1.png"} < names
+    assert {"learning_path.png", "over_distance.png", "validation.png", "policy.png", "piano_roll_1.png"} < names
     assert {path.name for path in out.iterdir()} == names, "a temporary file was left"
+
+
+def test_results_hold_the_evaluations_while_learning(grid):
+    learning = json.loads((grid[1] / "results.json").read_text())["learning"]
+    assert set(learning) == {"gapt_lambda=0", "gapt_lambda=1"}
+    for by_seed in learning.values():
+        for found in by_seed.values():
+            assert {"step", "note_in_chord", "note_in_chord_chance", "vendi_independent", "sqrt_kl"} < set(found)
+            assert len({len(values) for values in found.values()}) == 1 and found["step"] == sorted(found["step"])
 
 
 def test_page_is_self_contained_and_well_formed(grid):
     page = Page(html_of(grid[1]))
-    assert page.tags.count("svg") == len([f for f in grid[2] if f.suffix == ".png"]) == 12
+    assert page.tags.count("svg") == len([f for f in grid[2] if f.suffix == ".png"]) == 13
     assert not {"link", "img", "iframe"} & set(page.tags)
     assert page.tags.count("script") == 3, "what lines say, the notes and the player"
     within = [target for target in page.loads if target.startswith("#")]
