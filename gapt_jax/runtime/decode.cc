@@ -22,26 +22,37 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-constexpr int kLanes = 16;
+constexpr int kLanes = 16;  // outputs of a panel
 constexpr float kAttentionFactor = 10;
 
-// The compiler splits vectors where registers are narrower.
-using Vector = float __attribute__((vector_size(4 * kLanes)));
-using Integers = int32_t __attribute__((vector_size(4 * kLanes)));
-using Unaligned = float __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+// Numbers of a register, and registers: a vector wider than a register would live in memory.
+#if defined(__AVX512F__)
+constexpr int kWidth = 16, kRegisters = 32;
+#elif defined(__AVX__)
+constexpr int kWidth = 8, kRegisters = 16;
+#elif defined(__aarch64__)
+constexpr int kWidth = 4, kRegisters = 32;
+#else
+constexpr int kWidth = 4, kRegisters = 16;
+#endif
+constexpr int kParts = kLanes / kWidth;  // vectors of a panel
+
+using Vector = float __attribute__((vector_size(4 * kWidth)));
+using Integers = int32_t __attribute__((vector_size(4 * kWidth)));
+using Unaligned = float __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 inline void store(float* to, Vector value) { *reinterpret_cast<Unaligned*>(to) = value; }
 
 inline float sum(Vector x) {
   float total = 0;
-  for (int i = 0; i < kLanes; ++i) total += x[i];
+  for (int i = 0; i < kWidth; ++i) total += x[i];
   return total;
 }
 
 inline float largest(Vector x) {
   float found = x[0];
-  for (int i = 1; i < kLanes; ++i) found = std::max(found, x[i]);
+  for (int i = 1; i < kWidth; ++i) found = std::max(found, x[i]);
   return found;
 }
 
@@ -151,41 +162,46 @@ struct Rows {
   float* operator[](int64_t row) const { return data + row * step; }
 };
 
-constexpr int kMostRows = 12, kMostSums = 24;  // of a tile: registers left over are for weights
+constexpr int kMostSums = kRegisters * 3 / 4 / kParts;  // panels of a tile: registers left over are for weights
+constexpr int kMostRows = kMostSums / 2;
 
-// The sums of `rows` rows of x [depth] times `panels` neighbouring panels of W [depth, kLanes] each.
+// The sums of `rows` rows of x [depth] times `panels` neighbouring panels of W [depth, kLanes] each: out [rows, panels,
+// kParts].
 // Not inlined: code around it would take registers from the sums.
 template <int rows, int panels>
 __attribute__((noinline)) void tile(const float* x, int64_t step, int64_t depth, const float* w, Vector* out) {
   constexpr int kAhead = 64 * kLanes;  // how far ahead memory is asked for weights
   constexpr int kGroups = (rows + 3) / 4;
-  Vector sums[rows][panels] = {};
+  constexpr int kVectors = panels * kParts;
+  Vector sums[rows][kVectors] = {};
   const float* group[kGroups];
   for (int g = 0; g < kGroups; ++g) group[g] = x + 4 * g * step;
   for (int64_t k = 0; k < depth; ++k, w += kLanes) {
-    Vector weights[panels];
+    Vector weights[kVectors];
     for (int p = 0; p < panels; ++p) {
-      weights[p] = load(w + p * depth * kLanes);
-      __builtin_prefetch(w + p * depth * kLanes + kAhead, 0, 2);
+      const float* from = w + p * depth * kLanes;
+      for (int part = 0; part < kParts; ++part) weights[p * kParts + part] = load(from + part * kWidth);
+      __builtin_prefetch(from + kAhead, 0, 2);
     }
     for (int r = 0; r < rows; ++r)
-      for (int p = 0; p < panels; ++p) sums[r][p] += group[r / 4][r % 4 * step] * weights[p];
+      for (int v = 0; v < kVectors; ++v) sums[r][v] += group[r / 4][r % 4 * step] * weights[v];
     for (int g = 0; g < kGroups; ++g) ++group[g];
   }
   for (int r = 0; r < rows; ++r)
-    for (int p = 0; p < panels; ++p) out[r * panels + p] = sums[r][p];
+    for (int v = 0; v < kVectors; ++v) out[r * kVectors + v] = sums[r][v];
 }
 
-template <int panels, int rows = kMostSums / panels < kMostRows ? kMostSums / panels : kMostRows>
+template <int panels, int rows = std::clamp(kMostSums / panels, 1, kMostRows)>
 void tile_of(int count, const float* x, int64_t step, int64_t depth, const float* w, Vector* out) {
   if (count == rows) return tile<rows, panels>(x, step, depth, w, out);
   if constexpr (rows > 1) tile_of<panels, rows - 1>(count, x, step, depth, w, out);
 }
 
-// x W for panels `first` ... `last` - 1 of W; use(row, panel, y, wide) gets `wide` neighbouring panels' outputs of a row.
+// x W for panels `first` ... `last` - 1 of W; use(row, panel, y, wide) gets `wide` neighbouring panels' outputs of a row,
+// kParts vectors each.
 template <class Use>
 void multiply(Rows x, int64_t depth, const float* w, int first, int last, const Use& use) {
-  Vector y[kMostSums];
+  Vector y[std::max(4, kMostSums) * kParts];
   const int most = std::min<int64_t>(kMostRows, x.count);
   for (int panel = first, wide; panel < last; panel += wide) {
     wide = 4 * most <= kMostSums ? 4 : 2;  // enough sums at once that none waits for the one before
@@ -196,7 +212,7 @@ void multiply(Rows x, int64_t depth, const float* w, int first, int last, const 
       if (wide == 4) tile_of<4>(count, x[row], x.step, depth, weights, y);
       if (wide == 2) tile_of<2>(count, x[row], x.step, depth, weights, y);
       if (wide == 1) tile_of<1>(count, x[row], x.step, depth, weights, y);
-      for (int r = 0; r < count; ++r) use(row + r, panel, y + r * wide, wide);
+      for (int r = 0; r < count; ++r) use(row + r, panel, y + r * wide * kParts, wide);
     }
   }
 }
@@ -214,7 +230,7 @@ void multiply(Crew& crew, Rows x, int64_t depth, const float* w, int64_t outputs
 void norms(Rows x, int64_t width, float* out) {
   for (int64_t row = 0; row < x.count; ++row) {
     Vector squares = {};
-    for (int64_t i = 0; i < width; i += kLanes) squares += load(x[row] + i) * load(x[row] + i);
+    for (int64_t i = 0; i < width; i += kWidth) squares += load(x[row] + i) * load(x[row] + i);
     out[row] = std::sqrt(float(width)) / std::max(std::sqrt(sum(squares)), 1e-12f);
   }
 }
@@ -225,7 +241,7 @@ void norms(Rows x, int64_t width, float* out) {
 void rotated_unit(const float* x, int64_t width, const float* gain, const float* cosines, const float* sines,
                   float factor, float* out) {
   Vector squares = {};
-  for (int64_t i = 0; i < width; i += kLanes) squares += load(x + i) * load(x + i);
+  for (int64_t i = 0; i < width; i += kWidth) squares += load(x + i) * load(x + i);
   const float scale = factor / std::sqrt(std::max(sum(squares), 1e-24f));
   for (int64_t i = 0; i < width; ++i) out[i] = x[i] * scale * gain[i];
   for (int64_t pair = 0; pair < width / 4; ++pair) {
@@ -239,15 +255,15 @@ void rotated_unit(const float* x, int64_t width, const float* gain, const float*
 float softmax(float* scores, int64_t seen, int64_t padded) {
   std::fill(scores + seen, scores + padded, -INFINITY);
   Vector top = load(scores), total = {};
-  for (int64_t i = kLanes; i < padded; i += kLanes) top = larger(top, load(scores + i));
+  for (int64_t i = kWidth; i < padded; i += kWidth) top = larger(top, load(scores + i));
   const float most = largest(top);
-  for (int64_t i = 0; i < padded; i += kLanes) {
+  for (int64_t i = 0; i < padded; i += kWidth) {
     const Vector weight = exponential(load(scores + i) - most);
     store(scores + i, weight);
-    if (i + kLanes <= seen) total += weight;
+    if (i + kWidth <= seen) total += weight;
   }
   std::fill(scores + seen, scores + padded, 0.0f);
-  if (seen % kLanes) total += load(scores + padded - kLanes);
+  if (seen % kWidth) total += load(scores + seen / kWidth * kWidth);
   return 1 / sum(total);
 }
 
@@ -256,28 +272,37 @@ float softmax(float* scores, int64_t seen, int64_t padded) {
 template <int queries, int vectors>
 void attend(const float* q, int64_t first, const float* keys, const float* values, float* scores, Rows out) {
   constexpr int width = vectors * kLanes, kAhead = 16;
+  constexpr int kSums = kParts == 1 ? 4 : 2;  // at once, so that none waits for the one before
   const int64_t padded = (first + queries + kLanes - 1) / kLanes * kLanes;
-  for (int64_t block = 0; block < padded; block += kLanes) {
-    Vector sums[queries][4] = {};  // four, so that none waits for the one before
-    for (int i = 0; i < width; ++i) {
-      const Vector key = load(keys + block * width + i * kLanes);
-      __builtin_prefetch(keys + (block + kLanes) * width + i * kLanes);
-      for (int n = 0; n < queries; ++n) sums[n][i % 4] += q[n * width + i] * key;
+  for (int64_t block = 0; block < padded; block += kLanes)
+    for (int part = 0; part < kParts; ++part) {
+      Vector sums[queries][kSums] = {};
+      for (int i = 0; i < width; ++i) {
+        const Vector key = load(keys + block * width + i * kLanes + part * kWidth);
+        if (!part) __builtin_prefetch(keys + (block + kLanes) * width + i * kLanes);
+        for (int n = 0; n < queries; ++n) sums[n][i % kSums] += q[n * width + i] * key;
+      }
+      for (int n = 0; n < queries; ++n) {
+        Vector total = sums[n][0] + sums[n][1];
+        if constexpr (kSums == 4) total += sums[n][2] + sums[n][3];
+        store(scores + n * padded + block + part * kWidth, total);
+      }
     }
-    for (int n = 0; n < queries; ++n)
-      store(scores + n * padded + block, (sums[n][0] + sums[n][1]) + (sums[n][2] + sums[n][3]));
-  }
   float factor[queries];
   for (int n = 0; n < queries; ++n) factor[n] = softmax(scores + n * padded, first + n + 1, padded);
-  Vector mixed[queries][vectors] = {};
-  for (int64_t place = 0; place < first + queries; ++place)
-    for (int v = 0; v < vectors; ++v) {
-      const Vector value = load(values + place * width + v * kLanes);
-      __builtin_prefetch(values + (place + kAhead) * width + v * kLanes);
-      for (int n = 0; n < queries; ++n) mixed[n][v] += scores[n * padded + place] * value;
+  constexpr int kVectors = vectors * kParts, kAtOnce = std::min(kVectors, kRegisters / 4);
+  for (int from = 0; from < kVectors; from += kAtOnce) {
+    Vector mixed[queries][kAtOnce] = {};
+    for (int64_t place = 0; place < first + queries; ++place) {
+      const float* value = values + place * width + from * kWidth;
+      for (int v = 0; v < kAtOnce; ++v) {
+        if (v % kParts == 0) __builtin_prefetch(value + kAhead * width + v * kWidth);
+        for (int n = 0; n < queries; ++n) mixed[n][v] += scores[n * padded + place] * load(value + v * kWidth);
+      }
     }
-  for (int n = 0; n < queries; ++n)
-    for (int v = 0; v < vectors; ++v) store(out[n] + v * kLanes, mixed[n][v] * factor[n]);
+    for (int n = 0; n < queries; ++n)
+      for (int v = 0; v < kAtOnce; ++v) store(out[n] + (from + v) * kWidth, mixed[n][v] * factor[n]);
+  }
 }
 
 template <int queries>
@@ -335,15 +360,16 @@ ffi::Error decode(ffi::ThreadPool pool, int64_t devices, Array embedded, ffi::Bu
   const auto crew = gather(pool, devices);
 
   auto add_to_h = [&](int64_t row, int panel, const Vector* y, int wide, const float* bias) {
-    for (int p = 0; p < wide; ++p) {
-      float* to = h[row] + (panel + p) * kLanes;
-      store(to, load(to) + (bias ? y[p] + load(bias + (panel + p) * kLanes) : y[p]));
+    for (int v = 0; v < wide * kParts; ++v) {
+      const int at = panel * kLanes + v * kWidth;
+      float* to = h[row] + at;
+      store(to, load(to) + (bias ? y[v] + load(bias + at) : y[v]));
     }
   };
   for (int64_t layer = 0; layer < layers; ++layer) {
     norms(h, dim, norm);
     multiply(*crew, h, dim, of_layer(qkv, layer), 3 * attended, [&](int64_t row, int panel, const Vector* y, int wide) {
-      for (int p = 0; p < wide; ++p) store(projected[row] + (panel + p) * kLanes, y[p] * norm[row]);
+      for (int v = 0; v < wide * kParts; ++v) store(projected[row] + panel * kLanes + v * kWidth, y[v] * norm[row]);
     });
 
     crew->each(songs * heads, [&](int task) {
@@ -381,11 +407,13 @@ ffi::Error decode(ffi::ThreadPool pool, int64_t devices, Array embedded, ffi::Bu
     const float* bias = of_layer(inner_bias, layer);
     // Even panels hold values, each followed by the panel of their gates.
     multiply(*crew, h, dim, of_layer(inner, layer), 2 * hidden, [&](int64_t row, int panel, const Vector* y, int wide) {
-      for (int p = 0; p < wide; p += 2) {
-        const float* b = bias + (panel + p) * kLanes;
-        const Vector value = y[p] * norm[row] + load(b), gate = y[p + 1] * norm[row] + load(b + kLanes);
-        store(active[row] + (panel + p) / 2 * kLanes, value * gate / (1 + exponential(-gate)));
-      }
+      for (int p = 0; p < wide; p += 2)
+        for (int part = 0; part < kParts; ++part) {
+          const float* b = bias + (panel + p) * kLanes + part * kWidth;
+          const Vector* const own = y + p * kParts + part;
+          const Vector value = own[0] * norm[row] + load(b), gate = own[kParts] * norm[row] + load(b + kLanes);
+          store(active[row] + (panel + p) / 2 * kLanes + part * kWidth, value * gate / (1 + exponential(-gate)));
+        }
     });
     bias = of_layer(outer_bias, layer);
     multiply(*crew, active, hidden, of_layer(outer, layer), dim, [&](int64_t row, int panel, const Vector* y, int wide) {
@@ -398,12 +426,12 @@ ffi::Error decode(ffi::ThreadPool pool, int64_t devices, Array embedded, ffi::Bu
   const int64_t size = logits->dimensions()[1];
   multiply(*crew, last, dim, head.typed_data(), size, [&](int64_t song, int panel, const Vector* y, int wide) {
     const float scale = norm[song * steps + steps - 1];
-    for (int p = 0; p < wide; ++p) {
-      const int64_t column = (panel + p) * kLanes;
-      const Vector result = y[p] * scale;
-      float kept[kLanes];
-      store(kept, result);
-      std::copy_n(kept, std::min<int64_t>(kLanes, size - column), logits->typed_data() + song * size + column);
+    for (int v = 0; v < wide * kParts; ++v) {
+      const int64_t column = panel * kLanes + v * kWidth;
+      if (column >= size) break;
+      float kept[kWidth];
+      store(kept, y[v] * scale);
+      std::copy_n(kept, std::min<int64_t>(kWidth, size - column), logits->typed_data() + song * size + column);
     }
   });
   crew->end();
