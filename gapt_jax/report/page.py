@@ -133,7 +133,8 @@ def _dataset(found: Results, dataset: str) -> dict[str, Any]:
 def _unseen(found: Results, dataset: str, songs: int) -> dict[str, Any]:
     """How many of the songs training hears too, and the means without them where there are some."""
     domain, measured = found.study.domain, [sets[dataset] for sets in found.unseen.values() if dataset in sets]
-    if not measured:
+    counted = [sets for run in found.study.runs for sets in run.evaluation.get("unseen", {}).values()]
+    if not any(dataset in sets for sets in counted):
         return {"seen": "", "without_seen": None}
     left = min((score.n_songs for metrics in measured for score in metrics.values()), default=0)
     share = number(100 * (songs - left) / songs, 1)

@@ -182,6 +182,17 @@ def test_songs_that_training_hears_too_are_counted_and_left_out_below(make_run, 
     assert found["unseen"]["mle"]["hooktheory/test"]["note_in_chord"]["n_songs"] == 509
 
 
+def test_a_set_that_training_hears_whole_is_said(make_run, tmp_path):
+    run = make_run(tmp_path / "run", 1, 0, steps=20)
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation["unseen"] = {system: {"openewld/all": {}} for system in evaluation["systems"]}
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    write_report([run], tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    assert page.count(DOMAIN.seen_in_words) == 1 and "without what training hears" not in page
+    assert f"512 of the 512 songs (100.0 %) {DOMAIN.seen_in_words}." in page
+
+
 def test_how_systems_drew_is_said(make_run, tmp_path):
     run = make_run(tmp_path / "run", 1, 0, steps=20)
     evaluation = json.loads((run / "evaluation.json").read_text())
