@@ -172,13 +172,16 @@ class _Group:
 
 def environment(base: Mapping[str, str], job: LocalRun, index: int, port: int) -> dict[str, str]:
     """Environment of process `index`; what the user has set for JAX stays, but for the number of CPU devices."""
-    # 2 cores and many devices otherwise abort in collectives (JAX 0.10).
-    result = {"JAX_PLATFORMS": "cpu", "NPROC": "16", "PYTHONUNBUFFERED": "1", **base}
+    result = {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1", **base}
     flags = base.get("XLA_FLAGS", "").split()
     if job.devices_per_process or not any(flag.startswith(_DEVICES_FLAG) for flag in flags):
         # The processes share the cores: one device for each, unless more are asked for.
         others = [flag for flag in flags if not flag.startswith(_DEVICES_FLAG)]
         result["XLA_FLAGS"] = " ".join([*others, f"{_DEVICES_FLAG}={job.devices_per_process or 1}"])
+    devices = next(f for f in result["XLA_FLAGS"].split() if f.startswith(_DEVICES_FLAG)).partition("=")[2]
+    if devices.isdigit() and int(devices) > (os.cpu_count() or 1):
+        # Collectives of more devices than threads abort (JAX 0.10); more threads than cores make a training slower.
+        result.setdefault("NPROC", "16")
     # `gapt` lies beside the interpreter, also where nobody has activated its environment.
     result["PATH"] = os.pathsep.join([base.get("PATH", os.defpath), os.path.dirname(sys.executable)])
     result["GAPT_COORDINATOR"] = f"127.0.0.1:{port}"

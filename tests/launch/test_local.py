@@ -97,6 +97,12 @@ def test_what_the_user_has_set_stays():
     assert local.environment({}, LocalRun(("x",)), 0, 99)["JAX_PLATFORMS"] == "cpu"
 
 
+def test_more_threads_than_cores_only_for_more_devices_than_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    for devices, expected in ((1, None), (2, None), (4, "16")):
+        assert local.environment({}, LocalRun(("x",), 2, devices), 0, 99).get("NPROC") == expected
+
+
 def test_noise_is_left_out_and_last_lines_are_whole():
     text = "[Gloo] Rank 0 is connected to 1 peer ranks. Expected number of connected peer ranks is : 1"
     code, lines = collect(LocalRun(script(f"print({text!r}); print('a', end='')")))
