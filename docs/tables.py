@@ -111,7 +111,12 @@ def arms(name: str) -> str:
     results = read(f"ablation/{name}.json")
     dataset = next(iter(results["systems"]["data"]))
     systems = {results["names"][system]: found for system, found in results["systems"].items()}
-    return scores(systems, dataset, ARMS, with_range)
+    runs = results["runs"]
+    seeds = ", ".join(map(str, sorted({run["seed"] for run in runs})))
+    revisions, prints = ({run[key] for run in runs} for key in ("git_revision", "data_fingerprint"))
+    songs = next(iter(results["systems"]["data"][dataset].values()))["n_songs"]
+    origin = f"{dataset}, {songs} songs; seeds {seeds}; revision {', '.join(f'`{r[:7]}`' for r in sorted(revisions))}"
+    return scores(systems, dataset, ARMS, with_range) + f"\n{origin}; data {', '.join(f'`{p}`' for p in prints)}.\n"
 
 
 def at_equal_distance(name: str) -> str:
@@ -330,6 +335,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation": lambda: by_dataset(read("ablation/results.json"), ABLATION, with_interval),
     "ablation-differences": differences,
     "ablation-partner": partner,
+    "conditional": lambda: arms("conditional"),
+    "conditional-distance": lambda: at_equal_distance("conditional"),
     "turns": lambda: by_dataset(read("turn_taking/results.json"), TURNS, with_interval, "excerpts"),
     "turns-discriminative": lambda: by_dataset(
         read("turn_taking/results-discriminative.json"), TURNS, with_interval, "excerpts"
