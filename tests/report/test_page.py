@@ -61,6 +61,12 @@ def test_sentences_and_alarms_stand_on_top(pairs):
     assert page.count("Alarms during training") == 1
 
 
+def test_regions_have_names_of_their_own(pairs):
+    names = re.findall(r'role="region" aria-label="([^"]*)"', pairs[1])
+    assert {"Means on hooktheory/test", "All means on hooktheory/test"} <= set(names)
+    assert sorted(names) == sorted(set(names)), "else a list of landmarks shows two that nothing tells apart"
+
+
 def test_titles_say_what_panels_show():
     keys = ("reward_member_std/rhythm_contrastive/0", "ratio_deviation/high", "reward/total", "policy_loss", "kl")
     assert [curves.title(key, DOMAIN)[0] for key in keys] == [
