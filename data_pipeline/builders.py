@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 
 from gapt_jax.data_pipeline import grammar, hygiene, store, upstream
 from gapt_jax.data_pipeline.examples import SPLITS, Rejected
+from gapt_jax.data_pipeline.importers.folder import ENDINGS
 from gapt_jax.data_pipeline.preparing import (
     MAX_REPORTED,
     REPORT,
@@ -30,8 +31,8 @@ from gapt_jax.data_pipeline.preparing import (
     write_records,
     write_report,
 )
-from gapt_jax.data_pipeline.songs import Frames, Song, count_off_grid, to_frames
-from gapt_jax.data_pipeline.sources import BUILT_IN, Source, find_source, missing_from, names_in
+from gapt_jax.data_pipeline.songs import FILE_ENDINGS, Frames, Song, count_off_grid, to_frames
+from gapt_jax.data_pipeline.sources import BUILT_IN, Source, find_source, is_without_songs, missing_from, names_in
 from gapt_jax.errors import UserError
 
 
@@ -238,11 +239,15 @@ def check_present(names: Iterable[str], source: str | Path, data_dir: Path) -> N
     licences = ", ".join(f"{name}: {upstream.UPSTREAM[name].licence}" for name in public)
     command = f"gapt data prepare NAME --songs {folder} --data-dir {data_dir} --download"
     fetching = f"; `{command}` fetches a public one ({licences})"
-    raise UserError(
-        f"{folder} has no {', '.join(missing)} (it has {names_in(folder)}): name what it has in data.mixture and "
-        f"data.out_of_domain, or train on all of it with `gapt run own --set data.songs={folder}`"
-        f"{fetching if public else ''}"
-    )
+    if is_without_songs(folder):
+        endings = ", ".join((*FILE_ENDINGS, *ENDINGS))
+        said = f"{folder} holds no songs: put some there ({endings}), or name another folder as data.songs"
+    else:
+        said = (
+            f"{folder} has no {', '.join(missing)} (it has {names_in(folder)}): name what it has in data.mixture and "
+            f"data.out_of_domain, or train on all of it with `gapt run own --set data.songs={folder}`"
+        )
+    raise UserError(f"{said}{fetching if public else ''}")
 
 
 def prepare(

@@ -120,14 +120,19 @@ def _list_names(names: Iterable[str]) -> str:
 def missing_from(names: Iterable[str], folder: Path) -> list[str]:
     """Of these datasets, those that neither a songs folder nor the generator has."""
     found = datasets_of(folder)
-    is_empty = not _parts_of_all(folder)
+    is_empty = is_without_songs(folder)
     return [n for n in names if n not in found and n not in grammar.DATASETS and (n != ALL or is_empty)]
+
+
+def is_without_songs(folder: Path) -> bool:
+    """Whether there is nothing in a folder that the dataset `ALL` could be made of."""
+    return not _parts_of_all(folder)
 
 
 def names_in(folder: Path) -> str:
     """The datasets of a songs folder, for a message."""
     found = list(datasets_of(folder))
-    return ", ".join(found + [ALL] * (ALL not in found and bool(_parts_of_all(folder)))) or "none"
+    return ", ".join(found + [ALL] * (ALL not in found and not is_without_songs(folder))) or "none"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -151,6 +156,8 @@ def find_source(name: str, source: str | Path) -> Source:
         )
     folder = Path(source).expanduser()
     if not folder.is_dir():
+        if folder.exists():
+            raise UserError(f"{folder} is a file: name the folder that holds it, as --songs or data.songs")
         raise UserError(
             f"there is no folder {folder} (looked for {name}.jsonl.gz in it): name the folder that holds "
             f"the song files, {_as_songs(name)}"

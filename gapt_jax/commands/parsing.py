@@ -162,6 +162,8 @@ def positive(text: str) -> int:
 
 
 def run_folder(path: Path) -> Path:
+    if path.is_file():
+        raise UserError(f"{path} is a file: give the folder of the run")
     if not path.is_dir():
         raise UserError(f"there is no run in {path}: make one with 'gapt run EXPERIMENT --workdir {path}'")
     return path

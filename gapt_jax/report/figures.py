@@ -155,6 +155,7 @@ def arms(found: Results) -> Figure:
     lines = max(math.ceil(len(shown) / IN_A_LINE), 1)
     columns = math.ceil(len(shown) / lines)
     figure = Figure(figsize=(WIDTH if columns > 2 else WIDTH / 2, 2.2 * len(sets) * lines + 0.3))
+    title = textwrap.TextWrapper(20 if columns == IN_A_LINE else 25, break_on_hyphens=False)
     for (row, dataset), (i, metric) in itertools.product(enumerate(sets), enumerate(shown)):
         axes = figure.add_subplot(len(sets) * lines, columns, row * lines * columns + i + 1)
         scores = {arm: score for arm in study.arms if (score := results.get(systems, arm, dataset, metric))}
@@ -177,7 +178,7 @@ def arms(found: Results) -> Figure:
         ticks = [arm.removeprefix(ARM) if is_weights else study.name(arm) for arm in study.arms]
         axes.set_xticks([places[arm] for arm in study.arms], ticks, rotation=0 if is_weights else 30)
         label, unit = titled(study.domain.metrics, metric), describe(study.domain.metrics, metric).unit
-        axes.set(title=textwrap.fill(f"{dataset}: {label}", 25), ylabel=unit, xlabel="λ" if is_weights else "")
+        axes.set(title=title.fill(f"{dataset}: {label}"), ylabel=unit, xlabel="λ" if is_weights else "")
         axes.margins(x=0.12)
     return figure
 

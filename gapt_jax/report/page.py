@@ -118,12 +118,12 @@ def _dataset(found: Results, dataset: str) -> dict[str, Any]:
             f"interval (Student t); of a single seed ± half of that for fresh {domain.examples}, where each of them "
             f"was measured. Data and MLE count seeds of pre-training. {ARROWS}"
         ),
-        "means": _means(found, dataset, [m for m in domain.headline if m in measured]),
+        "means": _means(found, dataset, [m for m in domain.headline if m in measured], f"Means on {dataset}"),
         **_unseen(found, dataset, max(counts)),
         "label": _label(found, PRIMARY),
         "primary": _statistics(found, dataset, PRIMARY) if PRIMARY in compared else None,
         "caption": _caption(found, dataset),
-        "every_mean": _means(found, dataset, ordered),
+        "every_mean": _means(found, dataset, ordered, f"All means on {dataset}"),
         "others": [
             (_label(found, m), _statistics(found, dataset, m)) for m in ordered if m in compared and m != PRIMARY
         ],
@@ -145,14 +145,15 @@ def _unseen(found: Results, dataset: str, songs: int) -> dict[str, Any]:
             dataset,
             [m for m in domain.headline if any(m in metrics for metrics in measured)],
             f"Means on {dataset} without what training hears too, n = {left}",
+            has_intervals=False,
         )
         if 0 < left < songs
         else None,
     }
 
 
-def _means(found: Results, dataset: str, metrics: Sequence[str], caption: str = "") -> Table:
-    """A row per metric, a column per system."""
+def _means(found: Results, dataset: str, metrics: Sequence[str], caption: str, has_intervals: bool = True) -> Table:
+    """A row per metric, a column per system; of a single seed with its interval for fresh songs, where it has one."""
     shown = [system for system in found.systems if found.systems[system].get(dataset)]
     head: list[Text] = ["Metric", *(Cell(found.study.name(s), _seeds(found, s, dataset), "below") for s in shown)]
     rows = []
@@ -160,10 +161,10 @@ def _means(found: Results, dataset: str, metrics: Sequence[str], caption: str = 
         scores = [results.get(found.systems, system, dataset, metric) for system in shown]
         estimates = [estimate(score.values) if score else None for score in scores]
         digits = digits_of([e.mean for e in estimates if e])
-        of_songs = [None if caption else found.one_seed_intervals.get((s, dataset, metric)) for s in shown]
+        of_songs = [found.one_seed_intervals.get((s, dataset, metric)) if has_intervals else None for s in shown]
         cells = [mean(e, digits, own) if e else "" for e, own in zip(estimates, of_songs, strict=True)]
         rows.append([_label(found, metric), *cells])
-    return Table(caption or f"Means on {dataset}", head, rows)
+    return Table(caption, head, rows)
 
 
 def _seeds(found: Results, system: str, dataset: str) -> str:

@@ -138,6 +138,7 @@ def test_importing_the_command_line_loads_nothing_heavy():
         (["sample", ".", "--songs", "0"], ["--songs"]),
         (["sample", ".", "--seed", "x"], ["--seed"]),
         (["report", "runs/absent"], ["runs/absent"]),
+        (["report", "mine.py"], ["mine.py is a file", "folder of the run"]),
         (["report"], ["RUN"]),
         (["data", "chekc"], ["did you mean 'check'?"]),
         (["data", "check", "absent.jsonl.gz"], ["absent.jsonl.gz"]),
@@ -170,6 +171,9 @@ def test_importing_the_command_line_loads_nothing_heavy():
                 "CC BY-NC-SA 3.0",
             ],
         ),
+        (["run", "own", "--set", "data.songs=empty"], ["empty holds no songs", ".jsonl.gz", ".abc", "another folder"]),
+        (["run", "small", "--set", "data.songs=empty"], ["empty holds no songs", "--download", "CC BY-NC-SA 3.0"]),
+        (["run", "own", "--set", "data.songs=mine.py"], ["mine.py is a file", "folder that holds it"]),
         (["data", "prepare", "hooktheory", "--songs", "songs"], ["--download", "CC BY-NC-SA 3.0", "airs"]),
         (["data", "stats", "pop909", "--songs", "songs"], ["--download", "MIT"]),
         (["data", "prepare", "airs", "--songs", "songs", "--download"], ["'airs' is no public set"]),
@@ -184,6 +188,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path):
     (tmp_path / "wrong.py").write_text(WRONG_EXPERIMENTS)
     (tmp_path / "songs" / "airs").mkdir(parents=True)
     (tmp_path / "songs" / "airs" / "tune.abc").write_text("X:1\nK:C\n")
+    (tmp_path / "empty").mkdir()
     done = gapt(*arguments, cwd=tmp_path)
     assert_one_sentence(done, 2, *words)
     assert not (tmp_path / "runs").exists()

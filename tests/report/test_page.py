@@ -1,11 +1,14 @@
 """What the page shows, and where: sentences and alarms on top, chance, titles, arrows, what one run has."""
 
+import itertools
 import json
 import re
 from html import unescape
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from gapt_jax.evaluation import songs
 from gapt_jax.evaluation.diversity import vendi
@@ -61,6 +64,12 @@ def test_sentences_and_alarms_stand_on_top(pairs):
     assert page.count("Alarms during training") == 1
 
 
+def test_regions_have_names_of_their_own(pairs):
+    names = re.findall(r'role="region" aria-label="([^"]*)"', pairs[1])
+    assert {"Means on hooktheory/test", "All means on hooktheory/test"} <= set(names)
+    assert sorted(names) == sorted(set(names)), "else a list of landmarks shows two that nothing tells apart"
+
+
 def test_titles_say_what_panels_show():
     keys = ("reward_member_std/rhythm_contrastive/0", "ratio_deviation/high", "reward/total", "policy_loss", "kl")
     assert [curves.title(key, DOMAIN)[0] for key in keys] == [
@@ -85,6 +94,18 @@ def test_arrows_say_which_way_is_better(pairs):
     means = table_of(pairs[1], "Means on hooktheory/test")
     assert "Note-in-chord ↑ <small>" in means and "Distance to data, pairs ↓ <small>" in means
     assert "Quality entropy <small>" in means
+
+
+def test_titles_of_small_panels_end_within_the_figure(pairs):
+    with matplotlib.rc_context(figures.STYLE):
+        figure = figures.arms(pairs[0])
+        figure.draw_without_rendering()
+        named = [(axes.get_title(loc="left"), axes.findobj(Text)) for axes in figure.axes]
+        titles = [text.get_window_extent() for title, texts in named for text in texts if text.get_text() == title]
+    assert len(titles) == 2 * figures.IN_A_LINE
+    assert max(box.x1 for box in titles) <= figure.bbox.x1 and max(box.y1 for box in titles) <= figure.bbox.y1
+    for left, right in itertools.pairwise(titles):
+        assert left.x1 < right.x0 or right.x0 < left.x0, "nor does one run into the next"
 
 
 def test_chance_is_drawn_beside_quality(pairs):
