@@ -56,10 +56,7 @@ ARMS = (
     *HARMONY, VENDI, ("Vendi, same melody", "same_melody_vendi_independent", 2), CHANGES, DISTANCE,
     ("told from data", "post_hoc_accuracy", 2), ("held-out coherence", "held_out_coherence", 2),
 )  # fmt: skip
-LEARNED = (
-    ("step", "step", 0), ("√KL", "sqrt_kl", 2), ("note-in-chord", "note_in_chord", 3),
-    ("Vendi", "vendi_independent", 2),
-)  # fmt: skip
+LEARNED = (("√KL", "sqrt_kl", 2), ("note-in-chord", "note_in_chord", 3), ("Vendi", "vendi_independent", 2))
 FRONT = (
     ("note-in-chord", "note_in_chord", 2), ("by chance", "note_in_chord_chance", 2), ("Vendi", "vendi_independent", 2),
     ("Vendi, one melody", "same_melody_vendi_independent", 2), ("distance to data", "js_bigram", 2),
@@ -81,7 +78,7 @@ PARTNER = (
 
 def label(system: str) -> str:
     """``λ = 1`` for ``gapt_lambda=1``."""
-    return {"mle": "MLE"}.get(system, system.replace("gapt_lambda=", "λ = "))
+    return {"mle": "MLE", "discriminator=actions": "λ = 1"}.get(system, system.replace("gapt_lambda=", "λ = "))
 
 
 def with_interval(score: Json, digits: int) -> str:
@@ -110,7 +107,7 @@ def arms(name: str) -> str:
     """The arms of an ablation on its first data set: means over seeds (least–greatest)."""
     results = read(f"ablation/{name}.json")
     dataset = next(iter(results["systems"]["data"]))
-    systems = {results["names"][system]: found for system, found in results["systems"].items()}
+    systems = {name_in(results, system): found for system, found in results["systems"].items()}
     runs = results["runs"]
     seeds = ", ".join(map(str, sorted({run["seed"] for run in runs})))
     revisions, prints = ({run[key] for run in runs} for key in ("git_revision", "data_fingerprint"))
@@ -119,23 +116,35 @@ def arms(name: str) -> str:
     return scores(systems, dataset, ARMS, with_range) + f"\n{origin}; data {', '.join(f'`{p}`' for p in prints)}.\n"
 
 
-def at_equal_distance(name: str) -> str:
-    """The arms on the valid split, at their last step and where their √KL first reaches the least of the last ones."""
+def name_in(results: Json, system: str) -> str:
+    """What readers call a system."""
+    return label(system) if label(system) != system else results["names"][system]
+
+
+def while_learning(name: str, steps: Sequence[int]) -> str:
+    """Means over seeds on the valid split at equal steps, columns for each arm."""
+    return _learned(name, "step", steps, LEARNED, lambda run, step: _row(run, run["step"].index(step)))
+
+
+def at_equal_distance(name: str, distances: Sequence[float]) -> str:
+    """The same where the √KL of each run first reaches a distance."""
+    return _learned(name, "√KL", distances, LEARNED[1:], _where)
+
+
+def _learned(name: str, head: str, places: Sequence[Any], columns: Sequence[Column], find: Callable[..., Json]) -> str:
     results = read(f"ablation/{name}.json")
-    learning = results["learning"]
-    reached = min(mean(run["sqrt_kl"][-1] for run in by_seed.values()) for by_seed in learning.values())
-    rows = []
-    for arm, by_seed in learning.items():
-        runs, cells = list(by_seed.values()), []
-        for found in ([_last(run) for run in runs], [_where(run, reached) for run in runs]):
-            cells += [number(mean(one[metric] for one in found), digits) for _, metric, digits in LEARNED]
-        rows.append([results["names"][arm], *cells])
-    at = f", at √KL {number(reached, 2)}"
-    return table(["arm", *(h for h, _, _ in LEARNED), *(h + at for h, _, _ in LEARNED)], rows)
+    arms, rows = results["learning"], []
+    for place in places:
+        cells = [str(place)]
+        for by_seed in arms.values():
+            found = [find(run, place) for run in by_seed.values()]
+            cells += [number(mean(one[metric] for one in found), digits) for _, metric, digits in columns]
+        rows.append(cells)
+    return table([head, *(f"{name_in(results, arm)}: {heading}" for arm in arms for heading, _, _ in columns)], rows)
 
 
-def _last(run: Json) -> Json:
-    return {metric: values[-1] for metric, values in run.items()}
+def _row(run: Json, index: int) -> Json:
+    return {metric: values[index] for metric, values in run.items()}
 
 
 def _where(run: Json, distance: float) -> Json:
@@ -145,7 +154,7 @@ def _where(run: Json, distance: float) -> Json:
         if low < distance <= high:
             share = (distance - low) / (high - low)
             return {m: v[before] + share * (v[after] - v[before]) for m, v in run.items()}
-    return _last(run)
+    return _row(run, -1)
 
 
 def by_dataset(
@@ -335,8 +344,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation": lambda: by_dataset(read("ablation/results.json"), ABLATION, with_interval),
     "ablation-differences": differences,
     "ablation-partner": partner,
-    "conditional": lambda: arms("conditional"),
-    "conditional-distance": lambda: at_equal_distance("conditional"),
+    "ablation-exploration": lambda: arms("exploration"),
+    "ablation-steps": lambda: while_learning("exploration", (50, 100, 150, 200, 250, 300, 350, 400)),
+    "ablation-distance": lambda: at_equal_distance("exploration", (0.3, 0.4, 0.5, 0.6, 0.7)),
     "turns": lambda: by_dataset(read("turn_taking/results.json"), TURNS, with_interval, "excerpts"),
     "turns-discriminative": lambda: by_dataset(
         read("turn_taking/results-discriminative.json"), TURNS, with_interval, "excerpts"
