@@ -56,6 +56,7 @@ ARMS = (
     *HARMONY, VENDI, ("Vendi, same melody", "same_melody_vendi_independent", 2), CHANGES, DISTANCE,
     ("told from data", "post_hoc_accuracy", 2), ("held-out coherence", "held_out_coherence", 2),
 )  # fmt: skip
+SAME = {"discriminator=actions": "gapt_lambda=1"}  # the first arm of `conditional`, in the table of another name
 LEARNED = (("√KL", "sqrt_kl", 2), ("note-in-chord", "note_in_chord", 3), ("Vendi", "vendi_independent", 2))
 FRONT = (
     ("note-in-chord", "note_in_chord", 2), ("by chance", "note_in_chord_chance", 2), ("Vendi", "vendi_independent", 2),
@@ -78,7 +79,7 @@ PARTNER = (
 
 def label(system: str) -> str:
     """``λ = 1`` for ``gapt_lambda=1``."""
-    return {"mle": "MLE", "discriminator=actions": "λ = 1"}.get(system, system.replace("gapt_lambda=", "λ = "))
+    return {"mle": "MLE"}.get(system, system.replace("gapt_lambda=", "λ = "))
 
 
 def with_interval(score: Json, digits: int) -> str:
@@ -107,18 +108,13 @@ def arms(name: str) -> str:
     """The arms of an ablation on its first data set: means over seeds (least–greatest)."""
     results = read(f"ablation/{name}.json")
     dataset = next(iter(results["systems"]["data"]))
-    systems = {name_in(results, system): found for system, found in results["systems"].items()}
+    systems = {SAME.get(system, system): found for system, found in results["systems"].items()}
     runs = results["runs"]
     seeds = ", ".join(map(str, sorted({run["seed"] for run in runs})))
     revisions, prints = ({run[key] for run in runs} for key in ("git_revision", "data_fingerprint"))
     songs = next(iter(results["systems"]["data"][dataset].values()))["n_songs"]
     origin = f"{dataset}, {songs} songs; seeds {seeds}; revision {', '.join(f'`{r[:7]}`' for r in sorted(revisions))}"
     return scores(systems, dataset, ARMS, with_range) + f"\n{origin}; data {', '.join(f'`{p}`' for p in prints)}.\n"
-
-
-def name_in(results: Json, system: str) -> str:
-    """What readers call a system."""
-    return label(system) if label(system) != system else results["names"][system]
 
 
 def while_learning(name: str, steps: Sequence[int]) -> str:
@@ -140,7 +136,8 @@ def _learned(name: str, head: str, places: Sequence[Any], columns: Sequence[Colu
             found = [find(run, place) for run in by_seed.values()]
             cells += [number(mean(one[metric] for one in found), digits) for _, metric, digits in columns]
         rows.append(cells)
-    return table([head, *(f"{name_in(results, arm)}: {heading}" for arm in arms for heading, _, _ in columns)], rows)
+    names = [label(SAME.get(arm, arm)) for arm in arms]
+    return table([head, *(f"{name}: {heading}" for name in names for heading, _, _ in columns)], rows)
 
 
 def _row(run: Json, index: int) -> Json:
@@ -345,7 +342,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation-differences": differences,
     "ablation-partner": partner,
     "ablation-exploration": lambda: arms("exploration"),
-    "ablation-steps": lambda: while_learning("exploration", (50, 100, 150, 200, 250, 300, 350, 400)),
+    "ablation-steps": lambda: while_learning("exploration", (50, 100, 150, 200, 225, 250, 300, 350, 400)),
     "ablation-distance": lambda: at_equal_distance("exploration", (0.3, 0.4, 0.5, 0.6, 0.7)),
     "turns": lambda: by_dataset(read("turn_taking/results.json"), TURNS, with_interval, "excerpts"),
     "turns-discriminative": lambda: by_dataset(
