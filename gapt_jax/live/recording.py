@@ -49,7 +49,8 @@ class Recording:
         self.entries: list[dict[str, Any]] = []
         self.seconds = 0.0  # how long it sounds
         self.size, self.limit = 0, RECORDING_SIZE
-        self.is_full = self.is_retake = False
+        self.is_full = False
+        self.is_retake = False  # which can be made again
 
     @property
     def frames(self) -> int:

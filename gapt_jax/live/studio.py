@@ -252,10 +252,8 @@ class Studio:
         living = [living.recording for living in self.sessions.values()]
         kept = self.recordings
         size = sum({id(r): r.size for r in (*living, *kept.values())}.values())
-        for identity in sorted(kept, key=lambda one: (kept[one] is last, not kept[one].is_retake)):
-            if len(kept) <= RECORDINGS and size <= limits.RECORDINGS_SIZE:
-                return
-            dropped = kept.pop(identity)
+        while kept and (len(kept) > RECORDINGS or size > limits.RECORDINGS_SIZE):
+            dropped = kept.pop(min(kept, key=lambda identity: (kept[identity] is last, not kept[identity].is_retake)))
             size -= 0 if any(dropped is r for r in living) else dropped.size
             self.counts.dropped.labels("recordings").inc()
         if size > limits.RECORDINGS_SIZE:

@@ -122,16 +122,22 @@ def evaluations(study: Study) -> dict[str, dict[str, dict[str, list[float]]]]:
     for run in study.runs:
         wanted = {name: curve(run, f"valid/{name}") for name in (quality, chance, PRIMARY, *_BESIDE)}
         if logged := {name: c for name, c in wanted.items() if len(c.steps)}:
-            steps = functools.reduce(np.intersect1d, [c.steps for c in logged.values()])
-            rows = {name: np.round(c.values[np.isin(c.steps, steps)], 4).tolist() for name, c in logged.items()}
+            steps, values = aligned(list(logged.values()))
+            rows = {name: np.round(row, 4).tolist() for name, row in zip(logged, values, strict=True)}
             found.setdefault(run.arm, {})[str(run.seed)] = {"step": steps.tolist()} | rows
     return found
 
 
+def aligned(curves: Sequence[Curve]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The steps that all of them have, and the values of each there."""
+    steps = functools.reduce(np.intersect1d, [c.steps for c in curves])
+    return steps, [c.values[np.isin(c.steps, steps)] for c in curves]
+
+
 def pointwise(curves: Sequence[Curve], reduce: Callable[..., Any]) -> Curve:
     """`reduce` (np.min, say) over seeds, at the steps that all of them have."""
-    steps = functools.reduce(np.intersect1d, [c.steps for c in curves])
-    return Curve(steps, reduce([c.values[np.isin(c.steps, steps)] for c in curves], axis=0))
+    steps, values = aligned(curves)
+    return Curve(steps, reduce(values, axis=0))
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:

@@ -207,7 +207,7 @@ def proxy_and_gold(study: Study) -> Figure:
             measured = [found for found in measured if len(found.steps)]
             if measured:
                 y, kl = curves.mean_curve(measured), curves.mean_curve([curves.curve(run, "kl") for run in members])
-                y_at, kl_at = (c.values[np.isin(c.steps, np.intersect1d(y.steps, kl.steps))] for c in (y, kl))
+                _, (y_at, kl_at) = curves.aligned((y, kl))
                 axes.plot(np.sqrt(np.maximum(kl_at, 0)), y_at, line, color=color(arm, study), marker=".")
     axes.set(xlabel="√KL from the anchor, √nats", ylabel="coherence")
     figure.legend(handles=legend(study.arms, "-", study), loc="outside upper left", ncols=6)
@@ -281,7 +281,7 @@ def _paths(axes: Axes, study: Study, x_key: str, y_key: str) -> None:
         shade = color(arm, study)
         means = [curves.mean_curve([pair[i] for pair in pairs]) for i in (0, 1)]
         for pair, width in [*((p, 0.7) for p in pairs), (means, 2.2)]:
-            x, y = (c.values[np.isin(c.steps, np.intersect1d(pair[0].steps, pair[1].steps))] for c in pair)
+            _, (x, y) = curves.aligned(pair)
             axes.plot(x, y, color=shade, linewidth=width, alpha=1 if width > 1 else 0.45)
             if width > 1 and len(x):
                 axes.plot(x[0], y[0], "o", color=shade, markerfacecolor=PAPER)

@@ -132,11 +132,11 @@ def _dataset(found: Results, dataset: str) -> dict[str, Any]:
 
 def _unseen(found: Results, dataset: str, songs: int) -> dict[str, Any]:
     """How many of the songs training hears too, and the means without them where there are some."""
-    domain, measured = found.study.domain, [sets[dataset] for sets in found.unseen.values() if dataset in sets]
-    counted = [sets for run in found.study.runs for sets in run.evaluation.get("unseen", {}).values()]
-    if not any(dataset in sets for sets in counted):
+    domain, blocks = found.study.domain, [run.evaluation.get("unseen", {}).values() for run in found.study.runs]
+    measured = [sets[dataset] for systems in blocks for sets in systems if dataset in sets]
+    if not measured:
         return {"seen": "", "without_seen": None}
-    left = min((score.n_songs for metrics in measured for score in metrics.values()), default=0)
+    left = min((entry["n_songs"] for metrics in measured for entry in metrics.values()), default=0)
     share = number(100 * (songs - left) / songs, 1)
     return {
         "seen": f"{songs - left} of the {songs} {domain.examples} ({share} %) {domain.seen_in_words}.",
