@@ -100,6 +100,8 @@ def _jam_at_ports(args: argparse.Namespace, console: Console) -> None:
         raise UserError("--midi-in and --midi-out go together: name both ports, or neither and play in the browser")
     if args.songs or args.study or len(args.policies) > 1:
         raise UserError("one policy plays at MIDI ports: several, --songs and --study go with the page")
+    if any(getattr(args, name) != args.parser.get_default(name) for name in ("host", "port", "sessions")):
+        raise UserError("--host, --port and --sessions go with the page: MIDI ports have no server")
     controls = controls_of(args)
     from gapt_jax.live.model import LEAST_PLANNED
 

@@ -190,6 +190,7 @@ def test_a_bundle_whose_weights_are_not_finite_does_not_play(folder, tmp_path):
         (["--midi-out", "x"], "--midi-in and --midi-out go together"),
         (["--midi-in", "x", "--midi-out", "y", "--songs", "z"], "one policy plays at MIDI ports"),
         (["other", "--midi-in", "x", "--midi-out", "y"], "one policy plays at MIDI ports"),
+        (["--midi-in", "x", "--midi-out", "y", "--port", "9"], "--host, --port and --sessions go with the page"),
         (["--tempo", "100"], "--bpm goes with --midi-in and --midi-out"),
         (["--out", "x.mid"], "--out goes with --midi-in and --midi-out"),
         (["--midi-in", "x", "--midi-out", "y", "--tempo", "500"], "--bpm must be in 30..240"),

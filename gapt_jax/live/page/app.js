@@ -150,9 +150,9 @@ socket.onclose = () => {
   showStatus();
 };
 session.onmodels = (models) => {
-  const title = ({ name, family }) => (family && family !== name ? `${name} (${family})` : name);
-  settings.fill("model", models.map((model) => [model.name, title(model)]));
-  takeView.offer(models.map((model) => [model.name, title(model)]));
+  const names = models.map(({ name }) => name);
+  settings.fill("model", names.map((name) => [name, name]));
+  takeView.offer(names);
   for (const { name, lookahead_frames: most } of models) mostAhead.set(name, most);
   boundByModel();
   offerLastTake();

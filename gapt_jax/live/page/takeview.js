@@ -98,9 +98,9 @@ export class TakeView {
   }
 
   offerBands() {
-    const others = this.models.filter(([name]) => name !== this.take.model);
+    const others = this.models.filter((name) => name !== this.take.model);
     $("take-others").hidden = !others.length;
-    $("take-band").replaceChildren(...others.map(([value, text]) => new Option(text, value)));
+    $("take-band").replaceChildren(...others.map((name) => new Option(name)));
   }
 
   async offerFiles() {
