@@ -56,7 +56,11 @@ ARMS = (
     *HARMONY, VENDI, ("Vendi, same melody", "same_melody_vendi_independent", 2), CHANGES, DISTANCE,
     ("told from data", "post_hoc_accuracy", 2), ("held-out coherence", "held_out_coherence", 2),
 )  # fmt: skip
-SAME = {"discriminator=actions": "gapt_lambda=1"}  # the first arm of `conditional`, in the table of another name
+SAME = {  # arms of grids and presets, by what the pages call them
+    "discriminator=actions": "gapt_lambda=1",
+    "conditional=true,repaired=0.5": "gapt_lambda=1",
+    **{f"adversarial_weight={weight}": f"gapt_lambda={weight}" for weight in (1, 2, 4)},
+}
 LEARNED = (("√KL", "sqrt_kl", 2), ("note-in-chord", "note_in_chord", 3), ("Vendi", "vendi_independent", 2))
 FRONT = (
     ("note-in-chord", "note_in_chord", 2), ("by chance", "note_in_chord_chance", 2), ("Vendi", "vendi_independent", 2),
@@ -197,6 +201,19 @@ def differences() -> str:
     ]  # fmt: skip
     fresh = "[95 %] for fresh songs too"
     return table(["arm", "data set", "difference [95 %]", fresh, "sign-flip p", "Holm", "effect size"], rows)
+
+
+def second() -> str:
+    """λ = 1 beside λ = 0 in the second test: diversity and harmony on every data set."""
+    found = read("ablation/second.json")["comparisons"]
+    cells: dict[str, list[str]] = {}
+    for metric, digits in (("vendi_independent", 2), ("note_in_chord", 3)):
+        for row in (row for row in found if row["metric"] == metric):
+            low, high = (number(end, digits) for end in row["ci95"])
+            difference = f"{number(row['difference'], digits)} [{low}, {high}]"
+            cells.setdefault(row["dataset"], []).extend([difference, f"{row['p']:.3g}"])
+    head = ["data set", "Vendi: difference [95 %]", "sign-flip p", "note-in-chord: difference [95 %]", "sign-flip p"]
+    return table(head, ([dataset, *line] for dataset, line in cells.items()))
 
 
 # Plans: `gapt plan --json`
@@ -344,6 +361,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation-exploration": lambda: arms("exploration"),
     "ablation-steps": lambda: while_learning("exploration", (50, 100, 150, 200, 225, 250, 300, 350, 400)),
     "ablation-distance": lambda: at_equal_distance("exploration", (0.3, 0.4, 0.5, 0.6, 0.7)),
+    "ablation-repaired": lambda: while_learning("repaired", (50, 100, 150, 200, 250, 300, 350, 400)),
+    "ablation-open-gate": lambda: while_learning("open_gate", (50, 100, 150, 200, 250, 300)),
+    "ablation-second": lambda: arms("second"),
+    "ablation-second-differences": second,
     "turns": lambda: by_dataset(read("turn_taking/results.json"), TURNS, with_interval, "excerpts"),
     "turns-discriminative": lambda: by_dataset(
         read("turn_taking/results-discriminative.json"), TURNS, with_interval, "excerpts"
