@@ -26,7 +26,7 @@ test: .venv/installed-report-dev .venv-onnx/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 20
 	$(ONNX)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m onnx tests/export tests/benchmark/test_bench.py tests/test_pipeline.py
 
 # The core of the tests on another Python, in an environment of its own: make core PYTHON=python3.13
