@@ -168,6 +168,8 @@ class _Group:
             except OSError:  # nobody reads us any more; go on emptying the pipe, or the process hangs
                 self.request(signal.SIGTERM)
                 self._write = lambda line: None
+                with contextlib.suppress(OSError):  # what its buffer still holds would fail at exit, with code 120
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def environment(base: Mapping[str, str], job: LocalRun, index: int, port: int) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """`gapt launch ablate` by two processes: the members of one process, and what kills and preemptions change: nothing."""
 
+import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -65,9 +67,15 @@ class Launched:
             self._launcher.kill()  # and with it its processes
 
     def signal(self, number: signal.Signals, process: int) -> None:
-        children = Path(f"/proc/{self._launcher.pid}/task/{self._launcher.pid}/children").read_text().split()
-        (pid,) = (p for p in children if f"GAPT_PROCESS={process}\0" in Path(f"/proc/{p}/environ").read_text())
-        os.kill(int(pid), number)
+        """To a process, once it is there: after a restart it may still be started."""
+        deadline = time.monotonic() + 60
+        while not (found := [pid for pid in self._children() if _number_of(pid) == process]):
+            assert time.monotonic() < deadline and self._launcher.poll() is None, self.log.read_text()[-3000:]
+            time.sleep(0.005)
+        os.kill(found[0], number)
+
+    def _children(self) -> list[int]:
+        return [*map(int, Path(f"/proc/{self._launcher.pid}/task/{self._launcher.pid}/children").read_text().split())]
 
     def wait_for(self, text: str, path: Path) -> None:
         """Returns when a file holds the text."""
@@ -78,6 +86,14 @@ class Launched:
 
     def wait_for_step(self, step: int) -> None:
         self.wait_for(f'"step": {step},', self.workdir / MEMBERS[0] / "metrics.jsonl")
+
+
+def _number_of(pid: int) -> int | None:
+    """Of a process of a launcher, from its environment."""
+    with contextlib.suppress(OSError):  # it has ended
+        found = re.search(r"\0GAPT_PROCESS=(\d+)\0", f"\0{Path(f'/proc/{pid}/environ').read_text()}")
+        return int(found[1]) if found else None
+    return None
 
 
 def beside(root: Path, folder: Path, page: bool = False) -> Launched:

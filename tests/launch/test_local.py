@@ -13,6 +13,7 @@ from gapt_jax.launch import local
 from gapt_jax.launch.local import LocalRun
 
 ROOT = Path(__file__).parents[2]
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as most users have it
 # As the trainer: SIGTERM to any process makes all of them save and exit with 42.
 TRAINER = """\
 import os, pathlib, signal, sys, time
@@ -56,7 +57,7 @@ def launcher(folder: Path, *options: str, command=None) -> subprocess.Popen[str]
     """``python -m gapt_jax.launch.local`` with two processes that have written their numbers."""
     words = [sys.executable, "-m", "gapt_jax.launch.local", "--processes=2", *options, "--"]
     process = subprocess.Popen(
-        [*words, *(command or script(TRAINER, str(folder)))], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [*words, *(command or script(TRAINER, str(folder)))], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=BUFFERED
     )
     wait_for(lambda: all((folder / f"pid{i}").exists() and (folder / f"pid{i}").read_text() for i in range(2)))
     return process
