@@ -210,6 +210,7 @@ def test_jam_at_ports_refuses_in_one_sentence(arguments, words, folder, fake_mid
 @pytest.fixture
 def own_signals():
     kept = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
     yield
     for number, handler in zip((signal.SIGINT, signal.SIGTERM), kept, strict=True):
         signal.signal(number, handler)
