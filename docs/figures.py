@@ -52,7 +52,7 @@ def _run(results: dict[str, Any], run: dict[str, Any], arm: str, name: str, doma
         {"stage": STAGE, "step": step} | {f"valid/{key}": learned[key][i] for key in learned if key != "step"}
         for i, step in enumerate(learned["step"])
     ]
-    evaluation = {"arm": name, "systems": systems, "sampling": "masked"}
+    evaluation = {"arm": name, "systems": systems}
     no_task = cast(Task, None)  # these figures ask for none
     return Run(
         run["path"], run["seed"], run["lambda"], run["pretrain_seed"], {}, {}, evaluation, log, {}, domain, no_task,
