@@ -373,6 +373,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "plans": lambda: plans(("h100-1", "h100-8", "v5e-1x1", "v5e-2x4", "v5e-16x16")),
     "plan-pod": lambda: one_plan("v5e-16x16"),
     "plan-members": lambda: one_plan("v5e-16x16-members-30"),
+    "plan-members-slices": lambda: one_plan("v5e-16x16-x2-members-30"),
     "bench-rollout": rollouts,
     "bench-yardstick": small_rollouts,
     "bench-iteration": iterations,
