@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from gapt_jax.evaluation.results import ARM, Run, Study, collect
-from gapt_jax.report import figures
+from gapt_jax.evaluation.results import ARM, Run, Score, Study
+from gapt_jax.report import curves, figures
 from gapt_jax.report.tables import Results
 from gapt_jax.runtime.files import write_atomic
 from gapt_jax.task import Domain, Task
@@ -19,7 +19,6 @@ from gapt_jax.tasks.accompaniment.domain import DOMAIN as MUSIC
 from gapt_jax.tasks.turn_taking.domain import DOMAIN as TURN_TAKING
 
 DOCS = Path(__file__).parent
-STAGE = "gapt"  # of the evaluations while learning
 
 
 def found(name: str, arms: Mapping[str, str] | None = None, domain: Domain = MUSIC) -> Results:
@@ -29,33 +28,32 @@ def found(name: str, arms: Mapping[str, str] | None = None, domain: Domain = MUS
     for run in results["runs"]:
         by_arm.setdefault(run.get("arm", f"{ARM}{run['lambda']:g}"), []).append(run)
     named = arms or {arm: arm for arm in by_arm}
-    study = Study([_run(results, run, arm, named[arm], domain) for arm in named for run in by_arm[arm]], [])
-    return Results(study, collect(study), [])
+    learning = results.get("learning", {})
+    runs = [_run(run, named[arm], learning.get(arm, {}), domain) for arm in named for run in by_arm[arm]]
+    systems = {
+        named.get(system, system): {
+            dataset: {
+                metric: Score(dict(zip(score["seeds"], score["per_seed"], strict=True)), score["n_songs"])
+                for metric, score in metrics.items()
+            }
+            for dataset, metrics in by_dataset.items()
+        }
+        for system, by_dataset in results["systems"].items()
+        if system in named or system in ("data", "mle")
+    }
+    return Results(Study(runs, []), systems, [])
 
 
-def _run(results: dict[str, Any], run: dict[str, Any], arm: str, name: str, domain: Domain) -> Run:
-    """A run of `arm`, which is to be called `name`, with what the figures ask of it."""
-    systems: dict[str, Any] = {}
-    for system, by_dataset in results["systems"].items():
-        is_reference = system in ("data", "mle")
-        if not is_reference and system != arm:
-            continue
-        for dataset, metrics in by_dataset.items():
-            for metric, score in metrics.items():
-                seed = score["seeds"][0] if is_reference else run["seed"]
-                if seed in score["seeds"]:
-                    mean = score["per_seed"][score["seeds"].index(seed)]
-                    entry = {"mean": mean, "n_songs": score["n_songs"]}
-                    systems.setdefault(system if is_reference else name, {}).setdefault(dataset, {})[metric] = entry
-    learned = results.get("learning", {}).get(arm, {}).get(str(run["seed"]), {"step": []})
+def _run(run: dict[str, Any], arm: str, learning: dict[str, Any], domain: Domain) -> Run:
+    """A run with what the figures ask of it: whose it is, and its evaluations while it learned."""
+    learned = learning.get(str(run["seed"]), {"step": []})
     log = [
-        {"stage": STAGE, "step": step} | {f"valid/{key}": learned[key][i] for key in learned if key != "step"}
+        {"stage": curves.STAGE, "step": step} | {f"valid/{key}": learned[key][i] for key in learned if key != "step"}
         for i, step in enumerate(learned["step"])
     ]
-    evaluation = {"arm": name, "systems": systems}
     no_task = cast(Task, None)  # these figures ask for none
     return Run(
-        run["path"], run["seed"], run["lambda"], run["pretrain_seed"], {}, {}, evaluation, log, {}, domain, no_task,
+        run["path"], run["seed"], run["lambda"], run["pretrain_seed"], {}, {}, {"arm": arm}, log, {}, domain, no_task,
         [], {},
     )  # fmt: skip
 

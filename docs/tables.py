@@ -40,6 +40,10 @@ def number(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
+def interval(ends: Sequence[float], digits: int) -> str:
+    return f"[{', '.join(number(end, digits) for end in ends)}]"
+
+
 # Scores: results.json of `gapt report`, evaluation.json of `gapt evaluate`
 
 VENDI: Column = ("Vendi, independent", "vendi_independent", 2)
@@ -187,14 +191,11 @@ def partner() -> str:
 
 def differences() -> str:
     """Every arm beside λ = 0, in pairs of seeds."""
-
-    def interval(pair: Sequence[float]) -> str:
-        return f"[{number(pair[0], 2)}, {number(pair[1], 2)}]"
-
     rows = [
         [
-            label(found["a"]), found["dataset"], f"{number(found['difference'], 2)} {interval(found['ci95'])}",
-            interval(found["ci95_songs"]), f"{found['p']:.3g}", f"{found['p_holm']:.3g}", f"{found['effect_size']:.1f}",
+            label(found["a"]), found["dataset"], f"{number(found['difference'], 2)} {interval(found['ci95'], 2)}",
+            interval(found["ci95_songs"], 2), f"{found['p']:.3g}", f"{found['p_holm']:.3g}",
+            f"{found['effect_size']:.1f}",
         ]
         for found in read("ablation/results.json")["comparisons"]
         if found["metric"] == "vendi_independent"
@@ -209,8 +210,7 @@ def second() -> str:
     cells: dict[str, list[str]] = {}
     for metric, digits in (("vendi_independent", 2), ("note_in_chord", 3)):
         for row in (row for row in found if row["metric"] == metric):
-            low, high = (number(end, digits) for end in row["ci95"])
-            difference = f"{number(row['difference'], digits)} [{low}, {high}]"
+            difference = f"{number(row['difference'], digits)} {interval(row['ci95'], digits)}"
             cells.setdefault(row["dataset"], []).extend([difference, f"{row['p']:.3g}"])
     head = ["data set", "Vendi: difference [95 %]", "sign-flip p", "note-in-chord: difference [95 %]", "sign-flip p"]
     return table(head, ([dataset, *line] for dataset, line in cells.items()))

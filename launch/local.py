@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from gapt_jax.launch.spec import EXIT_PREEMPTED
+from gapt_jax.runtime.console import drop_stdout
 
 _POLL_SECONDS = 0.05
 _DRAIN_SECONDS = 1.0  # for the output of a process that has ended
@@ -168,8 +169,7 @@ class _Group:
             except OSError:  # nobody reads us any more; go on emptying the pipe, or the process hangs
                 self.request(signal.SIGTERM)
                 self._write = lambda line: None
-                with contextlib.suppress(OSError):  # what its buffer still holds would fail at exit, with code 120
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                drop_stdout()
 
 
 def environment(base: Mapping[str, str], job: LocalRun, index: int, port: int) -> dict[str, str]:

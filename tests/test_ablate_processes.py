@@ -1,10 +1,8 @@
 """`gapt launch ablate` by two processes: the members of one process, and what kills and preemptions change: nothing."""
 
-import contextlib
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -69,7 +67,7 @@ class Launched:
     def signal(self, number: signal.Signals, process: int) -> None:
         """To a process, once it is there: after a restart it may still be started."""
         deadline = time.monotonic() + 60
-        while not (found := [pid for pid in self._children() if _number_of(pid) == process]):
+        while not (found := [pid for pid in self._children() if f"GAPT_PROCESS={process}\0" in _environment(pid)]):
             assert time.monotonic() < deadline and self._launcher.poll() is None, self.log.read_text()[-3000:]
             time.sleep(0.005)
         os.kill(found[0], number)
@@ -88,12 +86,11 @@ class Launched:
         self.wait_for(f'"step": {step},', self.workdir / MEMBERS[0] / "metrics.jsonl")
 
 
-def _number_of(pid: int) -> int | None:
-    """Of a process of a launcher, from its environment."""
-    with contextlib.suppress(OSError):  # it has ended
-        found = re.search(r"\0GAPT_PROCESS=(\d+)\0", f"\0{Path(f'/proc/{pid}/environ').read_text()}")
-        return int(found[1]) if found else None
-    return None
+def _environment(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/environ").read_text()
+    except OSError:  # it has ended
+        return ""
 
 
 def beside(root: Path, folder: Path, page: bool = False) -> Launched:

@@ -37,7 +37,7 @@ from gapt_jax.commands.exits import (
 )
 from gapt_jax.commands.parsing import Parser, add_commands, check_places
 from gapt_jax.errors import Interrupted, Preempted
-from gapt_jax.runtime.console import Console
+from gapt_jax.runtime.console import Console, drop_stdout
 
 COMMANDS = (
     run,
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         code = _dispatch(arguments)
     except BrokenPipeError:  # the reader of our output went away, as in `gapt data list | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stdout()
         code = EXIT_UNREAD
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
@@ -100,9 +100,7 @@ def _own_stdout() -> TextIO:
     """A copy for what we write. The stdout of the process goes nowhere: Gloo, with which XLA adds over the devices of
     a CPU, reports there."""
     own = os.fdopen(os.dup(1), "w", buffering=1, encoding=sys.stdout.encoding)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
+    drop_stdout()
     return own
 
 

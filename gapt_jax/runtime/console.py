@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 import time
@@ -219,3 +220,11 @@ def _live_bar(console: Any, total: int | None, start: int) -> Iterator[Show]:
     with Progress(BarColumn(20, table_column=Column(min_width=20)), text, console=console) as bar:
         task = bar.add_task("", total=total, completed=start)
         yield lambda step, line: bar.update(task, completed=step, description=line)
+
+
+def drop_stdout() -> None:
+    """What is written to stdout from now on goes nowhere, and so does what its buffer still holds: without a reader
+    that would fail at exit, with code 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
