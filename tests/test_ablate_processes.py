@@ -20,9 +20,8 @@ from tests.toy import gapt
 
 pytestmark = pytest.mark.slow
 STEPS = 8
-GRID = [
-    "--lambdas=0,1",
-    "--seeds=2",
+GRID = ["--lambdas=0,1", "--seeds=2"]
+SHORT = [
     *(f"--set={setting}" for setting in SETTINGS),
     *(f"--set=algorithm.steps={STEPS}", "--set=runtime.checkpoint_every=3", "--set=data.out_of_domain=[]"),
     *(f"--set=evaluation.{name}" for name in ("songs=16", f"every={STEPS}", "post_hoc_steps=0")),
@@ -33,13 +32,13 @@ TOLERANCE = 1e-5  # of parameters: another order of addition
 
 
 class Launched:
-    """The grid by two processes of four devices each: a member has two devices, a process two members.
+    """A grid by two processes of four devices each.
 
     Without `page` matplotlib cannot be imported: drawing the page takes a quarter of a start whose programs are known.
     """
 
-    def __init__(self, workdir: Path, page: bool = False):
-        self.workdir, self._page = workdir, page
+    def __init__(self, workdir: Path, page: bool = False, grid: list[str] = GRID):
+        self.workdir, self._page, self._grid = workdir, page, grid
 
     def start(self, restarts: int = 0) -> "Launched":
         command = [sys.executable, "-m", "gapt_jax", "launch", "ablate", "smoke", "--on=local", "--processes=2"]
@@ -50,7 +49,7 @@ class Launched:
             changes["PYTHONPATH"] = os.pathsep.join([str(self.workdir.parent), os.environ.get("PYTHONPATH", "")])
         with self.log.open("ab") as log:
             self._launcher = subprocess.Popen(
-                [*command, *limits, *GRID], env=os.environ | changes, stdout=log, stderr=log
+                [*command, *limits, *self._grid, *SHORT], env=os.environ | changes, stdout=log, stderr=log
             )
         return self
 
@@ -93,22 +92,32 @@ def _environment(pid: int) -> str:
         return ""
 
 
-def beside(root: Path, folder: Path, page: bool = False) -> Launched:
+def beside(root: Path, folder: Path, page: bool = False, grid: list[str] = GRID) -> Launched:
     """A grid that finds the songs and the supervised stages of another one."""
     for made in ("data", "stages"):
         shutil.copytree(root / made, folder / made)
-    return Launched(folder / "grid", page)
+    return Launched(folder / "grid", page, grid)
 
 
 def member(folder: Path, name: str) -> Run:
     return Run(folder / name)
 
 
+def assert_same_member(ours: Run, theirs: Run) -> None:
+    """The same tokens, and parameters within `TOLERANCE`."""
+    (step, found), (_, expected) = ours.final_state(), theirs.final_state()
+    assert step == STEPS
+    for part in ("policy", "critic", "discriminator"):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE), found[part], expected[part])
+    samples = [json.loads((run.workdir / "samples.json").read_text())["systems"] for run in (ours, theirs)]
+    assert [*samples[0].values()] == [*samples[1].values()]  # data, MLE, and the member, whose arm has another name
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, smoke_songs):
     """The grid by this process, on one device."""
     root = shutil.copytree(smoke_songs, tmp_path_factory.mktemp("one") / "data").parent
-    assert gapt("ablate", "smoke", "--workdir", str(root / "grid"), *GRID, "--set=runtime.mesh.data=1") == 0
+    assert gapt("ablate", "smoke", "--workdir", str(root / "grid"), *GRID, *SHORT, "--set=runtime.mesh.data=1") == 0
     return root
 
 
@@ -126,13 +135,26 @@ def test_two_processes_train_the_members_of_one(one, two):
     assert {entry["status"] for entry in record["members"]} == {"finished"}
     assert record["population"] == {"members_at_once": 4, "devices": 8, "chunks": 1}
     for name in MEMBERS:
-        (step, ours), (_, theirs) = member(two.workdir, name).final_state(), member(one / "grid", name).final_state()
-        assert step == STEPS
-        for part in ("policy", "critic", "discriminator"):
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE), ours[part], theirs[part])
-        samples = [json.loads((grid / name / "samples.json").read_text()) for grid in (two.workdir, one / "grid")]
-        assert samples[0] == samples[1]  # token for token
+        assert_same_member(member(two.workdir, name), member(one / "grid", name))
     assert f"gapt × 4  {STEPS}/{STEPS}" in two.log.read_text() and "[1] gapt × 4" not in two.log.read_text()
+
+
+def test_a_member_diverges_and_two_wait_their_turn(one, tmp_path):
+    """Two members at once, a process each; of each two, one gets a learning rate that no run survives."""
+    grid = ["--grid=algorithm.policy.learning_rate=0.001,1e30", "--seeds=2", "--at-once=2"]  # 0.001 is that of `smoke`
+    run = beside(one, tmp_path, grid=grid).start()
+    assert run.wait() == 0, run.log.read_text()[-3000:]
+    record = json.loads((run.workdir / "ablation.json").read_text())
+    assert record["population"] == {"members_at_once": 2, "devices": 8, "chunks": 2}
+    for entry in record["members"]:
+        if "1e30" in entry["folder"]:
+            assert entry["status"] == "stopped" and "skipped because" in entry["reason"]
+            assert f"{entry['folder']} is left out" in run.log.read_text()
+        else:
+            assert entry["status"] == "finished"
+            seed = entry["folder"].rpartition("-")[2]
+            assert_same_member(member(run.workdir, entry["folder"]), member(one / "grid", f"gapt_lambda=1-{seed}"))
+    assert len(record["members"]) == 4
 
 
 def test_a_preemption_of_one_process_and_a_kill_of_one_change_nothing(one, two, tmp_path):
