@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from gapt_jax.evaluation.results import ARM, Run, Score, Study
 from gapt_jax.report import curves, figures
+from gapt_jax.report.drawing import finish
 from gapt_jax.report.tables import Results
 from gapt_jax.runtime.files import write_atomic
 from gapt_jax.task import Domain, Task
@@ -91,7 +92,7 @@ def main(names: Sequence[str]) -> int:
         print(f"there is no figure '{unknown[0]}' (there are {', '.join(FIGURES)})", file=sys.stderr)
         return 2
     for name in names or FIGURES:
-        write_atomic(DOCS / name, figures.finish(name, "", "", FIGURES[name]).png)
+        write_atomic(DOCS / name, finish(name, "", "", FIGURES[name]).png)
         print(f"drew {name}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses, one per subsystem; strict overrides; JSON both ways; a hash.
+"""Configuration: frozen dataclasses, one per subsystem; JSON both ways; a hash.
 
 An experiment is a function that returns an `Experiment` of its task, such as `tasks.accompaniment.config.Experiment`:
 a task adds its own settings to the classes here by subclasses. Defaults are the published settings (docs/method.md
@@ -7,7 +7,6 @@ a task adds its own settings to the classes here by subclasses. Defaults are the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -15,7 +14,6 @@ from gapt_jax.settings import (
     ConfigError,
     Limits,
     Matching,
-    assigned,
     config_hash,
     did_you_mean,
     from_dict,
@@ -26,8 +24,7 @@ from gapt_jax.settings import (
 if TYPE_CHECKING:
     from gapt_jax.task import Domain
 
-__all__ = ["ConfigError", "Experiment", "arm_name", "config_hash", "did_you_mean", "from_dict", "override", "to_dict",
-           "to_json", "validate"]  # fmt: skip
+__all__ = ["ConfigError", "Experiment", "arm_name", "config_hash", "did_you_mean", "from_dict", "to_dict", "to_json"]
 
 MOST = 2**31 - 1  # steps, songs and seeds are int32 in compiled programs
 Count = Annotated[int, Limits(least=1, most=MOST)]
@@ -160,12 +157,12 @@ class DiscriminatorConfig:
     conditional: bool = False  # D(a|c): it sees actions and context; published: D(a), actions alone
     # frozen: only its head learns, on what the first seed of the reward model that embeds makes of the actions.
     encoder: Literal["own", "frozen"] = "own"
-    repaired: Share = 0.0  # of its generated songs so many give way to contexts and actions of two songs of data
+    repaired: Share = 0.0  # this share of its generated songs is replaced by contexts and actions of two songs of data
     # relativistic: Bradley-Terry on pairs, which is paid by reward_form "logit".
     loss: Literal["two_class", "relativistic"] = "two_class"
     reward_form: RewardForm = "neg_log_one_minus"  # of the logit: adversary.REWARD_FORMS
     only_valid: bool = False  # nothing is paid for realism where the output breaks a rule of validity
-    screened: BelowOne = 0.0  # so many songs of a rollout, those of the least realism, teach the policy nothing
+    screened: BelowOne = 0.0  # this share of the songs of a rollout, of the least realism, teaches the policy nothing
     label_smoothing: BelowOne = 0.1  # two-class sense: targets 0.95 / 0.05
     # When it learns; published: two_phase. frozen: not after phase 1.
     gate: Literal["two_phase", "frozen", "fixed_period", "every_step"] = "two_phase"
@@ -353,99 +350,3 @@ class Experiment:
 def arm_name(experiment: Experiment) -> str:
     """The post-trained system in results: ``gapt_lambda=1``, or what an ablation calls this arm."""
     return experiment.arm or f"gapt_lambda={experiment.algorithm.adversarial_weight:g}"
-
-
-def override(experiment: Experiment, assignments: Iterable[str]) -> Experiment:
-    """Applies ``path.to.field=value`` assignments (`settings.assigned`) and checks the whole."""
-    return validate(assigned(experiment, assignments))
-
-
-def validate(experiment: Experiment) -> Experiment:
-    """Checks what goes beyond one field: settings that do not go together."""
-    algorithm, data, adversary = experiment.algorithm, experiment.data, experiment.algorithm.discriminator
-    if algorithm.batch_size % algorithm.minibatch_size:
-        raise ConfigError(
-            f"algorithm.batch_size ({algorithm.batch_size}) must be a multiple of "
-            f"algorithm.minibatch_size ({algorithm.minibatch_size})"
-        )
-    if adversary.minibatch_size > algorithm.batch_size * adversary.buffer_rollouts:
-        raise ConfigError("algorithm.discriminator.minibatch_size is larger than the rollouts it is drawn from")
-    if algorithm.rewards.ENCODER not in algorithm.rewards.MODELS:
-        raise ConfigError("a task's RewardsConfig must name one of its MODELS as ENCODER: it embeds the songs")
-    _check_options(algorithm)
-    if adversary.encoder == "frozen" and experiment.models.discriminator.dim != experiment.models.reward.dim:
-        raise ConfigError(
-            f"models.discriminator.dim must be models.reward.dim ({experiment.models.reward.dim}) for "
-            "discriminator.encoder=frozen: its head reads the embeddings of a reward model"
-        )
-    if not data.mixture:
-        raise ConfigError("data.mixture must name at least one dataset")
-    if len({name for name, _ in data.mixture}) < len(data.mixture):
-        raise ConfigError("data.mixture names a dataset twice: give each dataset one weight")
-    for name in algorithm.rewards.MODELS:
-        if getattr(experiment.pretrain, name).batch_size < 2:
-            raise ConfigError(f"pretrain.{name}.batch_size must be at least 2: each song is compared with another one")
-    if experiment.arm in RESERVED_ARMS:
-        raise ConfigError(f"arm must not be '{experiment.arm}': results name another system so")
-    return experiment
-
-
-def _check_options(algorithm: AlgorithmConfig) -> None:
-    """Settings of post-training that do not go together."""
-    adversary, weights, size = algorithm.discriminator, algorithm.rewards, algorithm.group_size
-    by_group = algorithm.advantages != "gae"
-    if algorithm.batch_size % size:
-        raise ConfigError(f"algorithm.group_size must divide algorithm.batch_size ({algorithm.batch_size}), not {size}")
-    if size == 1 and (by_group or weights.diversity):
-        raise ConfigError(
-            f"algorithm.group_size must be 2 or more for {algorithm.advantages if by_group else 'rewards.diversity'}"
-        )
-    if algorithm.critic_warmup_steps and by_group:
-        raise ConfigError(
-            f"algorithm.advantages must be gae for critic_warmup_steps: with {algorithm.advantages} no critic learns"
-        )
-    if algorithm.critic_warmup_steps >= algorithm.steps:
-        raise ConfigError(
-            f"algorithm.critic_warmup_steps must be less than algorithm.steps ({algorithm.steps}): the policy would "
-            "never learn"
-        )
-    if by_group and algorithm.discount != 1:
-        raise ConfigError(f"algorithm.discount must be 1 for {algorithm.advantages}: it rates whole songs")
-    if weights.diversity and not getattr(weights, weights.ENCODER):
-        raise ConfigError(
-            f"algorithm.rewards.{weights.ENCODER} must be more than 0 for rewards.diversity: it embeds the songs"
-        )
-    if algorithm.adversarial_target and not algorithm.adversarial_weight:
-        raise ConfigError(
-            "algorithm.adversarial_weight must be more than 0 for adversarial_target: λ grows from it by factors"
-        )
-    if adversary.screened and by_group:
-        raise ConfigError(
-            f"algorithm.advantages must be gae for discriminator.screened: {algorithm.advantages} compares a song with "
-            "all of its group"
-        )
-    if adversary.encoder == "frozen" and adversary.conditional:
-        raise ConfigError(
-            "algorithm.discriminator.conditional must be false for encoder=frozen: it embeds actions alone"
-        )
-    if adversary.encoder == "frozen" and not getattr(weights, weights.ENCODER):
-        raise ConfigError(
-            f"algorithm.rewards.{weights.ENCODER} must be more than 0 for discriminator.encoder=frozen: it embeds"
-        )
-    if adversary.repaired and not adversary.conditional:
-        raise ConfigError("algorithm.discriminator.conditional must be true for repaired: D(a) sees no context")
-    if adversary.repaired and adversary.minibatch_size < 2:
-        raise ConfigError("algorithm.discriminator.minibatch_size must be at least 2 for repaired: partners are of it")
-    paid_from_zero = ("neg_log_one_minus", "probability", "clipped")
-    if adversary.only_valid and adversary.reward_form not in paid_from_zero:
-        raise ConfigError(
-            f"algorithm.discriminator.reward_form must be one of {', '.join(paid_from_zero)} for only_valid: of "
-            f"{adversary.reward_form} nothing is no less than the rest"
-        )
-    if adversary.loss == "relativistic" and (
-        adversary.reward_form != "logit" or adversary.gate not in ("fixed_period", "every_step")
-    ):
-        raise ConfigError(
-            "algorithm.discriminator.loss relativistic needs reward_form logit and gate fixed_period or every_step: "
-            "its logits have no zero that a threshold could be compared with"
-        )

@@ -293,7 +293,7 @@ class Domain(Protocol):
 
 
 class Pages(Protocol):
-    """Figures, pictures and sound for the report; figures are `report.figures.Drawn`, `study` is a `results.Study`.
+    """Figures, pictures and sound for the report; figures are `report.drawing.Drawn`, `study` is a `results.Study`.
     Pages inherit what they do not show."""
 
     @property

@@ -141,9 +141,10 @@ def free_space(folder: Path, least: int) -> str:
 
 def compare_songs(experiment: str, settings: Sequence[str], workdir: Path, expected: str) -> str:
     """The fingerprint of the songs, ``data_fingerprint`` in the ``run.json`` of a run; prepares them if need be."""
-    from gapt_jax import config, experiments
+    from gapt_jax import experiments
+    from gapt_jax.overrides import override
 
-    chosen = config.override(experiments.load(experiment), settings)
+    chosen = override(experiments.load(experiment), settings)
     corpus = chosen.domain().open(chosen.data, workdir.parent / "data", workdir, None).corpus
     if corpus.fingerprint != expected:
         raise CheckFailed(

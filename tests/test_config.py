@@ -11,7 +11,8 @@ import pytest
 
 from gapt_jax import config, experiments, settings
 from gapt_jax.algorithm import adversary, groups
-from gapt_jax.config import ConfigError, config_hash, from_dict, override, to_dict, to_json
+from gapt_jax.config import ConfigError, config_hash, from_dict, to_dict, to_json
+from gapt_jax.overrides import override
 from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, DataConfig, Experiment
 from gapt_jax.training.run_folder import LATER_SETTINGS, _without_means, run_hash
 

@@ -13,7 +13,7 @@ TRY = """
 import dataclasses, jax.numpy as jnp
 from gapt_jax.algorithm import rewards
 from gapt_jax.algorithm.state import hyperparameters
-from gapt_jax.config import override
+from gapt_jax.overrides import override
 from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.vocabulary import Vocabulary
@@ -29,7 +29,7 @@ print(float(rewards.weighted_sum(weights, terms).sum()))
 TRY_GATE = """
 import jax.numpy as jnp
 from gapt_jax.algorithm.adversary import discriminator_gate
-from gapt_jax.config import override
+from gapt_jax.overrides import override
 from gapt_jax.tasks.accompaniment.config import Experiment
 config = override(Experiment(), ["algorithm.discriminator.gate=odd_steps"]).algorithm.discriminator
 for step in range(1, 5):
@@ -38,7 +38,7 @@ for step in range(1, 5):
 TRY_PHASE = """
 import jax
 from gapt_jax.benchmark import cases
-from gapt_jax.config import override
+from gapt_jax.overrides import override
 from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.algorithm import learner
 sizes = [f"models.{network}.{size}" for network in ("policy", "anchor", "reward", "discriminator")
@@ -58,7 +58,8 @@ print(",".join(names), float(metrics["share_done"]))
 TRY_REWARD = """
 import jax, jax.numpy as jnp
 from gapt_jax import models
-from gapt_jax.config import ModelsConfig, TransformerConfig, override
+from gapt_jax.config import ModelsConfig, TransformerConfig
+from gapt_jax.overrides import override
 from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.tasks.accompaniment.example import TASK, songs
 from gapt_jax.training.job import stage_names

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from gapt_jax.config import override
 from gapt_jax.errors import UserError
+from gapt_jax.overrides import override
 from gapt_jax.report.writer import write_report
 from gapt_jax.runtime.console import Console
 from gapt_jax.training import measure, pipeline

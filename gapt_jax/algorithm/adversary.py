@@ -1,4 +1,4 @@
-"""The co-evolving discriminator: losses, logit-to-reward maps, gates (docs/method.md §5.4, §7)."""
+"""The co-evolving discriminator: losses, rewards, gates, replay, λ with a target (docs/method.md §5.4, §7)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gapt_jax.models.networks import pair
 from gapt_jax.task import BOS, EOS, PAD
 from gapt_jax.types import pytree
 
-# From the logit z = log D / (1 - D) of "this is data" to the reward; with its range.
+# From the logit z = log(D / (1 - D)) of "this is data" to the reward; with its range.
 REWARD_FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "neg_log_one_minus": jax.nn.softplus,  # -log(1 - D), [0, inf): published
     "log": lambda z: -jax.nn.softplus(-z),  # log D, (-inf, 0]
@@ -36,9 +36,9 @@ def shown(config: DiscriminatorConfig, context: jax.Array, actions: jax.Array) -
     return jnp.concatenate([context, actions], axis=1) if config.conditional else actions
 
 
-def shown_tokens(config: DiscriminatorConfig, shown: jax.Array) -> jax.Array:
+def shown_tokens(config: DiscriminatorConfig, given: jax.Array) -> jax.Array:
     """The discriminator's input: `discriminator_input` [B, T + 1] of actions, `pair` [B, 2T + 5] of both parts."""
-    return pair(*jnp.split(shown, 2, axis=1)) if config.conditional else discriminator_input(shown)
+    return pair(*jnp.split(given, 2, axis=1)) if config.conditional else discriminator_input(given)
 
 
 def discriminator_input(actions: jax.Array) -> jax.Array:
@@ -96,8 +96,8 @@ def relativistic_accuracy(real_logits: jax.Array, generated_logits: jax.Array, i
 
 
 def repaired(key: jax.Array, real: jax.Array, generated: jax.Array, share: float) -> tuple[jax.Array, jax.Array]:
-    """(real, generated) songs as a conditional discriminator learns from them, [n, 2T] each: each generated one gives
-    way with probability `share` to the context of its row with the actions of another row's real song.
+    """(real, generated) songs as a conditional discriminator learns from them, [n, 2T] each: with probability `share` a
+    generated one is replaced by the context of its row and the actions of another row's real song.
 
     It then ends, as the real song beside it, where the first of its parts ends: length gives nothing away. Source: the
     matching-aware discriminator of Reed et al. 2016 (arXiv:1605.05396), negatives as in docs/method.md §3.5.
@@ -115,13 +115,13 @@ LOSSES = {"two_class": discriminator_loss, "relativistic": relativistic_loss}
 ACCURACIES = {"two_class": discriminator_accuracy, "relativistic": relativistic_accuracy}
 
 
-LEAST_WEIGHT, MOST_WEIGHT = 0.01, 10.0  # of a λ that follows a target: an accuracy out of reach does not drive it off
+LEAST_WEIGHT, MOST_WEIGHT = 0.01, 10.0  # of a λ that follows a target, should that be out of reach
 
 
 def next_weight(weight: jax.Array, accuracy: jax.Array, config: AlgorithmConfig) -> jax.Array:
     """λ [] after a step with this accuracy []: dual ascent on log λ for the constraint accuracy <= target.
 
-    It grows while the discriminator tells rollouts from data better than `adversarial_target`, and falls else.
+    It grows while the discriminator tells rollouts from data better than `adversarial_target`, and falls otherwise.
     """
     grown = weight * jnp.exp(config.adversarial_target_rate * (accuracy - config.adversarial_target))
     return jnp.clip(grown, LEAST_WEIGHT, MOST_WEIGHT)
@@ -134,10 +134,10 @@ def discriminator_gate(
 
     recent_rewards: [window] float32, mean -log(1 - D) of the rollouts of the last completed steps, NaN where there is
     none yet: the published form of the reward, so that a threshold means the same for every form.
-    two_phase (published). Phase 1 (step < warm-up): every `period` steps. Always: when the policy has fooled it, i.e.
-    their mean exceeds the threshold.
-    frozen: phase 1 as published, then never again: a fixed realism reward.
-    fixed_period: every `period` steps, and the first. every_step: always.
+    two_phase (published): while step < `gate_warmup_steps`, at step 1 and every `gate_period` steps; at any step, when
+    the policy has fooled it, i.e. the mean of `recent_rewards` exceeds the threshold.
+    frozen: as two_phase while step < `gate_warmup_steps`, then never again: a fixed realism reward.
+    fixed_period: at step 1 and every `gate_period` steps. every_step: always.
     """
     on_period = (step % config.gate_period == 0) | (step == 1)
     if config.gate == "every_step":

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 
 from gapt_jax.algorithm.layout import Layout, pad_rows
 from gapt_jax.masked import Ratio
-from gapt_jax.types import Params
+from gapt_jax.types import Metrics, Params
 
-Metrics = dict[str, jax.Array]
 RowLoss = Callable[[Params, Any], tuple[Ratio, dict[str, Ratio]]]
 
 

@@ -6,15 +6,15 @@
     improve_policy         PPO on policy and critic, minibatch by minibatch
     improve_discriminator  if its gate is open, tell the data from the latest rollouts
 
-Each phase is a pure jitted function; nothing is fetched to the host between them. λ = 0 runs the same program. What
-deviates from the paper is an option of the config, off by default (docs/method.md).
+Each phase is a pure jitted function; nothing is fetched to the host between them. λ = 0 runs the same program.
+Defaults follow arXiv:2511.17879 and, where its text and its released code differ, the code; docs/method.md §10 lists
+what is done otherwise, and the options.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,19 +22,18 @@ import jax
 import jax.numpy as jnp
 
 from gapt_jax import masked, prng
-from gapt_jax.algorithm import adversary, gradients, groups, optim, ppo, returns, reward_models, rewards
-from gapt_jax.algorithm.layout import in_chunks, pad_rows
+from gapt_jax.algorithm import adversary, gradients, groups, judges, optim, ppo, returns, rewards
+from gapt_jax.algorithm.layout import in_chunks
 from gapt_jax.algorithm.rollout import before, distribution, roll_out, valid_along
 from gapt_jax.algorithm.state import ADVERSARIAL, Frozen, Hyperparameters, LearnerState, Spec
 from gapt_jax.models import Model
 from gapt_jax.models.networks import interleave, part
 from gapt_jax.task import PAD
-from gapt_jax.types import Batch, Params, Reward, Trajectory, pytree
+from gapt_jax.types import Batch, Metrics, Params, Reward, Trajectory, pytree
 
-Metrics = dict[str, jax.Array]  # [] float32 each
 Call = Callable[..., Any]  # (phase, *inputs) -> the outputs of the phase
 ADVERSARIAL_WEIGHT = "adversarial_weight"  # the metric of a λ that follows a target
-POSITIONS_AT_ONCE = 2_048  # whose logits exist at the same time in `estimate`
+POSITIONS_AT_ONCE = 2_048  # whose [V] logits `estimate` holds at once
 
 
 @pytree
@@ -43,7 +42,7 @@ class Experience:
 
     trajectory: Trajectory
     advantages: jax.Array
-    returns: jax.Array | None  # of the critic; None where there is none to learn them
+    returns: jax.Array | None  # targets of the critic; None without one
 
 
 def iteration(
@@ -94,9 +93,9 @@ def rollout(spec: Spec, state: LearnerState, batch: Batch) -> Trajectory:
 def judge(
     spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch, trajectory: Trajectory
 ) -> tuple[Reward, Metrics]:
-    """What the rollout is paid (Eq. 6), and how its reward models and the discriminator see it."""
-    coherence_terms, spreads = _coherence(spec, state, frozen, trajectory)
-    realism, realism_metrics = _realism(spec, state, frozen, batch, trajectory)
+    """What the rollout is paid (arXiv:2511.17879, Eq. 6), and how its reward models and the discriminator see it."""
+    coherence_terms, spreads = judges.coherence(spec, state, frozen, trajectory)
+    realism, realism_metrics = judges.realism(spec, state, frozen, batch, trajectory)
     rule_terms = spec.task.rule_terms(trajectory.context, trajectory.actions, trajectory.mask)
 
     terms = coherence_terms | {ADVERSARIAL: realism} | rule_terms
@@ -110,80 +109,6 @@ def judge(
     penalties = rewards.weighted_sum(weights, rule_terms)
     reward = coherence + rewards.weighted(λ, realism) + penalties  # arXiv:2511.17879, Eq. 6, with λ
     return Reward(reward, terms), realism_metrics | spreads
-
-
-def _coherence(
-    spec: Spec, state: LearnerState, frozen: Frozen, trajectory: Trajectory
-) -> tuple[dict[str, jax.Array], Metrics]:
-    """Terms [B, T] of the frozen reward models, all on the last frame; the spread of each seed over the songs."""
-    config, task, is_diverse = spec.config, spec.task, "diversity" in state.hyper.reward_weights
-
-    def scored(seeds: dict[str, Params], played: Trajectory) -> tuple[dict[str, jax.Array], jax.Array | None]:
-        pairs = played.context, played.actions
-        scores, embedding = reward_models.scores(task.reward_models, spec.models, seeds, *pairs), None
-        if is_diverse:  # by the first seed of the reward model that is the encoder of the published Vendi
-            encoder = config.rewards.ENCODER
-            first = jax.tree.map(lambda x: x[0], seeds[encoder])
-            embedding, _ = reward_models.embed(task.reward_models, spec.models, encoder, first, *pairs)
-        return {name: s.T for name, s in scores.items()}, embedding
-
-    scores, embeddings = spec.layout.each_in_chunks(scored, config.minibatch_size, frozen.rewards, trajectory)
-    how = config.rewards.ensemble, config.rewards.ensemble_std_weight
-    seeds = {name: s.T for name, s in scores.items()}
-    if config.rewards.ensemble == "normalised_mean":
-        standardised = jax.vmap(rewards.standardised, (0, None))
-        seeds = {name: standardised(s, trajectory.is_song()) for name, s in seeds.items()}
-    terms = {name: rewards.combine(s, *how) for name, s in seeds.items()}
-    if embeddings is not None:
-        embeddings = spec.layout.everywhere(embeddings)  # groups do not end where devices do
-        terms["diversity"] = groups.log_determinant_gains(embeddings, config.group_size)
-    spreads = {
-        f"reward_member_std/{name}/{seed}": rewards.spread(s[:, seed], trajectory.is_song())
-        for name, s in scores.items()
-        for seed in range(s.shape[1])
-    }
-    return {name: rewards.at_last(value, trajectory.mask) for name, value in terms.items()}, spreads
-
-
-def _realism(
-    spec: Spec, state: LearnerState, frozen: Frozen, batch: Batch, trajectory: Trajectory
-) -> tuple[jax.Array, Metrics]:
-    """The realism term [B, T], on the last frame, and the discriminator's view of rollout and data (no dropout)."""
-    config, is_song = spec.config.discriminator, trajectory.is_song()
-
-    def logits_of(params: Params, songs: jax.Array) -> jax.Array:
-        return spec.models.discriminator(params, adversary.shown_tokens(config, songs))
-
-    shown = [adversary.shown(config, songs.context, songs.actions) for songs in (trajectory, batch)]
-    each, size = spec.layout.each_in_chunks, spec.config.minibatch_size
-    if config.encoder == "frozen":
-        read = functools.partial(spec.models.discriminator.method, state.discriminator, "logit")
-        logits, real_logits = (read(_embedded(spec, frozen, songs)) for songs in shown)
-    else:
-        logits, real_logits = (each(logits_of, size, state.discriminator, songs) for songs in shown)
-    realism = paid = adversary.REWARD_FORMS[config.reward_form](logits)
-    if config.only_valid:  # verifier-gated: no realism pays for an output that cannot be decoded
-        paid = jnp.where(spec.task.is_valid(trajectory.actions, trajectory.mask), realism, 0.0)
-    return rewards.at_last(paid, trajectory.mask), {
-        "discriminator/accuracy": adversary.ACCURACIES[config.loss](real_logits, logits, is_song),
-        "discriminator/reward_mean": masked.mean(realism, is_song),
-        "discriminator/fooled": masked.mean(adversary.fooled(logits), is_song),
-        "discriminator/reward_std": rewards.spread(realism, is_song),
-    }
-
-
-def _embedded(spec: Spec, frozen: Frozen, actions: jax.Array) -> jax.Array:
-    """[B, T] actions -> [B, D] in place of what the discriminator's own stack would make of them, and as long."""
-    name, task = spec.config.rewards.ENCODER, spec.task
-    first = jax.tree.map(lambda x: x[0], frozen.rewards[name])
-
-    def embed(params: Params, songs: jax.Array) -> jax.Array:
-        embedding, _ = reward_models.embed(task.reward_models, spec.models, name, params, songs, songs)
-        return math.sqrt(embedding.shape[-1]) * embedding
-
-    rows = pad_rows(actions, spec.layout.devices)
-    found = spec.layout.each_in_chunks(embed, spec.config.minibatch_size, first, rows)
-    return spec.layout.everywhere(found)[: len(actions)]
 
 
 @pytree
@@ -207,7 +132,7 @@ def estimate(
     found = spec.layout.each_in_chunks(estimates, spec.config.minibatch_size, params, trajectory)
 
     total, terms = reward.total, reward.terms
-    if found.entropy is not None:  # KL = cross-entropy - entropy: this changes the weight of the second part alone
+    if found.entropy is not None:  # KL = cross-entropy - entropy: this term weighs the second alone
         terms = terms | {"entropy": jnp.where(mask > 0, found.entropy, 0.0)}
         total = total + rewards.weighted(weights["entropy"], terms["entropy"])
     by_song = {f"reward/{name}": term for name, term in terms.items()} | {"reward/total": total}
@@ -219,18 +144,18 @@ def estimate(
         shaped = total - state.hyper.kl_coef * kl
         metrics["kl"] = masked.mean(kl, mask)
     played = trajectory
-    if spec.config.discriminator.screened:  # by what it pays: no form turns the order of the logits round
-        realism, judged = spec.layout.everywhere((jnp.sum(terms[ADVERSARIAL], axis=1), is_song))
-        accepted = adversary.accepted(realism, judged, spec.config.discriminator.screened)
+    if spec.config.discriminator.screened:  # by what it pays, which rises with the logit in every form
+        realism, songs = spec.layout.everywhere((jnp.sum(terms[ADVERSARIAL], axis=1), is_song))
+        accepted = adversary.accepted(realism, songs, spec.config.discriminator.screened)
         played = dataclasses.replace(trajectory, mask=mask * accepted[:, None])
         metrics["discriminator/accepted"] = masked.mean(accepted, is_song)
-    experience, rated = _rated(spec, played, shaped, found.values)
+    experience, measured = _experience(spec, played, shaped, found.values)
     rho = ppo.ratio_deviation(found.log_probs, trajectory.log_probs, mask, spec.layout.everywhere)
-    return experience, metrics | rated | {f"ratio_deviation/{name}": value for name, value in rho.items()}
+    return experience, metrics | measured | {f"ratio_deviation/{name}": value for name, value in rho.items()}
 
 
 def _estimates(spec: Spec, wants_entropy: bool, params: tuple[Params, Params, Params], played: Trajectory) -> Estimates:
-    """Those of a minibatch; logits exist for a few positions at a time."""
+    """Those of a chunk of songs; logits exist for a few positions at a time."""
     models, config, (policy, critic, anchor) = spec.models, spec.config, params
     tokens = interleave(played.actions, played.context)[:, :-1]
     states = models.policy.method(policy, "states", tokens)
@@ -256,7 +181,7 @@ def _estimates(spec: Spec, wants_entropy: bool, params: tuple[Params, Params, Pa
     return found
 
 
-def _rated(
+def _experience(
     spec: Spec, trajectory: Trajectory, shaped: jax.Array, values: jax.Array | None
 ) -> tuple[Experience, Metrics]:
     """Computes advantages by GAE, whitened over the rollout, or without a critic relative to each song's group."""
@@ -279,35 +204,14 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
 
     Without returns (advantages of a group) it leaves the critic unchanged; while the critic warms up, the policy.
     """
-    config, models = spec.config, spec.models
+    config = spec.config
     learning = ("policy",) if experience.returns is None else ("policy", "critic")
     rows, minibatches = config.batch_size, config.batch_size // config.minibatch_size
     steps = {"policy": config.steps - config.critic_warmup_steps, "critic": config.steps}
     updates = {name: count * config.epochs * minibatches for name, count in steps.items()}  # of the whole run
 
     experience = spec.layout.everywhere(experience)  # small, and minibatches are drawn from all of it
-
-    def losses(params: Params, sample: Experience) -> tuple[masked.Ratio, dict[str, masked.Ratio]]:
-        played = sample.trajectory
-        tokens = interleave(played.actions, played.context)[:, :-1]
-        valid = valid_along(spec.task, played.actions) if config.validity_mask else None
-        log_p = distribution(models.policy.method(params["policy"], "at_states", tokens), valid)
-        policy_loss = ppo.clipped_surrogate(
-            masked.select(log_p, played.actions),
-            played.log_probs,
-            sample.advantages,
-            played.mask,
-            config.clip_epsilon,
-        )
-        entropy = masked.ratio_of_rows(ppo.entropy(log_p), played.mask)
-        total = policy_loss.total - state.hyper.entropy_coef * entropy.total
-        parts = {"policy_loss": policy_loss, "entropy": entropy}
-        if sample.returns is not None:
-            values = models.critic.method(params["critic"], "at_states", tokens)[..., 0]
-            parts["value_loss"] = ppo.value_loss(values, sample.returns, played.mask)
-            # Policy and critic share no parameter: the gradient of the sum is both gradients.
-            total = total + parts["value_loss"].total
-        return masked.Ratio(total, policy_loss.number), parts
+    losses = functools.partial(_policy_losses, spec, state.hyper.entropy_coef)
 
     def minibatch(carry: tuple[Any, Any], indices: jax.Array) -> tuple[tuple[Any, Any], Metrics]:
         params, optimizers = carry
@@ -338,6 +242,33 @@ def improve_policy(spec: Spec, state: LearnerState, experience: Experience) -> t
         nonfinite_steps=jnp.where(skipped, state.nonfinite_steps + 1, 0),
     )
     return spec.layout.stored(state), metrics
+
+
+def _policy_losses(
+    spec: Spec, entropy_coef: jax.Array, params: Params, sample: Experience
+) -> tuple[masked.Ratio, dict[str, masked.Ratio]]:
+    """PPO's surrogate with its entropy bonus, and the critic's loss where there are returns; each by name."""
+    config, models = spec.config, spec.models
+    played = sample.trajectory
+    tokens = interleave(played.actions, played.context)[:, :-1]
+    valid = valid_along(spec.task, played.actions) if config.validity_mask else None
+    log_p = distribution(models.policy.method(params["policy"], "at_states", tokens), valid)
+    policy_loss = ppo.clipped_surrogate(
+        masked.select(log_p, played.actions),
+        played.log_probs,
+        sample.advantages,
+        played.mask,
+        config.clip_epsilon,
+    )
+    entropy = masked.ratio_of_rows(ppo.entropy(log_p), played.mask)
+    total = policy_loss.total - entropy_coef * entropy.total
+    parts = {"policy_loss": policy_loss, "entropy": entropy}
+    if sample.returns is not None:
+        values = models.critic.method(params["critic"], "at_states", tokens)[..., 0]
+        parts["value_loss"] = ppo.value_loss(values, sample.returns, played.mask)
+        # Policy and critic share no parameter: the gradient of the sum is both gradients.
+        total = total + parts["value_loss"].total
+    return masked.Ratio(total, policy_loss.number), parts
 
 
 @functools.partial(phase, donate_argnames="state")
@@ -394,7 +325,7 @@ def _train_discriminator(
     order_key, dropout_key = jax.random.split(_stream(state, "discriminator"))
     order = replay.draw_order(order_key)
     is_frozen = config.encoder == "frozen"
-    embedded = [_embedded(spec, frozen, songs) for songs in (real, generated)] if is_frozen else None
+    embedded = [judges.embedded(spec, frozen, songs) for songs in (real, generated)] if is_frozen else None
     total_updates = spec.config.steps * config.steps_per_update
 
     def loss(params: Params, songs: tuple[Any, ...]) -> tuple[masked.Ratio, dict[str, masked.Ratio]]:
@@ -450,8 +381,9 @@ def _anchor_model(spec: Spec) -> Model:
 
 
 def _anchor_states(spec: Spec, anchor: Params, played: Trajectory) -> jax.Array:
-    """[B, T, D]: entry t of the offline model, which has read the whole context, or of the policy's pre-training."""
+    """[B, T, D]: from entry t the anchor predicts action t; it is the offline model, which reads the whole context, or
+    the supervised policy."""
     if spec.config.anchor == "online":
         return spec.models.policy.method(anchor, "states", interleave(played.actions, played.context)[:, :-1])
-    heard = part(played.actions)[:, : played.actions.shape[1]]  # BOS a_1 ... a_{T-1}: entry t - 1 predicts a_t
+    heard = part(played.actions)[:, : played.actions.shape[1]]  # BOS a_1 ... a_{T-1}
     return spec.models.anchor.method(anchor, "states", part(played.context), heard)

@@ -15,7 +15,7 @@ import jax
 
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import Frozen, LearnerState, Spec
-from gapt_jax.types import Batch
+from gapt_jax.types import Batch, Metrics
 
 T = TypeVar("T")
 MEMBERS = "members"  # axis of the members that are computed in one vectorised pass
@@ -37,10 +37,10 @@ class Members:
 @functools.partial(jax.jit, static_argnames=("spec", "spread"), donate_argnames="states")
 def iteration(
     spec: Spec, spread: Members, states: LearnerState, frozen: Frozen, batches: Batch
-) -> tuple[LearnerState, learner.Metrics]:
+) -> tuple[LearnerState, Metrics]:
     """`learner.iteration` of every member: states [P, ...] after one more step, metrics [P] each."""
 
-    def of_member(member: tuple[LearnerState, Batch], frozen: Frozen) -> tuple[LearnerState, learner.Metrics]:
+    def of_member(member: tuple[LearnerState, Batch], frozen: Frozen) -> tuple[LearnerState, Metrics]:
         state, batch = member
         return learner.iteration(spec, state, frozen, batch)
 

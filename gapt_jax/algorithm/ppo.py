@@ -1,4 +1,7 @@
-"""Losses of policy and critic (docs/method.md §6.3). Distributions are [B, T, V] float32 log-probabilities."""
+"""Losses of policy and critic, KL, entropy, check of the ratio (docs/method.md §6.3).
+
+Distributions are [B, T, V] float32 log-probabilities.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def clipped_surrogate(
     clip_epsilon: float,
 ) -> Ratio:
     """-E[min(rho A, clip(rho, 1 ± epsilon) A)]: mean over each song's actions, then over songs (Schulman et al. 2017,
-    eq. 7). All inputs [B, T] float32."""
+    arXiv:1707.06347, eq. 7). All inputs [B, T] float32."""
     chex.assert_equal_shape([log_probs, behaviour_log_probs, advantages, mask])
     chex.assert_type([log_probs, behaviour_log_probs, advantages, mask], jnp.float32)
     rho = jnp.exp(jnp.where(mask > 0, log_probs - behaviour_log_probs, 0.0))
@@ -47,7 +50,7 @@ def value_loss(values: jax.Array, returns: jax.Array, mask: jax.Array) -> Ratio:
     return masked.ratio_of_rows(0.5 * jnp.square(jnp.where(mask > 0, values - returns, 0.0)), mask)
 
 
-RARE = 1_000  # of so many actions one deviates by `high` or more in `ratio_deviation`
+RARE = 1_000  # one action of so many deviates by `high` or more in `ratio_deviation`
 
 
 def ratio_deviation(

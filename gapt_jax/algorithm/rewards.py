@@ -35,8 +35,8 @@ def standardised(values: jax.Array, is_song: jax.Array) -> jax.Array:
 
 
 def normalised(term: jax.Array, mask: jax.Array) -> jax.Array:
-    """[B, T] -> [B, T]: the term so scaled that its sum over each song is `standardised`. The mean goes from the last
-    frame, what else a frame is paid keeps its sign."""
+    """[B, T] -> [B, T]: the term so scaled that its sum over each song is `standardised`. The mean is
+    subtracted on the last frame; what other frames are paid is only divided."""
     is_song, by_song = jnp.max(mask, axis=1), jnp.sum(term, axis=1)
     mean, scale = masked.mean(by_song, is_song), spread(by_song, is_song) + EPSILON
     return (term - at_last(jnp.full_like(by_song, mean), mask)) / scale
@@ -44,7 +44,7 @@ def normalised(term: jax.Array, mask: jax.Array) -> jax.Array:
 
 def combine(scores: jax.Array, ensemble: str, std_weight: float = 1.0) -> jax.Array:
     """[seeds, B] -> [B]: sum (released code), mean, min (worst case), or mean - k deviations, with k = `std_weight`
-    (uncertainty-weighted; both of Coste et al. 2024)."""
+    (uncertainty-weighted). The last two: Coste et al. 2024, arXiv:2310.02743."""
     match ensemble:
         case "sum":
             return jnp.sum(scores, axis=0)

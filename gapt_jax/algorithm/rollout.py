@@ -18,8 +18,8 @@ from gapt_jax.task import BOS, PAD, Task
 from gapt_jax.types import Params, Trajectory
 
 MASKED_LOGIT = -1e30
-BLOCK = 64  # tokens, of a draw
-MOST_CHUNKS, LEAST_FRAMES = 4, 64  # chunks of a rollout, each compiled for itself; frames of one
+BLOCK = 64  # tokens that `sample` sums at a time
+MOST_CHUNKS, LEAST_FRAMES = 4, 64  # of a rollout, whose chunks are compiled one by one; of a chunk
 
 
 def distribution(logits: jax.Array, valid: jax.Array | None) -> jax.Array:
@@ -32,19 +32,19 @@ def distribution(logits: jax.Array, valid: jax.Array | None) -> jax.Array:
 
 
 class Truncation(NamedTuple):
-    """What evaluation may draw from less than the whole distribution (docs/method.md §12.1); training never does."""
+    """Limits what evaluation draws to a part of the distribution (docs/method.md §12.1); training draws from all."""
 
     top_k: float = 1.0  # share of the V tokens: the likeliest of them, rounded up
-    top_p: float = 1.0  # the likeliest tokens of those whose probability reaches this
+    top_p: float = 1.0  # the fewest likeliest tokens that have this probability together
 
     def tokens(self, size: int) -> int:
         """How many of `size` tokens `top_k` leaves."""
         return min(size, math.ceil(self.top_k * size))
 
     def of(self, log_probs: jax.Array) -> jax.Array:
-        """[..., V] log-probabilities without the tokens that are left out; equal ones stay or go together.
+        """[..., V] log-probabilities of the tokens that are left, which sum to 1; equal ones stay or go together.
 
-        `top_p` counts what `top_k` has left (Holtzman et al. 2020, arXiv:1904.09751, §3.1). As it was where both are 1.
+        `top_p` counts what `top_k` has left (Holtzman et al. 2020, arXiv:1904.09751, §3.1). Unchanged where both are 1.
         """
         count = self.tokens(log_probs.shape[-1])
         if count < log_probs.shape[-1]:
@@ -136,7 +136,6 @@ def roll_out(
     tokens: the action just sampled and the context then heard. `truncation` changes what is drawn, not the
     log-probabilities, which are those of the whole distribution.
     """
-
     frames = context.shape[1]
 
     def playing(decoding: Callable[[Any], Decoding], chunks: Sequence[tuple[int, int]]) -> Callable[..., Trajectory]:

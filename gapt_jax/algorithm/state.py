@@ -72,7 +72,7 @@ class LearnerState:
     recent_rewards: jax.Array  # [window] float32: mean -log(1 - D) of the last steps, newest first, NaN = none
     gate_openings: jax.Array  # [] int32
     steps_since_open: jax.Array  # [] int32
-    nonfinite_steps: jax.Array  # [] int32: consecutive iterations in which an update was skipped
+    nonfinite_steps: jax.Array  # [] int32: consecutive iterations in which an update of policy or critic was skipped
     replay: Replay
     hyper: Hyperparameters
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gapt_jax import experiments
-from gapt_jax.config import MOST, Experiment, override
+from gapt_jax.config import MOST, Experiment
 from gapt_jax.errors import UserError
+from gapt_jax.overrides import override
 from gapt_jax.runtime.console import Console
 from gapt_jax.settings import did_you_mean
 

@@ -14,7 +14,7 @@ from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.files import git_revision
 
 if TYPE_CHECKING:
-    from gapt_jax.launch.plan import Phase, Plan
+    from gapt_jax.launch.planned import Phase, Plan
 
 EXIT_DOES_NOT_FIT = 2
 COMPILERS = ("jax", "libtpu", "jax-cuda12-pjrt", "jax-cuda13-pjrt")  # packages; those that are installed are named

@@ -33,6 +33,7 @@ TITLES = {  # (title, unit) of what every task logs and whose name alone says to
     "ratio_deviation/high": ("|ratio − 1| of one action in 1,000", ""),
     "ratio_deviation/largest": ("|ratio − 1|, largest", ""),
     "reward/total": ("Total reward", "reward"),
+    "reward/adversarial": ("Realism", "reward"),
     "adversarial_weight": ("λ, the weight of realism", ""),
     "discriminator/accepted": ("Songs that pass its screening", "share"),
     "discriminator/accuracy": ("Accuracy", "share"),

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
-import json
 import math
-import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from PIL import Image  # which matplotlib needs
 
 from gapt_jax.evaluation import results
 from gapt_jax.evaluation.metrics import describe, titled
 from gapt_jax.evaluation.results import ARM, PRIMARY, Run, Study, Systems
 from gapt_jax.evaluation.statistics import estimate
 from gapt_jax.report import curves, pareto
+from gapt_jax.report.drawing import INK, PAPER, WIDTH, Drawn, finish
 from gapt_jax.report.tables import Results
 
-INK, GRID, PAPER = "#1c1c1e", "#e4e4e4", "#fefefe"  # on the page these follow its theme
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8.5,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.titlelocation": "left",
-    "axes.edgecolor": "#888888", "axes.facecolor": "none", "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6,
-    "axes.axisbelow": True, "legend.frameon": False, "figure.facecolor": PAPER,
-    "figure.constrained_layout.use": True, "svg.fonttype": "none", "svg.hashsalt": "gapt",
-    "text.parse_math": False, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-}  # fmt: skip
-WIDTH = 10.0  # inches
 IN_A_LINE = 5  # small panels
 DATA_COLOR, MLE_COLOR = INK, "#8a8a8a"
 ARM_COLORS = ("#0a84c6", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7a7a00")
@@ -44,43 +28,6 @@ STEP_LABEL = "post-training step"
 DISTANCE = "valid/sqrt_kl"  # to the supervised policy
 BY_CHANCE = "Dotted: by chance, where that was measured. "
 LINES = "Lines are means over seeds, bands go from the lowest to the highest seed. "
-
-
-class Series(NamedTuple):
-    """A line of a panel, for whoever points at it."""
-
-    name: str
-    color: str
-    x: list[float]
-    y: list[float]
-
-
-class Panel(NamedTuple):
-    """Where a plot of lines stands, in shares of the figure from its upper left corner, and what it shows."""
-
-    box: tuple[float, float, float, float]  # left, top, width, height
-    x_limits: tuple[float, float]
-    x_name: str
-    series: list[Series]
-
-
-class Drawn(NamedTuple):
-    """A finished figure."""
-
-    name: str
-    title: str
-    caption: str
-    svg: str  # to be placed inside HTML
-    png: bytes
-    panels: list[Panel]
-
-    @property
-    def panels_json(self) -> str:
-        return json.dumps(self.panels, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-    @property
-    def png_url(self) -> str:
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 def draw_all(found: Results) -> Iterator[Drawn]:
@@ -384,50 +331,3 @@ def _grid(count: int) -> tuple[Figure, list[Axes]]:
     rows = -(-count // 3)
     figure = Figure(figsize=(WIDTH, 2.2 * rows + 0.3))
     return figure, [figure.add_subplot(rows, 3, i + 1) for i in range(count)]
-
-
-def finish(name: str, title: str, caption: str, make: Callable[[], Figure]) -> Drawn:
-    with matplotlib.rc_context(STYLE):
-        figure = make()
-        svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-        figure.savefig(png, format="png", dpi=150)
-    return Drawn(name, title, caption, _inline(svg.getvalue(), name), _few_colors(png), _panels(figure))
-
-
-def _few_colors(png: io.BytesIO) -> bytes:
-    """A picture of 256 colours, which takes a third: the page holds all of them."""
-    small = io.BytesIO()
-    Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
-    return small.getvalue()
-
-
-def _panels(figure: Figure) -> list[Panel]:
-    """Those of a drawn figure whose lines have names."""
-    found = []
-    for axes in figure.axes:
-        lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
-        place = axes.get_position()
-        box = (place.x0, 1 - place.y1, place.width, place.height)
-        series = [
-            Series(str(line.get_label()), str(line.get_color()), *map(_short, np.asarray(line.get_data(), np.float64)))
-            for line in lines
-        ]
-        if series:
-            left, right = axes.get_xlim()
-            found.append(Panel(tuple(_short(box)), (left, right), axes.get_xlabel(), series))  # type: ignore[arg-type]
-    return found
-
-
-def _short(values: Any) -> list[float]:
-    """Numbers of four digits: nobody reads more off a curve."""
-    return [float(f"{value:.4g}") for value in values]
-
-
-def _inline(svg: str, name: str) -> str:
-    """The bare <svg> element, with ids of its own so that several can share a page."""
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\1{name}-", svg)
-    for fixed, themed in ((INK, "var(--ink)"), (GRID, "var(--line)"), (PAPER, "var(--page)")):
-        svg = svg.replace(fixed, themed)
-    return svg

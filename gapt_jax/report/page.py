@@ -21,7 +21,7 @@ from gapt_jax.report.tables import Results
 from gapt_jax.task import Domain
 
 if TYPE_CHECKING:
-    from gapt_jax.report.figures import Drawn
+    from gapt_jax.report.drawing import Drawn
 
 FIGURES_OF_ARMS = ("arms", "quality_diversity")  # not with the learning curves
 ARROWS = "↑ more is better, ↓ less is better, without an arrow: as in the data."

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from gapt_jax.evaluation.statistics import PairedDifference
-from gapt_jax.report.figures import STYLE, WIDTH
+from gapt_jax.report.drawing import STYLE, WIDTH
 from gapt_jax.study.statistics import OrderEffect, Pair, Retest, Study, SystemMean
 
 ALL = "(all questions)"

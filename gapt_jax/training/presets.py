@@ -8,8 +8,9 @@ import json
 import re
 from collections.abc import Sequence
 
-from gapt_jax.config import DiscriminatorConfig, Experiment, OptimizerConfig, arm_name, override
+from gapt_jax.config import DiscriminatorConfig, Experiment, OptimizerConfig, arm_name
 from gapt_jax.errors import UserError
+from gapt_jax.overrides import override
 
 WEIGHT = "algorithm.adversarial_weight"
 _WITHOUT = f"{WEIGHT}=0"

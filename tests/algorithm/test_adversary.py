@@ -25,8 +25,9 @@ from gapt_jax.algorithm.adversary import (
     shown,
     shown_tokens,
 )
-from gapt_jax.config import AlgorithmConfig, ConfigError, DiscriminatorConfig, override
+from gapt_jax.config import AlgorithmConfig, ConfigError, DiscriminatorConfig
 from gapt_jax.models.networks import pair
+from gapt_jax.overrides import override
 from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.vocabulary import BOS, EOS, PAD
 

@@ -13,8 +13,9 @@ import pytest
 from gapt_jax.algorithm import adversary, groups, learner, ppo, rewards
 from gapt_jax.algorithm.rollout import distribution
 from gapt_jax.algorithm.state import ADVERSARIAL, TRACED, Frozen, Spec, hyperparameters, init_state, program
-from gapt_jax.config import ConfigError, from_dict, override, to_dict
+from gapt_jax.config import ConfigError, from_dict, to_dict
 from gapt_jax.models.networks import interleave, part
+from gapt_jax.overrides import override
 from gapt_jax.runtime import cost
 from gapt_jax.tasks.accompaniment import rules
 from gapt_jax.tasks.accompaniment.config import AlgorithmConfig, Experiment, RewardsConfig

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gapt_jax import config
 from gapt_jax.algorithm import learner
 from gapt_jax.algorithm.state import ADVERSARIAL, hyperparameters
 from gapt_jax.benchmark import bench, cases, ceilings, measure, public, serve_cases
@@ -22,6 +21,7 @@ from gapt_jax.experiments.gapt import gapt
 from gapt_jax.experiments.smoke import smoke
 from gapt_jax.experiments.yardstick import yardstick
 from gapt_jax.export import onnx
+from gapt_jax.overrides import override
 from gapt_jax.runtime import cost
 from gapt_jax.runtime.cost import Cost
 from tests.toy import gapt as command
@@ -29,7 +29,7 @@ from tests.toy import gapt as command
 M, K, N = 8, 16, 4
 CEILINGS = Ceilings(flops=1e9, bandwidth=1e8)
 KINDS = ("contrastive", "rhythm_contrastive", "rhythm_discriminative")
-TINY = config.override(
+TINY = override(
     smoke(),
     [
         *(f"models.{network}.depth=1" for network in cases.NETWORKS),

@@ -7,12 +7,12 @@ import jax
 import pytest
 
 from gapt_jax import experiments, models
-from gapt_jax.config import override
 from gapt_jax.data_pipeline import upstream
 from gapt_jax.data_pipeline.loader import choose_qualities
 from gapt_jax.data_pipeline.songs import interval_mask, read_songs
 from gapt_jax.experiments import jam
 from gapt_jax.live.model import MOST_AHEAD
+from gapt_jax.overrides import override
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, Vocabulary
 from tests.data_pipeline.song_records import REAL_SONGS
 

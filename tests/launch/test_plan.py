@@ -17,7 +17,8 @@ from gapt_jax.errors import UserError
 from gapt_jax.launch import gpus
 from gapt_jax.launch import plan as planning
 from gapt_jax.launch.collectives import Collective, parse, summarize
-from gapt_jax.launch.plan import Phase, PhaseCompiler, Plan
+from gapt_jax.launch.plan import PhaseCompiler
+from gapt_jax.launch.planned import Phase, Plan
 from gapt_jax.runtime import chips, files
 from gapt_jax.runtime import mesh as meshes
 from gapt_jax.runtime.chips import Chip

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gapt_jax.config import override, to_dict
+from gapt_jax.config import to_dict
+from gapt_jax.overrides import override
 from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.vocabulary import CHORD_HOLD, NOTE_HOLD, NOTE_ONSET, PAD
 from tests.tasks.accompaniment.metrics.conftest import VOCABULARY, song, vocabulary  # noqa: F401, fixtures

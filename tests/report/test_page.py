@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from gapt_jax.evaluation import songs
 from gapt_jax.evaluation.diversity import vendi
-from gapt_jax.report import curves, figures, summary
+from gapt_jax.report import curves, drawing, figures, summary
 from gapt_jax.report.writer import read_results, write_report
 from gapt_jax.tasks.accompaniment.domain import DOMAIN
 
@@ -97,7 +97,7 @@ def test_arrows_say_which_way_is_better(pairs):
 
 
 def test_titles_of_small_panels_end_within_the_figure(pairs):
-    with matplotlib.rc_context(figures.STYLE):
+    with matplotlib.rc_context(drawing.STYLE):
         figure = figures.arms(pairs[0])
         figure.draw_without_rendering()
         named = [(axes.get_title(loc="left"), axes.findobj(Text)) for axes in figure.axes]

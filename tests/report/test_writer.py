@@ -223,10 +223,9 @@ def test_samples_that_are_no_songs(make_run, tmp_path, damage):
 
 @pytest.mark.parametrize("absent", ["matplotlib", "jinja2"])
 def test_without_what_draws_it(make_run, monkeypatch, tmp_path, absent):
-    for name in [n for n in sys.modules if n in ("gapt_jax.report.figures", "gapt_jax.tasks.accompaniment.piano_roll")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("gapt_jax.report.figures", raising=False)
-    monkeypatch.delattr("gapt_jax.tasks.accompaniment.piano_roll", raising=False)
+    for name in ("report.drawing", "report.figures", "tasks.accompaniment.piano_roll"):
+        monkeypatch.delitem(sys.modules, f"gapt_jax.{name}", raising=False)
+        monkeypatch.delattr(f"gapt_jax.{name}", raising=False)
     run = make_run(tmp_path / "run", 1, 0, steps=1)
     monkeypatch.setitem(sys.modules, absent, None)
     with pytest.raises(UserError, match=re.escape(install("report"))):

@@ -13,8 +13,9 @@ import pytest
 
 from gapt_jax import models
 from gapt_jax.algorithm.state import Spec
-from gapt_jax.config import ConfigError, DiscriminatorConfig, ModelsConfig, RuntimeConfig, TransformerConfig, override
+from gapt_jax.config import ConfigError, DiscriminatorConfig, ModelsConfig, RuntimeConfig, TransformerConfig
 from gapt_jax.errors import TrainingStopped
+from gapt_jax.overrides import override
 from gapt_jax.runtime.checkpoint import checkpoints, finished_steps
 from gapt_jax.runtime.console import Console
 from gapt_jax.runtime.health import FILE_NAME, ON_EVALUATIONS, ON_STEPS, AlarmedLog, Health

@@ -7,9 +7,10 @@ import pytest
 
 from gapt_jax import models
 from gapt_jax.algorithm.state import Spec, program
-from gapt_jax.config import override, to_dict
+from gapt_jax.config import to_dict
 from gapt_jax.evaluation.results import flatten
 from gapt_jax.experiments.small import small
+from gapt_jax.overrides import override
 from gapt_jax.runtime.console import Console
 from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.tasks.accompaniment.task import Accompaniment

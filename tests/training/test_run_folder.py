@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 from gapt_jax import models
 from gapt_jax.algorithm.state import Spec
-from gapt_jax.config import override
 from gapt_jax.evaluation.results import flatten
 from gapt_jax.experiments.smoke import smoke
+from gapt_jax.overrides import override
 from gapt_jax.runtime.console import Console
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training import run_folder

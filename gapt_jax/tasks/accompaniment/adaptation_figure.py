@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from gapt_jax.evaluation import results
 from gapt_jax.evaluation.results import Study
 from gapt_jax.evaluation.statistics import estimate
-from gapt_jax.report.figures import INK, MLE_COLOR, WIDTH, color, legend
+from gapt_jax.report.drawing import INK, WIDTH
+from gapt_jax.report.figures import MLE_COLOR, color, legend
 
 
 def is_measured(study: Study) -> bool:

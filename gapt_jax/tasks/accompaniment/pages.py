@@ -10,7 +10,7 @@ from gapt_jax.task import Pages
 from gapt_jax.tasks.accompaniment import player
 
 if TYPE_CHECKING:
-    from gapt_jax.report.figures import Drawn
+    from gapt_jax.report.drawing import Drawn
 
 
 class _Pages(Pages):
@@ -19,7 +19,8 @@ class _Pages(Pages):
     heading = "Listen"
 
     def figures(self, study: Study) -> Iterator[Drawn]:
-        from gapt_jax.report.figures import finish, sampled
+        from gapt_jax.report.drawing import finish
+        from gapt_jax.report.figures import sampled
         from gapt_jax.tasks.accompaniment import adaptation_figure
 
         if adaptation_figure.is_measured(study):

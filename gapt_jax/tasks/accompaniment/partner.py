@@ -45,6 +45,10 @@ def _draws(key: jax.Array, index: jax.Array, frames: int, counterfactuals: int) 
     return prng.uniform_per_example(key, index, frames).T, prng.uniform_per_example(note_key, index, frames).T, others
 
 
+def _hear(player: Player, params: Params, own: jax.Array, other: jax.Array, cache: Any, t: int) -> Any:
+    return player.policy.method(params, "decode", jnp.stack([own, other], axis=1), cache, 1 + 2 * t)
+
+
 def interplay(
     chord_player: Player,
     melody_player: Player,
@@ -74,9 +78,6 @@ def interplay(
     (batch, frames), mask = melody.shape, melody != PAD
     has_next = jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
 
-    def hear(player: Player, player_params: Params, own: jax.Array, other: jax.Array, cache: Any, t: int) -> Any:
-        return player.policy.method(player_params, "decode", jnp.stack([own, other], axis=1), cache, 1 + 2 * t)
-
     def chord_distribution(logits: jax.Array, previous: jax.Array) -> jax.Array:
         return chord_player.distribution(logits, previous, validity_mask=validity_mask)
 
@@ -89,13 +90,13 @@ def interplay(
         note = jnp.where(is_real, note, PAD)
 
         def after(other: jax.Array) -> jax.Array:
-            logits, _ = hear(chord_player, params[0], chord, other, chord_cache, t)
+            logits, _ = _hear(chord_player, params[0], chord, other, chord_cache, t)
             return chord_distribution(logits, chord)
 
         others = jax.vmap(sample, (None, 0))(note_log_probs, other_draw)
         marginal = jax.nn.logsumexp(jax.lax.map(after, others), axis=0) - jnp.log(counterfactuals)
-        chord_logits, chord_cache = hear(chord_player, params[0], chord, note, chord_cache, t)
-        note_logits, note_cache = hear(melody_player, params[1], note, chord, note_cache, t)
+        chord_logits, chord_cache = _hear(chord_player, params[0], chord, note, chord_cache, t)
+        note_logits, note_cache = _hear(melody_player, params[1], note, chord, note_cache, t)
         influence = ppo.kl_divergence(chord_distribution(chord_logits, chord), marginal)
         carry = (chord_logits, chord_cache, chord), (note_logits, note_cache, note)
         return carry, (note, chord, jnp.where(is_followed, influence, 0.0))

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from gapt_jax import chords as chord_names
 from gapt_jax.evaluation.results import Study
-from gapt_jax.report.figures import GRID, INK, WIDTH, Drawn, color, finish
+from gapt_jax.report.drawing import GRID, INK, WIDTH, Drawn, finish
+from gapt_jax.report.figures import color
 from gapt_jax.report.samples import Sample, samples
 from gapt_jax.tasks.accompaniment.events import chord_events
 from gapt_jax.tasks.accompaniment.task import accompaniment

@@ -16,7 +16,7 @@ from gapt_jax.tasks.accompaniment.events import chord_events
 from gapt_jax.vocabulary import FRAMES_PER_BEAT, Vocabulary
 
 if TYPE_CHECKING:
-    from gapt_jax.report.figures import Drawn
+    from gapt_jax.report.drawing import Drawn
 
 BEATS_PER_MINUTE = 100
 TEMPLATES = Path(__file__).parent / "templates"

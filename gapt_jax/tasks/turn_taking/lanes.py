@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gapt_jax.evaluation.results import Study
-from gapt_jax.report.figures import INK, WIDTH, Drawn, color, finish, legend, sampled
+from gapt_jax.report.drawing import INK, WIDTH, Drawn, finish
+from gapt_jax.report.figures import color, legend, sampled
 from gapt_jax.report.samples import Sample, samples
 from gapt_jax.task import PAD
 from gapt_jax.tasks.turn_taking.stretches import Stretches, heard, spans, stretches

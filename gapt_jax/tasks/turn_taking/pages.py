@@ -11,7 +11,7 @@ from gapt_jax.report.html import render
 from gapt_jax.task import Pages
 
 if TYPE_CHECKING:
-    from gapt_jax.report.figures import Drawn
+    from gapt_jax.report.drawing import Drawn
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from gapt_jax.config import override
 from gapt_jax.errors import UserError
 from gapt_jax.experiments.turns import turns
+from gapt_jax.overrides import override
 from gapt_jax.tasks.accompaniment.task import accompaniment
 from gapt_jax.tasks.turn_taking.task import TurnTaking
 from tests.toy import NETWORKS, gapt
