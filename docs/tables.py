@@ -365,6 +365,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation-open-gate": lambda: while_learning("open_gate", (50, 100, 150, 200, 250, 300)),
     "ablation-second": lambda: arms("second"),
     "ablation-second-differences": second,
+    "ablation-second-distance": lambda: at_equal_distance("second", (0.5, 0.6, 0.7)),
     "turns": lambda: by_dataset(read("turn_taking/results.json"), TURNS, with_interval, "excerpts"),
     "turns-discriminative": lambda: by_dataset(
         read("turn_taking/results-discriminative.json"), TURNS, with_interval, "excerpts"
