@@ -107,7 +107,7 @@ def judge(
     weights = state.hyper.reward_weights
     coherence, λ = rewards.weighted_sum(weights, coherence_terms), weights[ADVERSARIAL]
     penalties = rewards.weighted_sum(weights, rule_terms)
-    reward = coherence + rewards.weighted(λ, realism) + penalties  # arXiv:2511.17879, Eq. 6, with λ
+    reward = coherence + rewards.weighted(λ, realism) + penalties
     return Reward(reward, terms), realism_metrics | spreads
 
 
@@ -144,7 +144,7 @@ def estimate(
         shaped = total - state.hyper.kl_coef * kl
         metrics["kl"] = masked.mean(kl, mask)
     played = trajectory
-    if spec.config.discriminator.screened:  # by what it pays, which rises with the logit in every form
+    if spec.config.discriminator.screened:  # by what it pays: in every form more, or as much, for a larger logit
         realism, songs = spec.layout.everywhere((jnp.sum(terms[ADVERSARIAL], axis=1), is_song))
         accepted = adversary.accepted(realism, songs, spec.config.discriminator.screened)
         played = dataclasses.replace(trajectory, mask=mask * accepted[:, None])
@@ -364,12 +364,8 @@ def _train_discriminator(
 
 
 def _keep_discriminator(state: LearnerState, replay: adversary.Replay) -> tuple[Params, optim.OptimizerState, Metrics]:
-    none = jnp.float32(0)
-    return (
-        state.discriminator,
-        state.discriminator_optimizer,
-        {"discriminator/loss": none, "discriminator/skipped": none},
-    )
+    metrics = {"discriminator/loss": jnp.float32(jnp.nan), "discriminator/skipped": jnp.float32(0)}
+    return state.discriminator, state.discriminator_optimizer, metrics
 
 
 def _stream(state: LearnerState, name: str) -> jax.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,8 @@ class MetricLog:
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(strict_json(row) + "\n")
         for name, number in numbers.items():
-            self._writers[stage].add_scalar(name, number, int(step))
+            if math.isfinite(number):
+                self._writers[stage].add_scalar(name, number, int(step))
 
     def take(self) -> list[Any]:
         """The alarms raised since this was last asked: none, but by a log that raises them."""

@@ -79,7 +79,8 @@ def word(metric: str) -> str:
 
 def culprit(values: Mapping[str, float]) -> str:
     """The first quantity in the order of computation that is not finite: a reward term before the losses it spoils."""
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    shut = {"discriminator/loss"} if values.get("discriminator/is_open") == 0 else set()  # which has none then
+    bad = [name for name, value in values.items() if not math.isfinite(value) and name not in shut]
     order = ("reward/", "discriminator/reward", "kl", "value", "return", "ratio")
     known = [name for prefix in order for name in bad if name.startswith(prefix) and name != "reward/total"]
     return f"'{(known or bad or ['a gradient'])[0]}'"

@@ -235,6 +235,7 @@ def test_gate_and_replay_move_with_the_steps(spec, frozen, start):
         before = copy(state.discriminator)
         state, (metrics,) = iterate(spec, frozen, state, [number])
         opened.append(bool(metrics["discriminator/is_open"]))
+        assert bool(np.isfinite(metrics["discriminator/loss"])) is opened[-1]  # there is none where nothing is learnt
         assert opened[-1] != same(before, state.discriminator)
         replay_filled.append(int(state.replay.filled))
         np.testing.assert_array_equal(state.replay.real[0], batch(spec, number).actions)
