@@ -26,6 +26,7 @@ def validate(experiment: Experiment) -> Experiment:
     if algorithm.rewards.ENCODER not in algorithm.rewards.MODELS:
         raise ConfigError("a task's RewardsConfig must name one of its MODELS as ENCODER: it embeds the songs")
     _check_options(algorithm)
+    _check_discriminator(algorithm)
     if adversary.encoder == "frozen" and experiment.models.discriminator.dim != experiment.models.reward.dim:
         raise ConfigError(
             f"models.discriminator.dim must be models.reward.dim ({experiment.models.reward.dim}) for "
@@ -45,7 +46,7 @@ def validate(experiment: Experiment) -> Experiment:
 
 def _check_options(algorithm: AlgorithmConfig) -> None:
     """Settings of post-training that do not go together."""
-    adversary, weights, size = algorithm.discriminator, algorithm.rewards, algorithm.group_size
+    weights, size = algorithm.rewards, algorithm.group_size
     by_group = algorithm.advantages != "gae"
     if algorithm.batch_size % size:
         raise ConfigError(f"algorithm.group_size must divide algorithm.batch_size ({algorithm.batch_size}), not {size}")
@@ -72,7 +73,12 @@ def _check_options(algorithm: AlgorithmConfig) -> None:
         raise ConfigError(
             "algorithm.adversarial_weight must be more than 0 for adversarial_target: λ grows from it by factors"
         )
-    if adversary.screened and by_group:
+
+
+def _check_discriminator(algorithm: AlgorithmConfig) -> None:
+    """Settings of the discriminator that do not go together, or not with the rewards."""
+    adversary, weights = algorithm.discriminator, algorithm.rewards
+    if adversary.screened and algorithm.advantages != "gae":
         raise ConfigError(
             f"algorithm.advantages must be gae for discriminator.screened: {algorithm.advantages} compares a song with "
             "all of its group"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 T = TypeVar("T")
 Array = Any  # a NumPy array as it leaves the loader, a JAX array on the device
 Params = Any  # nested dict of arrays, as `models.split` makes it
-Metrics = dict[str, jax.Array]  # [] float32 each
+Metrics = dict[str, jax.Array]  # [] float32 each, of a population [P]
 
 
 @typing.dataclass_transform(frozen_default=True)

@@ -109,8 +109,9 @@ def assert_same_member(ours: Run, theirs: Run) -> None:
     assert step == STEPS
     for part in ("policy", "critic", "discriminator"):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE), found[part], expected[part])
-    samples = [json.loads((run.workdir / "samples.json").read_text())["systems"] for run in (ours, theirs)]
-    assert [*samples[0].values()] == [*samples[1].values()]  # data, MLE, and the member, whose arm has another name
+    samples = [json.loads((run.workdir / "samples.json").read_text()) for run in (ours, theirs)]
+    assert [*samples[0].pop("systems").values()] == [*samples[1].pop("systems").values()]  # arms may have other names
+    assert samples[0] == samples[1]
 
 
 @pytest.fixture(scope="module")
@@ -146,15 +147,14 @@ def test_a_member_diverges_and_two_wait_their_turn(one, tmp_path):
     assert run.wait() == 0, run.log.read_text()[-3000:]
     record = json.loads((run.workdir / "ablation.json").read_text())
     assert record["population"] == {"members_at_once": 2, "devices": 8, "chunks": 2}
+    assert sorted(entry["status"] for entry in record["members"]) == ["finished"] * 2 + ["stopped"] * 2
     for entry in record["members"]:
         if "1e30" in entry["folder"]:
-            assert entry["status"] == "stopped" and "skipped because" in entry["reason"]
+            assert "skipped because" in entry["reason"]
             assert f"{entry['folder']} is left out" in run.log.read_text()
         else:
-            assert entry["status"] == "finished"
             seed = entry["folder"].rpartition("-")[2]
             assert_same_member(member(run.workdir, entry["folder"]), member(one / "grid", f"gapt_lambda=1-{seed}"))
-    assert len(record["members"]) == 4
 
 
 def test_a_preemption_of_one_process_and_a_kill_of_one_change_nothing(one, two, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NO_MUSIC = {"types", "masked", "prng", "settings", "config", "overrides", "errors", "task"}
+NO_MUSIC = {"types", "masked", "prng", "settings", "config", "errors", "task"}
 CORE = NO_MUSIC | {"models", "algorithm", "runtime"}
 LOWER = CORE | {"vocabulary", "chords", "midi"}
 # What each part of gapt_jax may import of it, besides itself. The core knows no task; `algorithm` gets no runtime.
@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": NO_MUSIC | {"models", "algorithm"},
     "evaluation": CORE,
     "report": CORE | {"evaluation"},
-    "training": CORE | {"evaluation"},
+    "training": CORE | {"evaluation", "overrides"},
     "tasks": LOWER | {"evaluation", "report", "training"},
     "export": LOWER | {"training", "tasks"},
     "serving": LOWER | {"export"},
@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "live": LOWER | {"evaluation", "training", "export", "tasks"},
     "benchmark": LOWER | {"evaluation", "training", "export", "live", "tasks"},
     "commands": LOWER
-    | {"evaluation", "report", "training", "tasks", "export", "serving", "study", "live", "benchmark"},
+    | {"overrides", "evaluation", "report", "training", "tasks", "export", "serving", "study", "live", "benchmark"},
     "__main__": {"commands"},
 }
 # What the packages may import of each other; of gapt_jax a part, or one module of it.
@@ -43,7 +43,7 @@ PACKAGES = {
     "data_pipeline": {f"gapt_jax.{name}" for name in ("vocabulary", "types", "chords", "midi", "errors")}
     | {"gapt_jax.runtime.locks"},  # of the standard library alone: it knows no devices and no logger
     "experiments": {f"gapt_jax.{name}" for name in ("config", "settings", "errors", "tasks")},
-    "launch": {f"gapt_jax.{name}" for name in (*LOWER, "training", "tasks")} | {"experiments"},
+    "launch": {f"gapt_jax.{name}" for name in (*LOWER, "overrides", "training", "tasks")} | {"experiments"},
 }
 # Imports upwards, each with its reason: a task opens the data of its experiments.
 EXCEPTIONS = {(f"gapt_jax/tasks/{task}/domain.py", "data_pipeline") for task in ("accompaniment", "turn_taking")}

@@ -76,14 +76,14 @@ def realism(
 
 
 def embedded(spec: Spec, frozen: Frozen, actions: jax.Array) -> jax.Array:
-    """[B, T] actions -> [B, D] for a discriminator that learns a head alone: what the frozen encoder makes of them, as
-    long as the output of a stack, √D."""
+    """[B, T] actions -> [B, D] for a discriminator that learns a head alone: what the frozen encoder makes of them,
+    scaled to √D, the length of a stack's output."""
     name, task = spec.config.rewards.ENCODER, spec.task
     first = jax.tree.map(lambda x: x[0], frozen.rewards[name])
 
     def embed(params: Params, songs: jax.Array) -> jax.Array:
-        context = songs  # embeds nothing of it
-        embedding, _ = reward_models.embed(task.reward_models, spec.models, name, params, context, songs)
+        # The embedding of the context, which is dropped, may be that of anything.
+        embedding, _ = reward_models.embed(task.reward_models, spec.models, name, params, songs, songs)
         return math.sqrt(embedding.shape[-1]) * embedding
 
     rows = pad_rows(actions, spec.layout.devices)

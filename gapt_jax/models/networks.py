@@ -125,7 +125,7 @@ class Contrastive(nnx.Module):
 
 
 class Classifier(nnx.Module):
-    """Two-class encoder read at BOS: discriminative reward (pairs) and the adversary (actions alone)."""
+    """Two-class encoder read at BOS: discriminative reward (pairs) and the adversary (actions, or pairs)."""
 
     def __init__(self, config: TransformerConfig, size: int, *, dtype: Any, remat: bool = False, rngs: nnx.Rngs):
         self.embed = embedding(size, config.dim, rngs=rngs)

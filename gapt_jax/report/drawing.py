@@ -1,4 +1,7 @@
-"""From a figure of matplotlib to what a page shows: its SVG, a PNG, and the numbers behind its lines. No files."""
+"""From a figure of matplotlib to what a page shows: its SVG, a PNG, and the numbers behind its lines.
+
+Needs matplotlib, an optional extra. No files.
+"""
 
 from __future__ import annotations
 

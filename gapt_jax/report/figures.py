@@ -1,4 +1,4 @@
-"""The report's figures, with matplotlib (an optional extra: only `report` imports this module). No files."""
+"""The report's figures, with matplotlib (an optional extra: imported where figures are drawn). No files."""
 
 from __future__ import annotations
 

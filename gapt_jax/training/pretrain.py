@@ -16,9 +16,7 @@ from gapt_jax.algorithm.layout import ONE_DEVICE, Layout
 from gapt_jax.algorithm.optim import OptimizerState
 from gapt_jax.algorithm.supervised import Loss, Ratios
 from gapt_jax.config import FitConfig
-from gapt_jax.types import Batch, Params, pytree
-
-Metrics = dict[str, jax.Array]
+from gapt_jax.types import Batch, Metrics, Params, pytree
 
 
 @pytree

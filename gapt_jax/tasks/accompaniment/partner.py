@@ -46,6 +46,7 @@ def _draws(key: jax.Array, index: jax.Array, frames: int, counterfactuals: int) 
 
 
 def _hear(player: Player, params: Params, own: jax.Array, other: jax.Array, cache: Any, t: int) -> Any:
+    """The player, who has played `own` [B], hears `other` [B] in frame t: (logits, cache)."""
     return player.policy.method(params, "decode", jnp.stack([own, other], axis=1), cache, 1 + 2 * t)
 
 
