@@ -154,7 +154,7 @@ def _equation(equation: Any, walk: _Walk) -> None:
         cost = sum(map(_body, _inner(equation)), Cost(unknown_loops=1))
     elif name == "cond":
         pick = min if equation.params.get("branches_platforms") else max
-        cost = pick(map(_body, _inner(equation)), key=lambda branch: (branch.flops, branch.bytes, branch.vector_flops))
+        cost = pick(map(_body, _inner(equation)), key=_order)
     elif name == "shard_map":
         cost = _body(_inner(equation)[0]).times(_whole(equation))
     elif name == "dot_general":
@@ -182,14 +182,20 @@ def _equation(equation: Any, walk: _Walk) -> None:
     elif name in _VIEWS:
         walk.arrays |= dict.fromkeys(outputs, walk.find(inputs[0]))
         return
-    elif inner := _inner(equation):
+    elif (inner := _inner(equation)) and len(inner[0].invars) == len(inputs):
         _call(inner[0], inputs, outputs, walk)
         return
+    elif inner:  # several functions with arguments of their own, as in `custom_linear_solve`, of which one runs
+        cost = max(map(_body, inner), key=_order)
     else:
         walk.read_fused(inputs)
         cost, is_fused = Cost(vector_flops=sum(map(_elements, outputs))), True
     walk.cost += cost
     walk.arrays |= {var: _Array(_bytes(var), is_fused=is_fused) for var in outputs}
+
+
+def _order(cost: Cost) -> tuple[float, float, float]:
+    return cost.flops, cost.bytes, cost.vector_flops
 
 
 def _call(jaxpr: core.Jaxpr, inputs: Sequence[Any], outputs: Sequence[Any], walk: _Walk) -> None:

@@ -123,6 +123,11 @@ def test_cond_counts_its_most_expensive_branch():
     assert of(program, A, w, 0).flops == 2 * 2 * M * K * K
 
 
+def test_a_solver_of_linear_equations_counts_and_stops_no_run():
+    found = cost.of(jax.make_jaxpr(jnp.linalg.inv)(jnp.eye(4)))
+    assert found.vector_flops > 0 and found.unknown_loops == 0
+
+
 def test_remat_computes_the_forward_pass_again():
     def loss(x, w):
         return jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w))
