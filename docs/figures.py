@@ -69,6 +69,16 @@ def explored() -> Results:
     return found("ablation/exploration", {"gapt_lambda=0": "gapt_lambda=0", "discriminator=actions": "gapt_lambda=1"})
 
 
+def cures() -> Results:
+    """The rivals of the adversary, by what their preset calls them."""
+    results: dict[str, Any] = json.loads((DOCS / "ablation/cures.json").read_text(encoding="utf-8"))
+    arms = dict.fromkeys(run["arm"] for run in results["runs"])
+    return found(
+        "ablation/cures",
+        {arm: arm if arm.startswith(ARM) else results["names"][arm].replace("\u00a0", "") for arm in arms},
+    )
+
+
 def paths() -> Study:
     """What was tried on the seeds for choosing settings."""
     return joined(
@@ -81,6 +91,7 @@ def paths() -> Study:
 FIGURES: dict[str, Callable[[], Any]] = {
     "ablation/quality_diversity.png": lambda: figures.quality_diversity(found("ablation/results")),
     "ablation/over_distance.png": lambda: figures.over_distance(explored().study),
+    "ablation/cures.png": lambda: figures.quality_diversity(cures()),
     "ablation/paths.png": lambda: figures.learning_path(paths()),
     "small/quality_diversity.png": lambda: figures.quality_diversity(found("small/results")),
     "turn_taking/arms.png": lambda: figures.arms(found("turn_taking/results", domain=TURN_TAKING)),

@@ -90,6 +90,12 @@ def label(system: str) -> str:
     return {"mle": "MLE"}.get(system, system.replace("gapt_lambda=", "λ = "))
 
 
+def named(system: str, results: Json) -> str:
+    """An arm as the pages call it: λ where it differs in nothing else, or what its preset says."""
+    is_known = system in ("data", "mle") or system.startswith("gapt_lambda=")
+    return SAME.get(system, system if is_known else results["names"][system].replace("\u00a0", " "))
+
+
 def with_interval(score: Json, digits: int) -> str:
     """The mean over seeds ± half of its 95 % interval."""
     mean, interval = number(score["mean"], digits), score["ci95"]
@@ -116,7 +122,7 @@ def arms(name: str) -> str:
     """The arms of an ablation on its first data set: means over seeds (least–greatest)."""
     results = read(f"ablation/{name}.json")
     dataset = next(iter(results["systems"]["data"]))
-    systems = {SAME.get(system, system): found for system, found in results["systems"].items()}
+    systems = {named(system, results): found for system, found in results["systems"].items()}
     runs = results["runs"]
     seeds = ", ".join(map(str, sorted({run["seed"] for run in runs})))
     revisions, prints = ({run[key] for run in runs} for key in ("git_revision", "data_fingerprint"))
@@ -202,6 +208,20 @@ def differences() -> str:
     ]  # fmt: skip
     fresh = "[95 %] for fresh songs too"
     return table(["arm", "data set", "difference [95 %]", fresh, "sign-flip p", "Holm", "effect size"], rows)
+
+
+def against(name: str) -> str:
+    """Every arm of an ablation beside its baseline on its first data set, in pairs of seeds."""
+    results = read(f"ablation/{name}.json")
+    dataset, cells = next(iter(results["systems"]["data"])), dict[str, list[str]]()
+    for metric, digits in (("vendi_independent", 2), ("note_in_chord", 3)):
+        for row in results["comparisons"]:
+            if (row["metric"], row["dataset"]) == (metric, dataset):
+                difference = f"{number(row['difference'], digits)} {interval(row['ci95'], digits)}"
+                cells.setdefault(label(named(row["a"], results)), []).append(difference)
+    return table(
+        ["arm", "Vendi: difference [95 %]", "note-in-chord: difference [95 %]"], ([a, *c] for a, c in cells.items())
+    )
 
 
 def second() -> str:
@@ -363,6 +383,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation-distance": lambda: at_equal_distance("exploration", (0.3, 0.4, 0.5, 0.6, 0.7)),
     "ablation-repaired": lambda: while_learning("repaired", (50, 100, 150, 200, 250, 300, 350, 400)),
     "ablation-open-gate": lambda: while_learning("open_gate", (50, 100, 150, 200, 250, 300)),
+    "ablation-cures": lambda: arms("cures"),
+    "ablation-cures-differences": lambda: against("cures"),
     "ablation-second": lambda: arms("second"),
     "ablation-second-differences": second,
     "ablation-second-distance": lambda: at_equal_distance("second", (0.5, 0.6, 0.7)),

@@ -193,7 +193,7 @@ def quality_diversity(found: Results) -> Figure:
                           xytext=(3, 0), textcoords="offset points")  # fmt: skip
         axes.set(title=dataset, xlabel=pareto.axis_of(study))
         axes.set_ylabel(f"independent Vendi ↑, {study.domain.examples} (n = {'/'.join(map(str, sorted(counts)))})")
-    figure.legend(handles=legend(list(systems), "o", study), loc="outside upper left", ncols=len(systems))
+    figure.legend(handles=legend(list(systems), "o", study), loc="outside upper left", ncols=6)
     return figure
 
 
