@@ -87,7 +87,7 @@ def _judge(lost: float, domain: Domain, start: float, comparison: Comparison) ->
     corrected = f", Holm-corrected over {comparison.family} arms {comparison.p_holm:.3g}" * (comparison.family > 1)
     pairs = f"{mean.n} pair{'s' * (mean.n > 1)}"
     evidence = f"{difference}; exact sign-flip p = {pair.p:.3g} over {pairs}{corrected}. {change}: a collapse."
-    floor = pair.p_floor * comparison.family
+    floor = min(1.0, pair.p_floor * comparison.family)
     if floor >= LEVEL:
         return (
             "undecided",

@@ -163,6 +163,14 @@ def test_verdicts(mle, zero, one, seeds, answer, words):
     assert (outcome.verdict, outcome.is_preregistered) == (answer, True) and words in outcome.sentence
 
 
+def test_a_corrected_p_is_no_more_than_1():
+    arms = ("gapt_lambda=0", "gapt_lambda=0.5", "gapt_lambda=1", "gapt_lambda=2")
+    study, score = _study(arms, 1), _systems(mle=(6.0, 1), zero=(4.0, 1), one=(5.5, 1))
+    systems = score | {arm: score["gapt_lambda=1"] for arm in arms[1:]}
+    found = verdict.outcomes(study, systems, results.compare(study, systems))
+    assert "(best: 1)" in next(outcome for outcome in found if outcome.system == "gapt_lambda=2").sentence
+
+
 def test_a_share_can_be_what_a_collapse_asks_for():
     assert str(DOMAIN.collapse) == "0.8" and DOMAIN.collapse.of(2.0) == DOMAIN.collapse.of(9.0) == 0.8
     share = Collapse(0.13, is_share=True)
