@@ -6,6 +6,7 @@ import itertools
 import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -44,7 +45,9 @@ def draw_all(found: Results) -> Iterator[Drawn]:
     if any(
         results.get(systems, a, d, m) for a in study.arms for d in results.datasets(systems) for m in domain.compared
     ):
-        caption = f"Dots are seeds, the line joins their means. Dashed: data (dark), MLE (grey). {BY_CHANCE}{n}"
+        means = "the line joins their means" if is_over_weights(study) else "dark dashes their means"
+        by_chance = BY_CHANCE if is_over_weights(study) else "Grey dashes: by chance, where that was measured. "
+        caption = f"Dots are seeds, {means}. Dashed lines: data (dark), MLE (grey). {by_chance}{n}"
         if any(system in study.arms for system, _, _ in found.one_seed_intervals):
             caption += f"Of a single seed, the bar is the 95 % interval for fresh {domain.examples}. "
         yield finish("arms", "What the arms change", caption, lambda: arms(found))
@@ -98,7 +101,7 @@ def arms(found: Results) -> Figure:
     study, systems = found.study, found.systems
     sets = results.datasets(systems)
     shown = [m for m in study.domain.compared if any(results.get(systems, a, d, m) for a in study.arms for d in sets)]
-    places = _places(study)
+    places, is_weights = _places(study), is_over_weights(study)
     lines = max(math.ceil(len(shown) / IN_A_LINE), 1)
     columns = math.ceil(len(shown) / lines)
     figure = Figure(figsize=(WIDTH if columns > 2 else WIDTH / 2, 2.2 * len(sets) * lines + 0.3))
@@ -115,19 +118,25 @@ def arms(found: Results) -> Figure:
             if interval := found.one_seed_intervals.get((arm, dataset, metric)):
                 axes.vlines(places[arm], *interval, color=shade, linewidth=1.4)
         means = [estimate(score.values).mean for score in scores.values()]
-        axes.plot([places[arm] for arm in scores], means, "-", color=INK, linewidth=1)
+        axes.plot([places[arm] for arm in scores], means, "-" if is_weights else "_", color=INK, linewidth=1)
         for system in ("mle", "data"):
             if score := results.get(systems, system, dataset, metric):
                 axes.axhline(estimate(score.values).mean, color=color(system, study), linestyle="--", linewidth=1)
         by_chance = chance(found, dataset, metric)
-        axes.plot([places[arm] for arm in by_chance], [*by_chance.values()], ":", color=MLE_COLOR, marker="_")
-        is_weights = all(arm.startswith(ARM) for arm in study.arms)
+        dotted = ":" if is_weights else "none"
+        axes.plot([places[arm] for arm in by_chance], [*by_chance.values()], ls=dotted, color=MLE_COLOR, marker="_")
         ticks = [arm.removeprefix(ARM) if is_weights else study.name(arm) for arm in study.arms]
-        axes.set_xticks([places[arm] for arm in study.arms], ticks, rotation=0 if is_weights else 30)
+        slanted: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks([places[arm] for arm in study.arms], ticks, **({} if is_weights else slanted))
         label, unit = titled(study.domain.metrics, metric), describe(study.domain.metrics, metric).unit
         axes.set(title=title.fill(f"{dataset}: {label}"), ylabel=unit, xlabel="λ" if is_weights else "")
         axes.margins(x=0.12)
     return figure
+
+
+def is_over_weights(study: Study) -> bool:
+    """Whether the arms differ in λ alone."""
+    return all(arm.startswith(ARM) for arm in study.arms)
 
 
 def chance(found: Results, dataset: str, metric: str) -> dict[str, float]:

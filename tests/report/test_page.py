@@ -1,5 +1,6 @@
 """What the page shows, and where: sentences and alarms on top, chance, titles, arrows, what one run has."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -106,6 +107,17 @@ def test_titles_of_small_panels_end_within_the_figure(pairs):
     assert max(box.x1 for box in titles) <= figure.bbox.x1 and max(box.y1 for box in titles) <= figure.bbox.y1
     for left, right in itertools.pairwise(titles):
         assert left.x1 < right.x0 or right.x0 < left.x0, "nor does one run into the next"
+
+
+def test_arms_that_differ_in_more_than_their_weight_are_not_joined(pairs):
+    names = {ZERO: "mean", ONE: "min"}
+    runs = [dataclasses.replace(run, evaluation={"arm": names[run.arm]}) for run in pairs[0].study.runs]
+    systems = {names.get(system, system): found for system, found in pairs[0].systems.items()}
+    study = dataclasses.replace(pairs[0].study, runs=runs)
+    for found, is_joined in ((pairs[0], True), (dataclasses.replace(pairs[0], study=study, systems=systems), False)):
+        lines = [line for axes in figures.arms(found).axes for line in axes.get_lines() if len(line.get_xdata()) == 2]
+        over_arms = [line for line in lines if line.get_transform() == line.axes.transData and line.get_marker() != "o"]
+        assert over_arms and {line.get_linestyle() in ("-", ":") for line in over_arms} == {is_joined}
 
 
 def test_chance_is_drawn_beside_quality(pairs):
