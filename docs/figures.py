@@ -23,12 +23,14 @@ DOCS = Path(__file__).parent
 
 
 def found(name: str, arms: Mapping[str, str] | None = None, domain: Domain = MUSIC) -> Results:
-    """What a results.json of `gapt report` says. `arms`: those to keep, with the names that the figure gives them."""
+    """What a results.json of `gapt report` says. `arms`: those to keep, with the names that the figure gives them;
+    without it all, by λ or by what their preset calls them."""
     results: dict[str, Any] = json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
     by_arm: dict[str, list[dict[str, Any]]] = {}
     for run in results["runs"]:
         by_arm.setdefault(run.get("arm", f"{ARM}{run['lambda']:g}"), []).append(run)
-    named = arms or {arm: arm for arm in by_arm}
+    labels = results.get("names", {})
+    named = arms or {arm: arm if arm.startswith(ARM) else labels[arm].replace("\u00a0", "") for arm in by_arm}
     learning = results.get("learning", {})
     runs = [_run(run, named[arm], learning.get(arm, {}), domain) for arm in named for run in by_arm[arm]]
     systems = {
@@ -69,16 +71,6 @@ def explored() -> Results:
     return found("ablation/exploration", {"gapt_lambda=0": "gapt_lambda=0", "discriminator=actions": "gapt_lambda=1"})
 
 
-def cures() -> Results:
-    """The rivals of the adversary, by what their preset calls them."""
-    results: dict[str, Any] = json.loads((DOCS / "ablation/cures.json").read_text(encoding="utf-8"))
-    arms = dict.fromkeys(run["arm"] for run in results["runs"])
-    return found(
-        "ablation/cures",
-        {arm: arm if arm.startswith(ARM) else results["names"][arm].replace("\u00a0", "") for arm in arms},
-    )
-
-
 def paths() -> Study:
     """What was tried on the seeds for choosing settings."""
     return joined(
@@ -91,7 +83,7 @@ def paths() -> Study:
 FIGURES: dict[str, Callable[[], Any]] = {
     "ablation/quality_diversity.png": lambda: figures.quality_diversity(found("ablation/results")),
     "ablation/over_distance.png": lambda: figures.over_distance(explored().study),
-    "ablation/cures.png": lambda: figures.quality_diversity(cures()),
+    "ablation/cures.png": lambda: figures.quality_diversity(found("ablation/cures")),
     "ablation/paths.png": lambda: figures.learning_path(paths()),
     "small/quality_diversity.png": lambda: figures.quality_diversity(found("small/results")),
     "turn_taking/arms.png": lambda: figures.arms(found("turn_taking/results", domain=TURN_TAKING)),

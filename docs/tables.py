@@ -210,30 +210,24 @@ def differences() -> str:
     return table(["arm", "data set", "difference [95 %]", fresh, "sign-flip p", "Holm", "effect size"], rows)
 
 
-def against(name: str) -> str:
-    """Every arm of an ablation beside its baseline on its first data set, in pairs of seeds."""
+def paired(name: str, first: str, of: Callable[[Json], str], datasets: int | None = None) -> str:
+    """Differences to the baseline in diversity and harmony, in pairs of seeds: a line for each `of`(comparison), under
+    the heading `first`, on so many of the data sets."""
     results = read(f"ablation/{name}.json")
-    dataset, cells = next(iter(results["systems"]["data"])), dict[str, list[str]]()
+    shown, cells = [*results["systems"]["data"]][:datasets], dict[str, list[str]]()
     for metric, digits in (("vendi_independent", 2), ("note_in_chord", 3)):
         for row in results["comparisons"]:
-            if (row["metric"], row["dataset"]) == (metric, dataset):
+            if row["metric"] == metric and row["dataset"] in shown:
                 difference = f"{number(row['difference'], digits)} {interval(row['ci95'], digits)}"
-                cells.setdefault(label(named(row["a"], results)), []).append(difference)
-    return table(
-        ["arm", "Vendi: difference [95 %]", "note-in-chord: difference [95 %]"], ([a, *c] for a, c in cells.items())
-    )
+                cells.setdefault(of(row), []).extend([difference, f"{row['p']:.3g}"])
+    head = [first, "Vendi: difference [95 %]", "sign-flip p", "note-in-chord: difference [95 %]", "sign-flip p"]
+    return table(head, ([place, *line] for place, line in cells.items()))
 
 
-def second() -> str:
-    """λ = 1 beside λ = 0 in the second test: diversity and harmony on every data set."""
-    found = read("ablation/second.json")["comparisons"]
-    cells: dict[str, list[str]] = {}
-    for metric, digits in (("vendi_independent", 2), ("note_in_chord", 3)):
-        for row in (row for row in found if row["metric"] == metric):
-            difference = f"{number(row['difference'], digits)} {interval(row['ci95'], digits)}"
-            cells.setdefault(row["dataset"], []).extend([difference, f"{row['p']:.3g}"])
-    head = ["data set", "Vendi: difference [95 %]", "sign-flip p", "note-in-chord: difference [95 %]", "sign-flip p"]
-    return table(head, ([dataset, *line] for dataset, line in cells.items()))
+def cures() -> str:
+    """What every cure changes on the first data set."""
+    results = read("ablation/cures.json")
+    return paired("cures", "arm", lambda row: label(named(row["a"], results)), datasets=1)
 
 
 # Plans: `gapt plan --json`
@@ -384,9 +378,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation-repaired": lambda: while_learning("repaired", (50, 100, 150, 200, 250, 300, 350, 400)),
     "ablation-open-gate": lambda: while_learning("open_gate", (50, 100, 150, 200, 250, 300)),
     "ablation-cures": lambda: arms("cures"),
-    "ablation-cures-differences": lambda: against("cures"),
+    "ablation-cures-differences": cures,
     "ablation-second": lambda: arms("second"),
-    "ablation-second-differences": second,
+    "ablation-second-differences": lambda: paired("second", "data set", lambda row: str(row["dataset"])),
     "ablation-second-distance": lambda: at_equal_distance("second", (0.5, 0.6, 0.7)),
     "turns": lambda: by_dataset(read("turn_taking/results.json"), TURNS, with_interval, "excerpts"),
     "turns-discriminative": lambda: by_dataset(

@@ -45,8 +45,9 @@ def draw_all(found: Results) -> Iterator[Drawn]:
     if any(
         results.get(systems, a, d, m) for a in study.arms for d in results.datasets(systems) for m in domain.compared
     ):
-        means = "the line joins their means" if is_over_weights(study) else "dark dashes their means"
-        by_chance = BY_CHANCE if is_over_weights(study) else "Grey dashes: by chance, where that was measured. "
+        means, by_chance = "dark dashes their means", "Grey dashes: by chance, where that was measured. "
+        if is_over_weights(study):
+            means, by_chance = "the line joins their means", BY_CHANCE
         caption = f"Dots are seeds, {means}. Dashed lines: data (dark), MLE (grey). {by_chance}{n}"
         if any(system in study.arms for system, _, _ in found.one_seed_intervals):
             caption += f"Of a single seed, the bar is the 95 % interval for fresh {domain.examples}. "
@@ -106,6 +107,8 @@ def arms(found: Results) -> Figure:
     columns = math.ceil(len(shown) / lines)
     figure = Figure(figsize=(WIDTH if columns > 2 else WIDTH / 2, 2.2 * len(sets) * lines + 0.3))
     title = textwrap.TextWrapper(20 if columns == IN_A_LINE else 25, break_on_hyphens=False)
+    ticks = [arm.removeprefix(ARM) if is_weights else study.name(arm) for arm in study.arms]
+    slant: dict[str, Any] = {} if is_weights else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
     for (row, dataset), (i, metric) in itertools.product(enumerate(sets), enumerate(shown)):
         axes = figure.add_subplot(len(sets) * lines, columns, row * lines * columns + i + 1)
         scores = {arm: score for arm in study.arms if (score := results.get(systems, arm, dataset, metric))}
@@ -125,9 +128,7 @@ def arms(found: Results) -> Figure:
         by_chance = chance(found, dataset, metric)
         dotted = ":" if is_weights else "none"
         axes.plot([places[arm] for arm in by_chance], [*by_chance.values()], ls=dotted, color=MLE_COLOR, marker="_")
-        ticks = [arm.removeprefix(ARM) if is_weights else study.name(arm) for arm in study.arms]
-        slanted: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
-        axes.set_xticks([places[arm] for arm in study.arms], ticks, **({} if is_weights else slanted))
+        axes.set_xticks([*places.values()], ticks, **slant)
         label, unit = titled(study.domain.metrics, metric), describe(study.domain.metrics, metric).unit
         axes.set(title=title.fill(f"{dataset}: {label}"), ylabel=unit, xlabel="λ" if is_weights else "")
         axes.margins(x=0.12)
@@ -147,8 +148,9 @@ def chance(found: Results, dataset: str, metric: str) -> dict[str, float]:
 
 
 def _places(study: Study) -> dict[str, float]:
-    weights = [results.weight_of(arm) for arm in study.arms if arm.startswith(ARM)]
-    return dict(zip(study.arms, weights if len(weights) == len(study.arms) else range(len(study.arms)), strict=True))
+    if is_over_weights(study):
+        return {arm: results.weight_of(arm) for arm in study.arms}
+    return {arm: place for place, arm in enumerate(study.arms)}
 
 
 def proxy_and_gold(study: Study) -> Figure:

@@ -16,7 +16,8 @@ FILE_NAME = "metrics.jsonl"
 
 
 class MetricLog:
-    """Appends ``{"stage": ..., "step": n, name: value, ...}`` rows; values that are not finite become null.
+    """Appends ``{"stage": ..., "step": n, name: value, ...}`` rows; values that are not finite become null, and are
+    left out of TensorBoard.
 
     The first row of a stage cuts off what an earlier attempt at this stage left behind: its rows after
     `resume_step`, or all of them where that is None because the stage begins anew. So a step has one row.
