@@ -47,7 +47,9 @@ def add_grid(parser: Any) -> None:
     arms = parser.add_mutually_exclusive_group()
     arms.add_argument("--lambdas", metavar="0,1,...", help="values of the adversarial weight λ")
     arms.add_argument(
-        "--preset", metavar="NAME", help="a ready set of arms (default: lambda); an unknown name lists them"
+        "--preset",
+        metavar="NAME,NAME",
+        help="ready sets of arms, each policy once (default: lambda); an unknown name lists them",
     )
     arms.add_argument(
         "--grid",
@@ -64,22 +66,24 @@ def add_grid(parser: Any) -> None:
 
 
 def preset_of(args: argparse.Namespace) -> str:
-    """The name of the set of arms that the arguments ask for."""
+    """The name of the arms that the arguments ask for."""
     return args.preset or ("grid" if args.grid else "lambda")
 
 
 def arms_of(args: argparse.Namespace, base: Experiment) -> Sequence[Arm]:
     from gapt_jax.training import presets
 
-    preset = preset_of(args)
     if args.lambdas is not None:
         return presets.lambdas(args.lambdas)
     if args.grid:
         return presets.grid(args.grid)
     known = presets.PRESETS | base.presets()
-    if preset in known:
-        return known[preset]
-    raise UserError(f"there is no preset '{preset}'{config.did_you_mean(preset, known)} (presets: {', '.join(known)})")
+    names = preset_of(args).split(",")
+    for name in names:
+        if name not in known:
+            closest = config.did_you_mean(name, known)
+            raise UserError(f"there is no preset '{name}'{closest} (presets: {', '.join(known)})")
+    return presets.together([known[name] for name in names], base)
 
 
 def seeds_of(args: argparse.Namespace) -> list[int]:

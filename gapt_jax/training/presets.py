@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gapt_jax.config import DiscriminatorConfig, Experiment, OptimizerConfig, arm_name
 from gapt_jax.errors import UserError
@@ -103,6 +103,16 @@ def check_different(arms: Sequence[Arm], base: Experiment) -> None:
             ensembles = any(setting.startswith(f"{_ENSEMBLE}=") for setting in arm.settings)
             cause = ": there is one member to combine, so add --set pretrain.members=2" if ensembles else ""
             raise UserError(f"the arms '{twin.label}' and '{arm.label}' would train the same policy{cause}")
+
+
+def together(sets: Iterable[Sequence[Arm]], base: Experiment) -> tuple[Arm, ...]:
+    """The arms of all sets; of those that would train the same policy the first one."""
+    by_outcome: dict[Experiment, Arm] = {}
+    for arms in sets:
+        check_different(arms, base)
+        for arm in arms:
+            by_outcome.setdefault(_what_acts(arm.experiment(base, base.seed)), arm)
+    return tuple(by_outcome.values())
 
 
 def _what_acts(experiment: Experiment) -> Experiment:

@@ -15,7 +15,7 @@ from gapt_jax.runtime.console import Console
 from gapt_jax.tasks.accompaniment.config import Experiment
 from gapt_jax.tasks.accompaniment.task import Accompaniment
 from gapt_jax.training.job import Job, stages_of
-from gapt_jax.training.presets import PRESETS, check_different, of_lambda
+from gapt_jax.training.presets import PRESETS, check_different, of_lambda, together
 
 ALL = PRESETS | Experiment.presets()
 PUBLISHED = {arm.name: arm for arm in ALL["published"]}
@@ -86,3 +86,10 @@ def test_without_lambda_a_discriminator_that_screens_still_acts():
     check_different([of_lambda(0.0), arm], small())
     more = override(small(), ["algorithm.adversarial_weight=0", "algorithm.discriminator.gate=every_step"])
     check_different([arm, of_lambda(0.0)], more)
+
+
+def test_sets_together_train_each_policy_once():
+    arms = [arm.name for arm in together([ALL[name] for name in ("adversary", "gate", "anchor", "conditional")], small())]
+    assert arms[:2] == ["gapt_lambda=0", "gapt_lambda=1"]
+    assert arms[2:5] == ["gate=fixed_period", "gate=every_step", "gate=frozen"]  # two_phase is λ = 1
+    assert arms[5:] == ["anchor=online", "anchor=none", "discriminator=pair"]
