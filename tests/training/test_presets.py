@@ -89,7 +89,9 @@ def test_without_lambda_a_discriminator_that_screens_still_acts():
 
 
 def test_sets_together_train_each_policy_once():
-    arms = [arm.name for arm in together([ALL[name] for name in ("adversary", "gate", "anchor", "conditional")], small())]
+    arms = [
+        arm.name for arm in together([ALL[name] for name in ("adversary", "gate", "anchor", "conditional")], small())
+    ]
     assert arms[:2] == ["gapt_lambda=0", "gapt_lambda=1"]
     assert arms[2:5] == ["gate=fixed_period", "gate=every_step", "gate=frozen"]  # two_phase is λ = 1
     assert arms[5:] == ["anchor=online", "anchor=none", "discriminator=pair"]
