@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 import numpy as np
 from scipy import special, stats
@@ -59,9 +59,9 @@ def iqm(values: Sequence[float]) -> float:
     return float(stats.trim_mean(values, 0.25)) if len(values) and not np.isnan(values).any() else float("nan")
 
 
-def share(part: float, whole: float) -> float:
+def share(part: SupportsFloat, whole: SupportsFloat) -> float:
     """part / whole; NaN where there is nothing to share."""
-    return float(part / whole) if whole else float("nan")
+    return float(part) / float(whole) if whole else float("nan")
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> PairedDifference:
