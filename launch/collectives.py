@@ -219,8 +219,10 @@ def _trip_count(loop: _Instruction, caller: Sequence[_Instruction], computations
     root = next(line for line in condition.values() if line.is_root)
     if root.opcode != "compare" or "direction=LT" not in root.rest:
         return 1
-    counter, limit = (condition[name] for name in _operands(root))
-    bound, place = _constant(limit.name, condition), _search(r"index=(\d+)", counter.rest)
+    counter, limit = _operands(root)
+    # `param#0` since JAX 0.12; an instruction that takes the number out of the parameter before.
+    place = _search(r"#(\d+)", counter) or _search(r"index=(\d+)", condition[counter].rest)
+    bound = _constant(limit, condition)
     if bound is None or place is None:
         return 1
     before = {line.name: line for line in caller}
@@ -239,7 +241,7 @@ def _constant(name: str, lines: dict[str, _Instruction]) -> int | None:
 
 
 def _operands(line: _Instruction) -> list[str]:
-    return re.findall(r"%?([\w.\-]+)", re.sub(r"/\*.*?\*/", "", line.rest.partition(")")[0]))
+    return re.findall(r"%?([\w.\-#]+)", re.sub(r"/\*.*?\*/", "", line.rest.partition(")")[0]))
 
 
 def _search(pattern: str, text: str) -> str | None:

@@ -177,6 +177,10 @@ def test_loop_of_the_tpu_compiler_is_counted_by_its_bound():
         "%t = (s32[]{:T(128)}, f32[8]{0:T(128)}) tuple(%copied, %p)",
     )
     assert [c.runs for c in parse(module(*peeled, loop, extra=extra), 16)] == [4]
+    taken_out = "  %i = s32[]{:T(128)} get-tuple-element(%c), index=0\n"
+    by_place = extra.replace(taken_out, "").replace("compare(%i,", "compare(%c#0,")  # as since JAX 0.12
+    assert by_place.count("%i,") == 1  # in the body alone
+    assert [c.runs for c in parse(module(*peeled, loop, extra=by_place), 16)] == [4]
 
 
 def test_transfer_between_slices_is_a_collective_of_its_own():
