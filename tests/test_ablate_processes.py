@@ -29,6 +29,7 @@ SHORT = [
 ]
 MEMBERS = [f"gapt_lambda={weight}-seed{seed}" for seed in (10, 11) for weight in (0, 1)]
 TOLERANCE = 1e-5  # of parameters: another order of addition
+ROUNDING = 1e-6  # a gradient this much smaller than others of its array is what is left of sums that cancel out
 
 
 class Launched:
@@ -104,14 +105,24 @@ def member(folder: Path, name: str) -> Run:
 
 
 def assert_same_member(ours: Run, theirs: Run) -> None:
-    """The same tokens, and parameters within `TOLERANCE`."""
+    """The same tokens, and parameters within `TOLERANCE`; more where Adam saw rounding errors alone: it moves a
+    parameter however small its gradients are."""
     (step, found), (_, expected) = ours.final_state(), theirs.final_state()
     assert step == STEPS
     for part in ("policy", "critic", "discriminator"):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE), found[part], expected[part])
+        squares = expected[f"{part}_optimizer"]["moments"][1]["nu"]
+        jax.tree.map(assert_near, found[part], expected[part], squares)
     samples = [json.loads((run.workdir / "samples.json").read_text()) for run in (ours, theirs)]
     assert [*samples[0].pop("systems").values()] == [*samples[1].pop("systems").values()]  # arms may have other names
     assert samples[0] == samples[1]
+
+
+def assert_near(ours: jax.Array, theirs: jax.Array, squares: jax.Array) -> None:
+    gradients = np.sqrt(squares)
+    is_rounding = (gradients > 0) & (gradients < ROUNDING * gradients.max())
+    assert is_rounding.mean() < 0.01
+    np.testing.assert_allclose(np.where(is_rounding, theirs, ours), theirs, atol=TOLERANCE)
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)  # a step of Adam at the rate of `smoke`
 
 
 @pytest.fixture(scope="module")
