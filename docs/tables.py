@@ -224,10 +224,10 @@ def paired(name: str, first: str, of: Callable[[Json], str], datasets: int | Non
     return table(head, ([place, *line] for place, line in cells.items()))
 
 
-def cures() -> str:
-    """What every cure changes on the first data set."""
-    results = read("ablation/cures.json")
-    return paired("cures", "arm", lambda row: label(named(row["a"], results)), datasets=1)
+def against_baseline(name: str) -> str:
+    """What every arm changes on the first data set."""
+    results = read(f"ablation/{name}.json")
+    return paired(name, "arm", lambda row: label(named(row["a"], results)), datasets=1)
 
 
 # Plans: `gapt plan --json`
@@ -378,7 +378,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation-repaired": lambda: while_learning("repaired", (50, 100, 150, 200, 250, 300, 350, 400)),
     "ablation-open-gate": lambda: while_learning("open_gate", (50, 100, 150, 200, 250, 300)),
     "ablation-cures": lambda: arms("cures"),
-    "ablation-cures-differences": cures,
+    "ablation-cures-differences": lambda: against_baseline("cures"),
+    "ablation-adversary": lambda: arms("adversary"),
+    "ablation-adversary-differences": lambda: against_baseline("adversary"),
     "ablation-second": lambda: arms("second"),
     "ablation-second-differences": lambda: paired("second", "data set", lambda row: str(row["dataset"])),
     "ablation-second-distance": lambda: at_equal_distance("second", (0.5, 0.6, 0.7)),
